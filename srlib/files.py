@@ -1,0 +1,23 @@
+"""Files that are either whole or not there."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """Write to the yielded temporary path beside `path`; it takes the name `path` only when the block succeeds.
+
+    The temporary keeps the suffix (savers choose the format by it) and the process id, so that two
+    processes never share one. On any error, Ctrl-C included, it is removed and `path` is left as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
