@@ -372,7 +372,7 @@ def from_windows(x: Tensor, w: int, H: int, W: int) -> Tensor:
 
 
 def shift_mask(H: int, W: int, window: int, device, dtype) -> Tensor:
-    """(nW, N, N): 0 where two pixels of a window shifted by half were neighbours before the roll, else -100."""
+    """(nW, N, N): 0 where two pixels of a shifted window were neighbours before the roll, else -100."""
     region = torch.zeros(1, H, W, 1, device=device)
     borders = (slice(0, -window), slice(-window, -(window // 2)), slice(-(window // 2), None))
     for i, rows in enumerate(borders):
