@@ -1,0 +1,149 @@
+"""Model files: safetensors that carry the model's configuration, and published HAT checkpoints."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from srlib.eraser import TiledSR
+from srlib.files import atomic
+from srlib.hat import HAT
+
+
+def save_model(path: Path | str, model: nn.Module, **facts) -> Path:
+    """Write the weights of `model` and, as metadata, its class name, its `config` and `facts` (JSON values).
+
+    A HAT is written under the published names, so that other programs open it. Atomic.
+    """
+    metadata = {"kind": type(model).__name__, "config": json.dumps(model.config), "facts": json.dumps(facts)}
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    with atomic(path) as temporary:
+        save_file(state, temporary, metadata)
+    return Path(path)
+
+
+def load_model(path: Path | str, kind: type[nn.Module]) -> nn.Module:
+    """The model of class `kind` that save_model wrote: kind(**config) with its weights, in eval mode.
+
+    Raises FileNotFoundError, or ValueError for a file of another kind; the message names the file.
+    """
+    state, metadata = read(path)
+    if metadata.get("kind") != kind.__name__:
+        raise ValueError(f"{path} holds {metadata.get('kind') or 'a foreign model'}, not {kind.__name__}")
+    return _filled(kind(**json.loads(metadata["config"])), state, path)
+
+
+def load_tiled(path: Path | str, **changes) -> TiledSR:
+    """The TiledSR in `path`; a bare HAT file, own or published, gets a new eraser (the identity).
+
+    changes: arguments of TiledSR that override the file's, such as use_tiling or tile_size.
+    """
+    state, metadata = read(path)
+    if metadata.get("kind") != "TiledSR":
+        return TiledSR(load_hat(path), **changes).eval()
+    config = json.loads(metadata["config"])
+    model = TiledSR(HAT(**config.pop("hat")), **{**config, **changes})
+    return _filled(model, state, path)
+
+
+def load_hat(path: Path | str, **changes) -> HAT:
+    """The HAT in `path`: saved here (alone or inside a TiledSR), or a published checkpoint, whose
+    configuration is read from the shapes of its weights.
+
+    changes: arguments of HAT that no weight shows (conv_scale, img_range, drop_path_rate, ...).
+    """
+    state, metadata = read(path)
+    if metadata.get("kind") == "HAT":
+        config = json.loads(metadata["config"])
+    elif metadata.get("kind") == "TiledSR":
+        config = json.loads(metadata["config"])["hat"]
+        state = {k.removeprefix("hat_model."): v for k, v in state.items() if k.startswith("hat_model.")}
+    else:
+        config = hat_config(state, path)
+    return _filled(HAT(**{**config, **changes}), state, path)
+
+
+def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(weights, metadata) of a .safetensors, .pth or .pt file; of the latter `params_ema` if there, else
+    `params`, else the bare dict. Pickles are read as weights only: no code of theirs runs.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}: train one first, or check the path")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint ({error}); is the download complete?"
+        ) from error
+    except Exception as error:  # pickle raises its own, of many kinds, when a file is no plain checkpoint
+        raise ValueError(f"{path} is not a plain file of weights: {error}") from error
+    for key in ("params_ema", "params"):
+        if isinstance(content, Mapping) and key in content:
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ValueError(f"{path} holds no weights under params_ema, params or at its top level")
+    return dict(content), {}
+
+
+def hat_config(state: Mapping[str, Tensor], path: Path | str = "the checkpoint") -> dict:
+    """HAT's arguments as far as the weights show them. Raises ValueError when they are not a HAT's."""
+    block = "layers.0.residual_group.blocks.0."
+    needed = ("conv_first.weight", "conv_last.weight", block + "attn.relative_position_bias_table")
+    missing = [k for k in needed if k not in state]
+    if missing:
+        raise ValueError(
+            f"{path} is not a HAT generator: it has no {missing[0]} but {', '.join(list(state)[:3])}, ...; "
+            "choose the generator's file, not a discriminator's or another architecture's"
+        )
+    groups = 1 + max(int(k.split(".")[1]) for k in state if k.startswith("layers."))
+    depths, heads = [], []
+    for g in range(groups):
+        prefix = f"layers.{g}.residual_group.blocks."
+        depths.append(1 + max(int(k.split(".")[4]) for k in state if k.startswith(prefix)))
+        heads.append(state[f"{prefix}0.attn.relative_position_bias_table"].shape[1])
+    embed_dim, in_chans = state["conv_first.weight"].shape[:2]
+    window = (math.isqrt(state[block + "attn.relative_position_bias_table"].shape[0]) + 1) // 2
+    overlap = state["layers.0.residual_group.overlap_attn.relative_position_bias_table"].shape[0]
+    key_window = math.isqrt(overlap) + 1 - window
+    upsample = [v for k, v in state.items() if k.startswith("upsample.") and k.endswith(".weight")]
+    return {
+        "in_chans": in_chans,
+        "upscale": math.prod(math.isqrt(v.shape[0] // v.shape[1]) for v in upsample),
+        "embed_dim": embed_dim,
+        "depths": depths,
+        "num_heads": heads,
+        "window_size": window,
+        "compress_ratio": embed_dim // state[block + "conv_block.cab.0.weight"].shape[0],
+        "squeeze_factor": embed_dim // state[block + "conv_block.cab.3.attention.1.weight"].shape[0],
+        "overlap_ratio": (key_window - window) / window,
+        "mlp_ratio": state[block + "mlp.fc1.weight"].shape[0] / embed_dim,
+        "num_feat": state["conv_last.weight"].shape[1],
+    }
+
+
+def _filled(model: nn.Module, state: Mapping[str, Tensor], path: Path | str) -> nn.Module:
+    """Load the weights; on a mismatch name the first layer that differs and how."""
+    own = model.state_dict()
+    for name in own:
+        if name not in state:
+            raise ValueError(f"{path} lacks {name}, which this {type(model).__name__} has")
+        if own[name].shape != state[name].shape:
+            raise ValueError(
+                f"{path}: {name} is {tuple(state[name].shape)}, this {type(model).__name__} needs "
+                f"{tuple(own[name].shape)}"
+            )
+    unknown = [name for name in state if name not in own]
+    if unknown:
+        raise ValueError(f"{path} has {unknown[0]}, unknown to this {type(model).__name__}")
+    model.load_state_dict(state)
+    return model.eval()

@@ -1,0 +1,122 @@
+"""TiledSR: HAT through tiles, then a small residual network that erases what tiling left behind."""
+
+import torch
+from torch import Tensor, nn
+
+from srlib.hat import HAT
+from srlib.tiling import TilePlan, tiled_apply
+
+
+class TiledSR(nn.Module):
+    """hat_model -> stitch -> residual_block -> out_conv, differentiable from end to end.
+
+    use_tiling: cut the LR batch into tiles of `tile_size` with `tile_pad` pixels of context (LR pixels,
+    multiples of HAT's window); False sends the picture through whole. In training mode the tile grid is
+    shifted at random, so that the eraser cannot learn one grid. tile_batch: tiles per call of HAT (None:
+    all at once, as training needs; a number bounds the memory when a large picture is upscaled).
+    channels, blocks: the eraser's width and its number of residual pairs of convolutions.
+
+    The eraser adds its output to the stitched picture and starts as the identity (out_conv is zero).
+    """
+
+    def __init__(
+        self,
+        hat_model: HAT,
+        *,
+        use_tiling: bool = False,
+        tile_size: int = 64,
+        tile_pad: int = 32,
+        tile_batch: int | None = None,
+        channels: int = 32,
+        blocks: int = 2,
+    ):
+        super().__init__()
+        self.hat_model = hat_model
+        self.residual_block = ResidualBlock(hat_model.config["in_chans"], channels, blocks)
+        self.out_conv = nn.Conv2d(channels, hat_model.config["in_chans"], 3, padding=1)
+        nn.init.zeros_(self.out_conv.weight)
+        nn.init.zeros_(self.out_conv.bias)
+        self.use_tiling = use_tiling
+        self.tile_size = tile_size
+        self.tile_pad = tile_pad
+        self.tile_batch = tile_batch
+        self.hat_frozen = False
+        self._sizes = {"channels": channels, "blocks": blocks}
+
+    @property
+    def config(self) -> dict:
+        """What a checkpoint carries: HAT's arguments under "hat", and this class's."""
+        tiling = {name: getattr(self, name) for name in ("use_tiling", "tile_size", "tile_pad")}
+        return {"hat": self.hat_model.config, **tiling, **self._sizes}
+
+    @property
+    def scale(self) -> int:
+        return self.hat_model.upscale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W) in [0, 1] -> (B, C, H*scale, W*scale), not clamped.
+
+        Raises ValueError when tile_size or tile_pad is not a multiple of HAT's window.
+        """
+        if self.use_tiling:
+            return self.tiled(x)[0]
+        return self.erase(self.hat_model(x))
+
+    def tiled(self, x: Tensor, *, blend: str = "crop") -> tuple[Tensor, TilePlan]:
+        """As forward with tiling, and the plan that was used."""
+        window = self.hat_model.window_size
+        offset = (0, 0)
+        if self.training and self.tile_size > window:
+            draw = torch.randint(0, self.tile_size // window, (2,)).tolist()
+            offset = (draw[0] * window, draw[1] * window)
+        stitched, plan = tiled_apply(
+            self.hat_model,
+            x,
+            scale=self.scale,
+            tile=self.tile_size,
+            halo=self.tile_pad,
+            window=window,
+            offset=offset,
+            blend=blend,
+            batch=self.tile_batch,
+        )
+        return self.erase(stitched), plan
+
+    def erase(self, stitched: Tensor) -> Tensor:
+        """The eraser alone: (B, C, H, W) at output size -> the same."""
+        return stitched + self.out_conv(self.residual_block(stitched))
+
+    def freeze_hat(self) -> "TiledSR":
+        """Stage 3: HAT gets no gradient and stays in eval mode, whatever train() is told."""
+        self.hat_frozen = True
+        self.hat_model.requires_grad_(False).eval()
+        return self
+
+    def train(self, mode: bool = True) -> "TiledSR":
+        super().train(mode)
+        if self.hat_frozen:
+            self.hat_model.eval()
+        return self
+
+
+class ResidualBlock(nn.Module):
+    """Features of the picture: one convolution, then `blocks` times x + conv(lrelu(conv(x)))."""
+
+    def __init__(self, in_chans: int, channels: int, blocks: int):
+        super().__init__()
+        self.conv_in = nn.Conv2d(in_chans, channels, 3, padding=1)
+        self.body = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(channels, channels, 3, padding=1),
+                nn.LeakyReLU(0.1),
+                nn.Conv2d(channels, channels, 3, padding=1),
+            )
+            for _ in range(blocks)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> (B, channels, H, W)."""
+        x = self.conv_in(x)
+        for block in self.body:
+            x = x + block(x)
+        return x

@@ -1,0 +1,50 @@
+"""Picture quality by the field's protocol: 8-bit rounding, BT.601 limited-range Y, border cropped."""
+
+import torch
+from pytorch_msssim import ms_ssim, ssim
+from torch import Tensor
+
+
+def to_y(picture: Tensor) -> Tensor:
+    """Luma, BT.601 limited range: (B, C, H, W) in [0, 1] -> (B, 1, H, W) in [16, 235]; C is 1 or 3."""
+    weights = picture.new_tensor([65.481, 128.553, 24.966]).view(1, 3, 1, 1)
+    return 16 + (picture * weights).sum(1, keepdim=True)
+
+
+def prepare(picture: Tensor, border: int) -> Tensor:
+    """What is compared: rounded to 8 bits, as Y (float64, [16, 235]), `border` pixels cropped all round."""
+    y = to_y(picture.double().clamp(0, 1).mul(255).round().div(255))
+    height, width = y.shape[-2:]
+    return y[..., border : height - border, border : width - border]
+
+
+def psnr_y(prediction: Tensor, target: Tensor, border: int) -> Tensor:
+    """(B,) PSNR-Y in dB of pictures (B, C, H, W) in [0, 1]. border: output pixels to crop, the scale by
+    custom. Infinite for equal pictures. Raises ValueError when the shapes differ.
+    """
+    _same_shape(prediction, target)
+    error = prepare(prediction, border) - prepare(target, border)
+    return -10 * (error.square().mean((1, 2, 3)) / 255**2).log10()
+
+
+def ssim_y(prediction: Tensor, target: Tensor, border: int) -> Tensor:
+    """(B,) SSIM on Y: 11x11 Gaussian window of sigma 1.5, valid positions only (Wang et al., 2004)."""
+    _same_shape(prediction, target)
+    return ssim(prepare(prediction, border), prepare(target, border), data_range=255, size_average=False)
+
+
+def ms_ssim_y(prediction: Tensor, target: Tensor, border: int) -> Tensor:
+    """(B,) five-scale SSIM on Y (Wang et al., 2003); NaN below 161 pixels a side, where it is not defined."""
+    _same_shape(prediction, target)
+    a, b = prepare(prediction, border), prepare(target, border)
+    if min(a.shape[-2:]) <= 160:
+        return torch.full((len(a),), float("nan"), dtype=torch.float64)
+    return ms_ssim(a, b, data_range=255, size_average=False)
+
+
+def _same_shape(prediction: Tensor, target: Tensor) -> None:
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape; "
+            "crop the HR picture to a multiple of the scale first"
+        )
