@@ -1,0 +1,93 @@
+"""What a notebook does at its door and at its end: parameters checked, inputs found, results written."""
+
+import ast
+import difflib
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from srlib.files import atomic
+
+
+def read_parameters(cells: list[str], values: dict) -> dict:
+    """Names and values of the notebook's parameters, after refusing what papermill lets through.
+
+    cells: IPython's `In`, the source of every cell run so far; values: the notebook's globals(). The
+    declared names and kinds are those of the cell that begins with "# parameters"; papermill's own cell
+    begins with "# Parameters" and may set no other name, and no value of another kind.
+    Raises ValueError naming the parameter, with the nearest declared name.
+    """
+    declared: dict = {}
+    given: dict = {}
+    for cell in cells:
+        if cell.startswith("# parameters"):
+            declared, given = _assignments(cell), {}
+        elif cell.startswith("# Parameters"):
+            given = _assignments(cell)
+    if not declared:
+        raise ValueError('run the cell that begins with "# parameters" first')
+    for name in given:
+        if name not in declared:
+            near = difflib.get_close_matches(name, declared, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(declared)}"
+            raise ValueError(f"unknown parameter {name!r}: {hint}")
+    parameters = {name: values[name] for name in declared}
+    for name, default in declared.items():
+        _check_kind(name, parameters[name], default)
+    return parameters
+
+
+def _assignments(cell: str) -> dict:
+    """Top-level `name = literal` of a cell."""
+    return {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in ast.parse(cell).body
+        if isinstance(node, ast.Assign)
+    }
+
+
+def _check_kind(name: str, value, default) -> None:
+    fits = isinstance(value, type(default)) and (isinstance(value, bool) == isinstance(default, bool))
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        fits = True
+    if default is None or fits:
+        return
+    hint = ""
+    if isinstance(value, str) and isinstance(default, int | float):
+        hint = "; YAML reads 3e-4 as text: write 3.0e-4"
+    raise ValueError(
+        f"parameter {name} must be {type(default).__name__}, like {default!r}, not {value!r}{hint}"
+    )
+
+
+def project_root() -> Path:
+    """The repository: the nearest folder above the current one that holds notebooks/ and params/."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "notebooks").is_dir() and (folder / "params").is_dir():
+            return folder
+    raise FileNotFoundError(f"no notebooks/ and params/ in or above {here}: start from inside the repository")
+
+
+def need(path: Path | str, maker: str) -> Path:
+    """`path` if it is there, else FileNotFoundError saying which notebook makes it."""
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: run notebooks/{maker}.ipynb first, with the same `run`")
+    return path
+
+
+def keep_figure(figure: plt.Figure, path: Path | str) -> plt.Figure:
+    """Write the figure as PNG and return it for display; closed, so that it is shown once."""
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=110, bbox_inches="tight")
+    plt.close(figure)
+    return figure
+
+
+def write_json(path: Path | str, content: dict) -> Path:
+    """Write metrics.json or the like, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+    return Path(path)

@@ -1,0 +1,271 @@
+"""The figures of the notebooks. Every function returns a matplotlib figure; nothing else imports this file.
+
+Pictures are tensors (C, H, W) in [0, 1], C 1 or 3. Differences are shown in 8-bit levels (0-255).
+"""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from srlib.tiling import Seams
+
+SEAM_COLOUR = "#00b7c7"
+STAGE_COLOURS = ["#7f7f7f", "#d95f02", "#7570b3", "#1b9e77", "#e7298a", "#66a61e", "#1f78b4", "#a6761d"]
+
+
+def to_array(picture: Tensor) -> np.ndarray:
+    """(C, H, W) in [0, 1] -> (H, W, 3) uint8."""
+    picture = picture.detach().float().cpu().clamp(0, 1)
+    return (picture.expand(3, -1, -1).permute(1, 2, 0) * 255 + 0.5).byte().numpy()
+
+
+def picture_grid(pictures: dict[str, Tensor], columns: int = 4, width: float = 3.0) -> Figure:
+    """Pictures of any sizes under their titles, nearest-neighbour, so that pixels stay pixels."""
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    tallest = max(p.shape[-2] / p.shape[-1] for p in pictures.values())
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(width * columns, (width * min(tallest, 1.6) + 0.45) * rows),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (title, picture) in zip(axes.flat, pictures.items(), strict=False):
+        axis.imshow(to_array(picture), interpolation="nearest")
+        axis.set_title(title, fontsize=9)
+    return figure
+
+
+def compare_methods(hr: Tensor, lrs: dict[str, Tensor], reference: str, gain: float = 8) -> Figure:
+    """Above: the HR crop and each method's LR; below: each LR minus the reference method's, times gain."""
+    figure, axes = plt.subplots(2, len(lrs) + 1, figsize=(3 * (len(lrs) + 1), 6.4), layout="constrained")
+    axes[0, 0].imshow(to_array(hr), interpolation="nearest")
+    axes[0, 0].set_title(f"HR {hr.shape[-1]}x{hr.shape[-2]}", fontsize=9)
+    for axis, (method, lr) in zip(axes[0, 1:], lrs.items(), strict=True):
+        axis.imshow(to_array(lr), interpolation="nearest")
+        axis.set_title(f"LR, {method} {lr.shape[-1]}x{lr.shape[-2]}", fontsize=9)
+    for axis, (method, lr) in zip(axes[1, 1:], lrs.items(), strict=True):
+        difference = (lr - lrs[reference]).mean(0).cpu().numpy() * 255
+        image = axis.imshow(difference, cmap="RdBu_r", vmin=-255 / gain, vmax=255 / gain)
+        axis.set_title(
+            f"{method} - {reference}, rms {np.sqrt((difference**2).mean()):.1f} levels", fontsize=9
+        )
+    figure.colorbar(image, ax=axes[1, 1:], shrink=0.8, label="difference in 8-bit levels")
+    for axis in axes.flat:
+        axis.axis("off")
+    return figure
+
+
+def data_overview(manifest: pd.DataFrame, split: dict[str, str]) -> Figure:
+    """Sizes of the HR pictures by split, and pairs by method and scale."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    pictures = manifest.drop_duplicates("source")
+    for (part, colour), marker in zip(
+        {"train": "#1b9e77", "validation": "#7570b3", "test": "#d95f02"}.items(), "os^", strict=True
+    ):
+        rows = pictures[pictures["source"].map(split) == part]
+        left.scatter(
+            rows["hr_width"],
+            rows["hr_height"],
+            c=colour,
+            marker=marker,
+            label=f"{part}: {len(rows)} pictures",
+        )
+    left.set(
+        xlabel="width, pixels", ylabel="height, pixels", title="HR pictures", xlim=(0, None), ylim=(0, None)
+    )
+    left.legend(fontsize=8)
+    counts = manifest.groupby(["scale", "method"]).size().unstack("scale")
+    counts.plot.bar(ax=right, rot=0, color=STAGE_COLOURS[1:])
+    right.set(xlabel="method", ylabel="pairs", title="LR/HR pairs")
+    right.legend([f"x{s}" for s in counts.columns], fontsize=8)
+    return figure
+
+
+def training(log: pd.DataFrame, baseline: float | None = None) -> Figure:
+    """Loss, validation PSNR-Y (with the bicubic baseline in dB, if given) and learning rate by step."""
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 3.4), layout="constrained")
+    steps = log.dropna(subset=["loss"])
+    left.plot(steps["step"], steps["loss"], color="#cccccc", lw=1, label="per step")
+    left.plot(steps["step"], steps["loss"].ewm(span=15).mean(), color="#d95f02", label="smoothed")
+    left.set(xlabel="step", ylabel="total loss", title="Training loss")
+    left.legend(fontsize=8)
+    if "psnr_y" in log:
+        scores = log.dropna(subset=["psnr_y"])
+        middle.plot(scores["step"], scores["psnr_y"], "o-", color="#1b9e77", label="model (EMA)")
+        if baseline is not None:
+            middle.axhline(baseline, color="#7f7f7f", ls="--", label="bicubic")
+        middle.legend(fontsize=8)
+    middle.set(xlabel="step", ylabel="PSNR-Y, dB", title="Validation pictures")
+    right.plot(steps["step"], steps["lr"], color="#7570b3")
+    right.set(xlabel="step", ylabel="learning rate", title="Learning rate")
+    return figure
+
+
+def loss_terms(log: pd.DataFrame) -> Figure:
+    """Each loss term by step: raw on the left, as weighted into the total on the right (log scale)."""
+    figure, axes = plt.subplots(1, 2, figsize=(12, 3.8), layout="constrained")
+    for axis, kind in zip(axes, ("raw", "weighted"), strict=True):
+        columns = [c for c in log if c.startswith(f"{kind}_")]
+        for column, colour in zip(columns, STAGE_COLOURS, strict=False):
+            rows = log.dropna(subset=[column])
+            smooth = rows[column].ewm(span=10).mean()
+            axis.plot(
+                rows["step"], smooth, color=colour, label=column.removeprefix(f"{kind}_").replace("_", " ")
+            )
+        axis.set(xlabel="step", ylabel=f"{kind} value", title=f"Loss terms, {kind}", yscale="log")
+        axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def learnable_weights(histories: dict[str, np.ndarray], names: Sequence[str]) -> Figure:
+    """Softmax weights by step, one panel a form; histories: {form: (steps, n)}."""
+    figure, axes = plt.subplots(
+        1,
+        len(histories),
+        figsize=(3.6 * len(histories), 3.2),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, (form, weights) in zip(axes.flat, histories.items(), strict=True):
+        for i, name in enumerate(names):
+            axis.plot(weights[:, i], color=STAGE_COLOURS[i + 1], label=name.replace("_", " "))
+        axis.axhline(1 / len(names), color="#cccccc", ls=":", zorder=0)
+        axis.set(title=form, xlabel="step", ylim=(0, 1))
+    axes[0, 0].set_ylabel("weight (sum 1)")
+    axes[0, -1].legend(fontsize=8)
+    return figure
+
+
+def seam_maps(pairs: dict[str, tuple[Tensor, Tensor]], seams: Seams, ceiling: float | None = None) -> Figure:
+    """|tiled - whole| of each (tiled, whole) in 8-bit levels on one colour scale; ticks mark the tile grid.
+
+    ceiling: levels at the top of the scale; None takes the 99.7th percentile of the first pair.
+    """
+    maps = {name: (t - r).abs().mean(0).cpu().numpy() * 255 for name, (t, r) in pairs.items()}
+    ceiling = ceiling or float(np.percentile(next(iter(maps.values())), 99.7)) or 1.0
+    height, width = next(iter(maps.values())).shape
+    figure, axes = plt.subplots(
+        1,
+        len(maps),
+        figsize=(5.2 * len(maps), 5.2 * height / width + 0.6),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, (name, values) in zip(axes.flat, maps.items(), strict=True):
+        image = axis.imshow(values, cmap="inferno", vmin=0, vmax=ceiling, interpolation="nearest")
+        axis.set_title(f"{name}: rms {np.sqrt((values**2).mean()):.2f} levels", fontsize=9)
+        mark_seams(axis, seams)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="|tiled - whole|, 8-bit levels", extend="max")
+    return figure
+
+
+def mark_seams(axis: Axes, seams: Seams) -> None:
+    """The tile grid as ticks outside the picture, which stays uncovered."""
+    axis.set_yticks([c - 0.5 for c in seams[0]], labels=[])
+    axis.set_xticks([c - 0.5 for c in seams[1]], labels=[])
+    axis.tick_params(color=SEAM_COLOUR, length=7, width=2, top=True, right=True)
+
+
+def seam_profiles(profiles: dict[str, Tensor]) -> Figure:
+    """rms error against the distance to the nearest seam, output pixels, one line an entry (log scale)."""
+    figure, axis = plt.subplots(figsize=(7, 3.8), layout="constrained")
+    for (name, profile), colour in zip(profiles.items(), STAGE_COLOURS[1:], strict=False):
+        axis.plot(np.arange(len(profile)), profile.numpy() * 255, "o-", ms=3, color=colour, label=name)
+    axis.set(
+        xlabel="distance to the nearest seam, output pixels",
+        ylabel="rms |tiled - whole|, levels",
+        yscale="log",
+        title="Where the tiled picture differs from the whole one",
+    )
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def crops(pictures: dict[str, Tensor], top: int, left: int, size: int, seams: Seams | None = None) -> Figure:
+    """The same square of each picture side by side; ticks mark the seams that cross it."""
+    columns = min(len(pictures), 5)
+    rows = -(-len(pictures) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(2.9 * columns, 3.2 * rows), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (name, picture) in zip(axes.flat, pictures.items(), strict=False):
+        axis.axis("on")
+        axis.imshow(to_array(picture[:, top : top + size, left : left + size]), interpolation="nearest")
+        axis.set_title(name, fontsize=9)
+        rows_in, columns_in = seams or ([], [])
+        inside = (
+            [c - top for c in rows_in if top < c < top + size],
+            [c - left for c in columns_in if left < c < left + size],
+        )
+        mark_seams(axis, inside)
+    return figure
+
+
+def artifact_heat(
+    picture: Tensor, heat: Tensor, classes: Sequence[str], seams: Seams | None = None
+) -> Figure:
+    """The picture and the detector's probability of each artifact class, (K, H, W), on one scale 0-1."""
+    ratio = picture.shape[-2] / picture.shape[-1]
+    columns = len(classes) + 1
+    figure, axes = plt.subplots(1, columns, figsize=(2.7 * columns, 2.7 * ratio + 0.7), layout="constrained")
+    axes[0].imshow(to_array(picture))
+    axes[0].set_title("picture", fontsize=9)
+    for axis, name, values in zip(axes[1:], classes, heat, strict=True):
+        image = axis.imshow(values.cpu().numpy(), cmap="magma", vmin=0, vmax=1)
+        axis.set_title(f"{name}, mean {values.mean():.2f}", fontsize=9)
+    for axis in axes:
+        mark_seams(axis, seams or ([], []))
+    figure.colorbar(image, ax=axes[1:], shrink=0.8, label="probability")
+    return figure
+
+
+def bars(values: dict[str, float], label: str, bar_line: float | None = None) -> Figure:
+    """Named values as bars with their numbers; bar_line draws the bar they are to reach."""
+    figure, axis = plt.subplots(figsize=(1.3 * len(values) + 1.5, 3.2), layout="constrained")
+    drawn = axis.bar(list(values), list(values.values()), color="#7570b3")
+    axis.bar_label(drawn, fmt="%.2f", fontsize=8)
+    if bar_line is not None:
+        axis.axhline(bar_line, color="#d95f02", ls="--", lw=1)
+        axis.text(len(values) - 0.4, bar_line, f" {bar_line:g}", color="#d95f02", va="center", fontsize=8)
+    axis.set(ylabel=label)
+    axis.margins(y=0.12)
+    return figure
+
+
+def quality(table: pd.DataFrame, value: str, label: str) -> Figure:
+    """Per picture: one dot a variant, so that the spread between pictures and between variants both show.
+
+    table: columns "picture", "variant" and `value`, in the order to show.
+    """
+    variants = list(dict.fromkeys(table["variant"]))
+    names = list(dict.fromkeys(table["picture"]))
+    figure, axis = plt.subplots(figsize=(9, 0.55 * len(names) + 1.6), layout="constrained")
+    for i, variant in enumerate(variants):
+        rows = table[table["variant"] == variant].set_index("picture")[value].reindex(names)
+        colour = STAGE_COLOURS[i % len(STAGE_COLOURS)]
+        axis.scatter(rows, range(len(names)), s=45, color=colour, label=variant, marker="o^sDvPX*"[i % 8])
+    axis.set_yticks(range(len(names)), labels=names)
+    axis.invert_yaxis()
+    axis.grid(axis="x", alpha=0.3)
+    axis.set(xlabel=label)
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def enlarge_nearest(picture: Tensor, scale: int) -> Tensor:
+    """(C, H, W) -> (C, H*scale, W*scale), to show an LR picture at the HR picture's size."""
+    return torch.repeat_interleave(torch.repeat_interleave(picture, scale, -1), scale, -2)

@@ -1,0 +1,49 @@
+"""Parameters are refused at the door with a sentence; missing inputs name their maker."""
+
+import pytest
+
+from srlib.notebook import need, project_root, read_parameters
+
+CELL = '# parameters\nrun = "demo"  # name\nsteps = 10\nrate = 1e-4\nflag = True\nscales = [2]\n'
+DEFAULTS = {"run": "demo", "steps": 10, "rate": 1e-4, "flag": True, "scales": [2]}
+
+
+def read(**given):
+    injected = "# Parameters\n" + "".join(f"{k} = {v!r}\n" for k, v in given.items())
+    return read_parameters(["", CELL, injected], {**DEFAULTS, **given, "other": 1})
+
+
+def test_defaults_and_given_values():
+    assert read_parameters(["", CELL], DEFAULTS) == DEFAULTS
+    assert read(steps=3, rate=1)["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"stepz": 3}, "unknown parameter 'stepz': did you mean 'steps'"),
+        ({"xyz": 3}, "unknown parameter 'xyz': known are run, steps"),
+        ({"rate": "3e-4"}, "rate must be float.*not '3e-4'; YAML reads 3e-4 as text"),
+        ({"steps": 2.5}, "steps must be int"),
+        ({"steps": True}, "steps must be int"),
+        ({"scales": 2}, "scales must be list"),
+    ],
+)
+def test_wrong_parameters_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        read(**given)
+
+
+def test_missing_input_names_its_maker(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run notebooks/01_data.ipynb first"):
+        need(tmp_path / "data", "01_data")
+    assert need(tmp_path, "01_data") == tmp_path
+
+
+def test_root_is_found_from_the_notebooks_folder_and_refused_elsewhere(monkeypatch, tmp_path):
+    root = project_root()
+    monkeypatch.chdir(root / "notebooks")
+    assert project_root() == root
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="inside the repository"):
+        project_root()
