@@ -81,9 +81,7 @@ def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
                 return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read as a checkpoint ({error}); is the download complete?"
-        ) from error
+        raise ValueError(f"{path} cannot be read as a checkpoint ({error}); is the download complete?") from error
     except Exception as error:  # pickle raises its own, of many kinds, when a file is no plain checkpoint
         raise ValueError(f"{path} is not a plain file of weights: {error}") from error
     for key in ("params_ema", "params"):

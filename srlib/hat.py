@@ -119,9 +119,7 @@ class HAT(nn.Module):
         )
         self.norm = nn.LayerNorm(embed_dim)
         self.conv_after_body = nn.Conv2d(embed_dim, embed_dim, 3, padding=1)
-        self.conv_before_upsample = nn.Sequential(
-            nn.Conv2d(embed_dim, num_feat, 3, padding=1), nn.LeakyReLU()
-        )
+        self.conv_before_upsample = nn.Sequential(nn.Conv2d(embed_dim, num_feat, 3, padding=1), nn.LeakyReLU())
         self.upsample = _upsampler(upscale, num_feat)
         self.conv_last = nn.Conv2d(num_feat, in_chans, 3, padding=1)
 
@@ -211,9 +209,7 @@ class Group(nn.Module):
         )
         self.conv = nn.Conv2d(dim, dim, 3, padding=1)
 
-    def forward(
-        self, x: Tensor, index_sa: Tensor, index_oca: Tensor, mask: Tensor, checkpointing=False
-    ) -> Tensor:
+    def forward(self, x: Tensor, index_sa: Tensor, index_oca: Tensor, mask: Tensor, checkpointing=False) -> Tensor:
         """x: (B, H, W, C) -> the same."""
         shortcut = x
         for block in self.residual_group["blocks"]:
@@ -227,9 +223,7 @@ class Group(nn.Module):
 class Block(nn.Module):
     """Hybrid attention block: x + attention(norm x) + conv_scale * conv(norm x), then x + mlp(norm x)."""
 
-    def __init__(
-        self, dim, heads, window, *, shift, drop, conv_scale, mlp_ratio, compress_ratio, squeeze_factor
-    ):
+    def __init__(self, dim, heads, window, *, shift, drop, conv_scale, mlp_ratio, compress_ratio, squeeze_factor):
         super().__init__()
         self.shift = shift
         self.conv_scale = conv_scale

@@ -56,9 +56,7 @@ def _check_kind(name: str, value, default) -> None:
     hint = ""
     if isinstance(value, str) and isinstance(default, int | float):
         hint = "; YAML reads 3e-4 as text: write 3.0e-4"
-    raise ValueError(
-        f"parameter {name} must be {type(default).__name__}, like {default!r}, not {value!r}{hint}"
-    )
+    raise ValueError(f"parameter {name} must be {type(default).__name__}, like {default!r}, not {value!r}{hint}")
 
 
 def project_root() -> Path:

@@ -56,9 +56,7 @@ def compare_methods(hr: Tensor, lrs: dict[str, Tensor], reference: str, gain: fl
     for axis, (method, lr) in zip(axes[1, 1:], lrs.items(), strict=True):
         difference = (lr - lrs[reference]).mean(0).cpu().numpy() * 255
         image = axis.imshow(difference, cmap="RdBu_r", vmin=-255 / gain, vmax=255 / gain)
-        axis.set_title(
-            f"{method} - {reference}, rms {np.sqrt((difference**2).mean()):.1f} levels", fontsize=9
-        )
+        axis.set_title(f"{method} - {reference}, rms {np.sqrt((difference**2).mean()):.1f} levels", fontsize=9)
     figure.colorbar(image, ax=axes[1, 1:], shrink=0.8, label="difference in 8-bit levels")
     for axis in axes.flat:
         axis.axis("off")
@@ -80,9 +78,7 @@ def data_overview(manifest: pd.DataFrame, split: dict[str, str]) -> Figure:
             marker=marker,
             label=f"{part}: {len(rows)} pictures",
         )
-    left.set(
-        xlabel="width, pixels", ylabel="height, pixels", title="HR pictures", xlim=(0, None), ylim=(0, None)
-    )
+    left.set(xlabel="width, pixels", ylabel="height, pixels", title="HR pictures", xlim=(0, None), ylim=(0, None))
     left.legend(fontsize=8)
     counts = manifest.groupby(["scale", "method"]).size().unstack("scale")
     counts.plot.bar(ax=right, rot=0, color=STAGE_COLOURS[1:])
@@ -119,9 +115,7 @@ def loss_terms(log: pd.DataFrame) -> Figure:
         for column, colour in zip(columns, STAGE_COLOURS, strict=False):
             rows = log.dropna(subset=[column])
             smooth = rows[column].ewm(span=10).mean()
-            axis.plot(
-                rows["step"], smooth, color=colour, label=column.removeprefix(f"{kind}_").replace("_", " ")
-            )
+            axis.plot(rows["step"], smooth, color=colour, label=column.removeprefix(f"{kind}_").replace("_", " "))
         axis.set(xlabel="step", ylabel=f"{kind} value", title=f"Loss terms, {kind}", yscale="log")
         axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -197,9 +191,7 @@ def crops(pictures: dict[str, Tensor], top: int, left: int, size: int, seams: Se
     """The same square of each picture side by side; ticks mark the seams that cross it."""
     columns = min(len(pictures), 5)
     rows = -(-len(pictures) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(2.9 * columns, 3.2 * rows), squeeze=False, layout="constrained"
-    )
+    figure, axes = plt.subplots(rows, columns, figsize=(2.9 * columns, 3.2 * rows), squeeze=False, layout="constrained")
     for axis in axes.flat:
         axis.axis("off")
     for axis, (name, picture) in zip(axes.flat, pictures.items(), strict=False):
@@ -215,9 +207,7 @@ def crops(pictures: dict[str, Tensor], top: int, left: int, size: int, seams: Se
     return figure
 
 
-def artifact_heat(
-    picture: Tensor, heat: Tensor, classes: Sequence[str], seams: Seams | None = None
-) -> Figure:
+def artifact_heat(picture: Tensor, heat: Tensor, classes: Sequence[str], seams: Seams | None = None) -> Figure:
     """The picture and the detector's probability of each artifact class, (K, H, W), on one scale 0-1."""
     ratio = picture.shape[-2] / picture.shape[-1]
     columns = len(classes) + 1

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from srlib import schedules
 from srlib.checkpoints import save_model
-from srlib.data import KeySampler
+from srlib.datasets import KeySampler
 from srlib.files import atomic
 from srlib.losses import TotalLoss, ragan_d
 from srlib.metrics import psnr_y, ssim_y
@@ -102,11 +102,11 @@ def train(
     if resume:
         run.restore()
     batches = KeySampler(
-        data,
-        settings.seed,
-        settings.batch,
-        settings.iterations * settings.accumulate,
-        run.step * settings.accumulate,
+        len(data),
+        seed=settings.seed,
+        batch=settings.batch,
+        steps=settings.iterations * settings.accumulate,
+        start=run.step * settings.accumulate,
     )
     loader = iter(
         DataLoader(
@@ -144,9 +144,7 @@ def train(
                     refresh=False,
                 )
             bar.update()
-            if validate is not None and (
-                run.step % settings.validate_every == 0 or run.step == settings.iterations
-            ):
+            if validate is not None and (run.step % settings.validate_every == 0 or run.step == settings.iterations):
                 scores = run.validate(validate)
                 since_best = 0 if run.is_best(scores) else since_best + 1
                 row = {"step": run.step, **(row or {}), **scores}
@@ -188,9 +186,7 @@ class _Run:
             optimizer = torch.optim.Adam(
                 discriminator.parameters(), lr=settings.discriminator_learning_rate, betas=(0.9, 0.99)
             )
-            self.discriminator, self.optimizer_d = accelerator.prepare(
-                discriminator.to(accelerator.device), optimizer
-            )
+            self.discriminator, self.optimizer_d = accelerator.prepare(discriminator.to(accelerator.device), optimizer)
         self.step = 0
         self.best = -math.inf
         self.average = math.nan
@@ -210,9 +206,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
-        sharpened = (
-            sharpen is not None and self.step % 2 == 0 and self.step < s.sharpened_share * s.iterations
-        )
+        sharpened = sharpen is not None and self.step % 2 == 0 and self.step < s.sharpened_share * s.iterations
         row = {"lr": lr, "loss": 0.0}
         for micro in range(s.accumulate):
             batch = next(loader)
@@ -223,9 +217,7 @@ class _Run:
             total, terms = self.loss(prediction.float(), target, original)
             if not torch.isfinite(total):
                 names = [name for name, t in terms.items() if not torch.isfinite(t["raw"])] or ["the total"]
-                self.complaint = (
-                    f"step {self.step}: {', '.join(names)} not finite on {', '.join(batch['name'])}"
-                )
+                self.complaint = f"step {self.step}: {', '.join(names)} not finite on {', '.join(batch['name'])}"
                 return None
             last = micro == s.accumulate - 1
             with self.accelerator.no_sync(self.model) if not last else nullcontext():

@@ -204,9 +204,7 @@ class SeamViewer:
             axis.axis("off")
         profile = self._profile().numpy() * 255
         axes[2].plot(profile, "o-", ms=3, color=plots.STAGE_COLOURS[1])
-        axes[2].set(
-            xlabel="distance to the nearest seam, output pixels", ylabel="rms |tiled - whole|, levels"
-        )
+        axes[2].set(xlabel="distance to the nearest seam, output pixels", ylabel="rms |tiled - whole|, levels")
         axes[2].grid(alpha=0.3)
         report = self.report()
         figure.suptitle(

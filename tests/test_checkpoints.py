@@ -99,9 +99,7 @@ def test_a_mismatch_names_the_layer(tiled, tmp_path):
     weights["layers.1.conv.weight"] = torch.zeros(8, 8, 3, 3)
     path = tmp_path / "wrong.pth"
     torch.save(weights, path)
-    with pytest.raises(
-        ValueError, match=r"layers\.1\.conv\.weight is \(8, 8, 3, 3\), this HAT needs \(32, 32, 3, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"layers\.1\.conv\.weight is \(8, 8, 3, 3\), this HAT needs \(32, 32, 3, 3\)"):
         load_hat(path)
     del weights["layers.1.conv.weight"]
     torch.save(weights, path)

@@ -92,9 +92,7 @@ def test_checkpointing_changes_memory_not_gradients():
 
 
 # SPEC 1: published parameter counts in millions
-@pytest.mark.parametrize(
-    ("name", "scale", "millions"), [("HAT-S", 4, 9.6), ("HAT", 4, 20.8), ("HAT-L", 2, 40.7)]
-)
+@pytest.mark.parametrize(("name", "scale", "millions"), [("HAT-S", 4, 9.6), ("HAT", 4, 20.8), ("HAT-L", 2, 40.7)])
 def test_published_parameter_counts(name, scale, millions):
     with torch.device("meta"):
         model = HAT(**CONFIGS[name], upscale=scale, start="random")

@@ -39,9 +39,7 @@ def test_any_plan_is_aligned_complete_and_of_one_read_size(arguments):
     plan = plan_tiles(**arguments)
     for axis, size in ((plan.y, arguments["height"]), (plan.x, arguments["width"])):
         assert axis.cores[0] == 0 and axis.cores[-1] == size
-        assert all(
-            a < b <= a + arguments["tile"] for a, b in zip(axis.cores[:-1], axis.cores[1:], strict=True)
-        )
+        assert all(a < b <= a + arguments["tile"] for a, b in zip(axis.cores[:-1], axis.cores[1:], strict=True))
         assert axis.read == min(arguments["tile"] + 2 * arguments["halo"], axis.padded)
         for start, stop, origin in zip(axis.cores[:-1], axis.cores[1:], axis.origins, strict=True):
             assert origin % arguments["window"] == 0
@@ -77,9 +75,7 @@ def test_identity_model_gives_nearest_neighbour_enlargement(arguments, scale, bl
         assert torch.allclose(out, nearest(x), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"tile": 20}, {"halo": 4}, {"offset": (3, 0)}, {"offset": (0, 9)}, {"tile": 0}]
-)
+@pytest.mark.parametrize("wrong", [{"tile": 20}, {"halo": 4}, {"offset": (3, 0)}, {"offset": (0, 9)}, {"tile": 0}])
 def test_off_the_window_grid_is_refused_with_the_remedy(wrong):
     with pytest.raises(ValueError, match="is not a multiple of the window 8.*try"):
         plan_tiles(64, 64, **{"tile": 32, "halo": 8, "window": 8, **wrong})

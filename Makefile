@@ -1,0 +1,70 @@
+# make demo | make test | make lab | make RUN=<name>      RUN is a folder of params/
+#
+# A notebook is run again only when it, its parameters, srlib, or what it reads has changed.
+
+RUN ?= demo
+PYTHON ?= python3
+OUT := outputs/$(RUN)
+BIN := .venv/bin
+SRLIB := $(wildcard srlib/*.py)
+NOTEBOOKS := 01_data 02_stage1 03_tiling 04_artifact_ft 05_eval
+
+.PHONY: all demo test check lab setup clean
+.DELETE_ON_ERROR:
+
+all: $(NOTEBOOKS:%=$(OUT)/%.ipynb)
+
+demo:
+	@$(MAKE) --no-print-directory RUN=demo all
+	@echo "Done: open outputs/demo/05_eval.ipynb, or look at outputs/demo/eval/*.png"
+
+test: setup
+	$(BIN)/pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/nbstripout --verify $(NBSTRIPOUT_KEYS) notebooks/*.ipynb
+
+lab: setup
+	$(BIN)/jupyter lab --notebook-dir=. notebooks/01_data.ipynb
+
+# What each notebook reads: the executed one before it.
+$(OUT)/02_stage1.ipynb: $(OUT)/01_data.ipynb
+$(OUT)/03_tiling.ipynb: $(OUT)/02_stage1.ipynb
+$(OUT)/04_artifact_ft.ipynb: $(OUT)/03_tiling.ipynb
+$(OUT)/05_eval.ipynb: $(OUT)/04_artifact_ft.ipynb
+
+# Executed under another name, renamed when it succeeded; a failed one stays beside it, with its traceback.
+$(OUT)/%.ipynb: notebooks/%.ipynb params/$(RUN)/%.yaml $(SRLIB) .venv/ready
+	@mkdir -p $(OUT)
+	@rm -f $(OUT)/$*.failed.ipynb
+	@echo "== $* ($(RUN))"
+	@start=$$(date +%s); \
+	if $(BIN)/papermill --no-progress-bar --log-output --log-level WARNING -k python3 \
+	    -f params/$(RUN)/$*.yaml $< $(OUT)/$*.running.ipynb 2> $(OUT)/$*.log; then \
+	  mv $(OUT)/$*.running.ipynb $@; rm -f $(OUT)/$*.log; echo "   $$(( $$(date +%s) - start )) s"; \
+	else \
+	  mv $(OUT)/$*.running.ipynb $(OUT)/$*.failed.ipynb 2>/dev/null; \
+	  grep -v '^ *$$' $(OUT)/$*.log | tail -n 1; \
+	  echo "   see $(OUT)/$*.failed.ipynb and $(OUT)/$*.log"; exit 1; \
+	fi
+
+params/$(RUN)/%.yaml:
+	$(error no parameters for RUN=$(RUN): params/ has $(notdir $(wildcard params/*)))
+
+setup: .venv/ready
+
+# The pinned versions, the package itself, a kernel of this environment, and git's filter for notebooks.
+NBSTRIPOUT_KEYS := --extra-keys "metadata.papermill cell.metadata.papermill metadata.language_info metadata.kernelspec"
+.venv/ready: pyproject.toml requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	$(BIN)/python -m ipykernel install --sys-prefix --name python3 >/dev/null 2>&1
+	-@git rev-parse --git-dir >/dev/null 2>&1 && $(BIN)/nbstripout --install --attributes .gitattributes $(NBSTRIPOUT_KEYS)
+	@touch $@
+
+clean:
+	rm -rf $(OUT)/*.ipynb $(OUT)/*.log $(OUT)/*/

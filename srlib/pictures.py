@@ -1,0 +1,172 @@
+"""Pictures: read whatever people have, write PNG, reduce and enlarge exactly."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from srlib.files import atomic
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+METHODS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
+_ORIENTATION = 0x0112  # the EXIF tag
+
+
+@dataclass(frozen=True)
+class Picture:
+    """rgb: (H, W, 3), uint8 or uint16. alpha: (H, W) of the same type, or None. grey: rgb repeats one channel."""
+
+    rgb: np.ndarray
+    alpha: np.ndarray | None = None
+    grey: bool = False
+
+
+def read_picture(path: Path | str) -> Picture:
+    """Read PNG, JPEG, WebP, TIFF or BMP: 8 or 16 bits, grey, palette, alpha, EXIF orientation honoured.
+
+    Raises ValueError naming the file when it is no picture, truncated, or of a kind not handled.
+    """
+    content = Path(path).read_bytes()
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            deep = content[:4] == b"\x89PNG" and content[24] == 16 or image.mode.startswith("I;16")
+            orientation = image.getexif().get(_ORIENTATION, 1)
+            image.load()  # raises when the file is cut short
+            if not deep:
+                return _from_pillow(ImageOps.exif_transpose(image), path)
+    except UnidentifiedImageError:
+        if content[:4] not in (b"II*\0", b"MM\0*"):  # Pillow knows no 16-bit RGB TIFF; OpenCV does
+            raise ValueError(f"{path} is not a picture ({', '.join(SUFFIXES)} are read); remove it") from None
+        orientation = 1
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); copy it again or remove it") from error
+    array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if array is None or array.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"{path} holds neither 8- nor 16-bit samples; convert it to one of them")
+    return _from_opencv(_oriented(array, orientation))
+
+
+def _from_pillow(image: Image.Image, path: Path | str) -> Picture:
+    if image.mode in ("I", "F"):
+        raise ValueError(f"{path} holds 32-bit samples; convert it to 8 or 16 bits")
+    grey = image.mode in ("1", "L", "LA")
+    if image.has_transparency_data:
+        array = np.asarray(image.convert("RGBA"))
+        return Picture(array[..., :3].copy(), array[..., 3].copy(), grey)
+    return Picture(np.array(image.convert("RGB")), None, grey)
+
+
+def _from_opencv(array: np.ndarray) -> Picture:
+    """(H, W) or (H, W, 3 or 4) in BGR order."""
+    if array.ndim == 2:
+        return Picture(np.repeat(array[..., None], 3, 2), None, True)
+    alpha = array[..., 3].copy() if array.shape[2] == 4 else None
+    return Picture(array[..., 2::-1].copy(), alpha)
+
+
+def _oriented(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo an EXIF orientation (1-8): 5 to 8 swap the axes, then rows and columns may run backwards."""
+    if orientation >= 5:
+        array = array.swapaxes(0, 1)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return array[::rows, ::columns]
+
+
+def write_png(path: Path | str, array: np.ndarray) -> None:
+    """Write (H, W), (H, W, 3) or (H, W, 4) uint8 or uint16, in RGB order, as PNG; atomic."""
+    if array.ndim == 3:
+        array = array[..., [2, 1, 0, 3][: array.shape[2]]]
+    fine, encoded = cv2.imencode(".png", array)
+    if not fine:
+        raise ValueError(f"{path}: cannot encode {array.shape} {array.dtype} as PNG")
+    with atomic(path) as temporary:
+        encoded.tofile(temporary)
+
+
+def to_float(array: np.ndarray) -> Tensor:
+    """(H, W, C) uint8 or uint16 -> (C, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(array.astype(np.float32) / np.iinfo(array.dtype).max).permute(2, 0, 1)
+
+
+def to_integers(picture: Tensor, dtype=np.uint8) -> np.ndarray:
+    """(C, H, W) in [0, 1] -> (H, W, C) uint8 or uint16, rounded half up."""
+    top = np.iinfo(dtype).max
+    return (picture.clamp(0, 1).permute(1, 2, 0).double() * top + 0.5).numpy().astype(dtype)
+
+
+def crop_to_multiple(array: np.ndarray, scale: int) -> np.ndarray:
+    """(H, W, ...) cropped at its right and bottom, so that H and W are multiples of `scale`."""
+    height, width = array.shape[:2]
+    return array[: height - height % scale, : width - width % scale]
+
+
+def resize(x: Tensor, scale: int, method: str = "bicubic") -> Tensor:
+    """Reduce (C, H, W) in [0, 1] by the integer `scale`; H and W are multiples of it. Clamped to [0, 1].
+
+    bicubic is MATLAB's imresize: kernel a = -0.5 stretched by the scale, the border mirrored with its edge
+    pixel. bilinear and lanczos (3 lobes) are stretched likewise; area is the mean of scale x scale pixels;
+    nearest takes the pixel at, or after, the centre of that square.
+    """
+    height, width = x.shape[-2:]
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
+    if height % scale or width % scale:
+        raise ValueError(f"{width}x{height} is not a multiple of the scale {scale}: crop_to_multiple first")
+    if scale == 1:
+        return x
+    if method == "nearest":
+        return x[..., scale // 2 :: scale, scale // 2 :: scale]
+    if method == "area":
+        return F.avg_pool2d(x, scale)
+    pad = 4 * scale
+    padded = _mirror(x, pad)[None]
+    if method == "lanczos":
+        return _lanczos(padded, scale, height, width)[0].clamp(0, 1)
+    size = (padded.shape[-2] // scale, padded.shape[-1] // scale)
+    y = F.interpolate(padded, size=size, mode=method, antialias=True, align_corners=False)
+    return y[0, :, 4:-4, 4:-4].clamp(0, 1)
+
+
+def enlarge(x: Tensor, scale: int, method: str = "bicubic") -> Tensor:
+    """Enlarge (..., C, H, W) in [0, 1] by the integer `scale`: the baseline of every comparison.
+
+    method: "bicubic" (MATLAB's imresize), "bilinear" or "nearest". Clamped to [0, 1].
+    """
+    if method == "nearest":
+        return x.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+    pad = 4
+    padded = _mirror(x, pad).flatten(0, -4) if x.ndim > 3 else _mirror(x, pad)[None]
+    # antialias=True does not blur an enlargement; it selects the kernel with a = -0.5 (otherwise -0.75)
+    y = F.interpolate(padded, scale_factor=scale, mode=method, antialias=True, align_corners=False)
+    crop = slice(pad * scale, -pad * scale)
+    return y[..., crop, crop].clamp(0, 1).reshape(*x.shape[:-2], x.shape[-2] * scale, x.shape[-1] * scale)
+
+
+def _mirror(x: Tensor, pad: int) -> Tensor:
+    """Pad both sides of the last two axes with the mirrored picture, edge pixel included (MATLAB's symmetric)."""
+    for axis in (-2, -1):
+        size = x.shape[axis]
+        index = torch.arange(-pad, size + pad, device=x.device) % (2 * size)
+        x = x.index_select(axis, torch.where(index < size, index, 2 * size - 1 - index))
+    return x
+
+
+def _lanczos(padded: Tensor, scale: int, height: int, width: int) -> Tensor:
+    """Lanczos-3 reduction of a picture padded by 4 * scale, as two strided convolutions."""
+    count = 6 * scale + scale % 2  # symmetric about the output pixel's centre
+    taps = torch.arange(count, dtype=torch.float64) - (count - 1) / 2
+    kernel = torch.sinc(taps / scale) * torch.sinc(taps / (3 * scale))
+    kernel = (kernel / kernel.sum()).to(padded)
+    start = 4 * scale + (scale - count) // 2
+    channels = padded.shape[1]
+    padded = padded[..., start:, start:]
+    rows = F.conv2d(padded, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), stride=(scale, 1), groups=channels)
+    out = F.conv2d(rows, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), stride=(1, scale), groups=channels)
+    return out[..., : height // scale, : width // scale]

@@ -1,0 +1,132 @@
+"""Whatever people have is read or refused with a sentence; reduction equals the field's reference."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from srlib.pictures import METHODS, crop_to_multiple, enlarge, read_picture, resize, to_float, to_integers, write_png
+
+
+def cubic(x):
+    x = np.abs(x)
+    return np.where(x <= 1, 1.5 * x**3 - 2.5 * x**2 + 1, np.where(x < 2, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2, 0))
+
+
+def reference(array: np.ndarray, size: int, axis: int) -> np.ndarray:
+    """imresize along one axis in float64: cubic kernel stretched when reducing, borders mirrored with their edge."""
+    array = np.moveaxis(array, axis, 0)
+    n = len(array)
+    ratio = size / n
+    stretch = max(1 / ratio, 1)
+    out = np.zeros((size, *array.shape[1:]))
+    for o in range(size):
+        centre = (o + 0.5) / ratio - 0.5
+        taps = np.arange(np.floor(centre - 2 * stretch), np.ceil(centre + 2 * stretch) + 1).astype(int)
+        weights = cubic((taps - centre) / stretch)
+        index = taps % (2 * n)
+        index = np.where(index < n, index, 2 * n - 1 - index)
+        out[o] = np.tensordot(weights / weights.sum(), array[index], 1)
+    return np.moveaxis(out, 0, axis)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_bicubic_is_the_reference_within_a_thousandth_of_a_level(scale):
+    x = np.random.default_rng(0).random((3, 12 * scale, 9 * scale))
+    expected = reference(reference(x, 12, 1), 9, 2).clip(0, 1)
+    assert np.abs(resize(torch.from_numpy(x).float(), scale, "bicubic").numpy() - expected).max() * 255 < 1e-3
+    larger = reference(reference(x, 12 * scale**2, 1), 9 * scale**2, 2).clip(0, 1)
+    assert np.abs(enlarge(torch.from_numpy(x).float(), scale).numpy() - larger).max() * 255 < 1e-3
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_every_method_keeps_constants_and_the_centre(method, scale):
+    assert torch.allclose(resize(torch.full((3, 24, 36), 0.3), scale, method), torch.tensor(0.3))
+    ramp = torch.linspace(0.2, 0.8, 96 * scale).expand(3, 12, -1).repeat(1, scale, 1)
+    small = resize(ramp, scale, method)[0, 4]
+    box = ramp[0, 0].view(-1, scale).mean(1)
+    shift = 0.5 if method == "nearest" and scale % 2 == 0 else 0  # there no pixel lies at the centre
+    assert torch.allclose(small[16:-16], box[16:-16] + shift * (ramp[0, 0, 1] - ramp[0, 0, 0]), atol=2e-4)
+
+
+def test_wrong_sizes_and_methods_are_refused():
+    with pytest.raises(ValueError, match="13x12 is not a multiple of the scale 2"):
+        resize(torch.rand(3, 12, 13), 2)
+    with pytest.raises(ValueError, match="'cubic' is none of nearest"):
+        resize(torch.rand(3, 12, 12), 2, "cubic")
+    assert crop_to_multiple(np.zeros((13, 17, 3)), 4).shape == (12, 16, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_integers_round_trip(dtype, tmp_path):
+    array = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (9, 7, 3), endpoint=True, dtype=dtype)
+    assert np.array_equal(to_integers(to_float(array), dtype), array)
+    write_png(tmp_path / "a.png", array)
+    assert np.array_equal(read_picture(tmp_path / "a.png").rgb, array)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_alpha_grey_palette_and_16_bits(tmp_path):
+    rng = np.random.default_rng(0)
+    rgba = rng.integers(0, 65535, (6, 5, 4), dtype=np.uint16)
+    write_png(tmp_path / "rgba16.png", rgba)
+    picture = read_picture(tmp_path / "rgba16.png")
+    assert np.array_equal(picture.rgb, rgba[..., :3]) and np.array_equal(picture.alpha, rgba[..., 3])
+    grey = rng.integers(0, 65535, (6, 5), dtype=np.uint16)
+    write_png(tmp_path / "grey16.png", grey)
+    picture = read_picture(tmp_path / "grey16.png")
+    assert picture.grey and picture.rgb.dtype == np.uint16 and np.array_equal(picture.rgb[..., 1], grey)
+    rgb = rng.integers(0, 255, (6, 5, 3), dtype=np.uint8)
+    image = Image.fromarray(rgb)
+    palette = image.quantize(8)
+    palette.save(tmp_path / "palette.png")
+    assert np.array_equal(read_picture(tmp_path / "palette.png").rgb, np.asarray(palette.convert("RGB")))
+    palette.save(tmp_path / "clear.png", transparency=0)
+    assert read_picture(tmp_path / "clear.png").alpha.min() == 0
+    image.convert("CMYK").save(tmp_path / "cmyk.tif")
+    assert read_picture(tmp_path / "cmyk.tif").rgb.shape == (6, 5, 3)
+    image.convert("1").save(tmp_path / "bits.png")
+    assert set(np.unique(read_picture(tmp_path / "bits.png").rgb)) <= {0, 255}
+    for suffix in ("webp", "bmp", "tif"):
+        image.save(tmp_path / f"x.{suffix}", lossless=True)
+        assert np.array_equal(read_picture(tmp_path / f"x.{suffix}").rgb, rgb)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("deep", [False, True])
+def test_exif_orientation_is_honoured(orientation, deep, tmp_path):
+    from PIL import ImageOps
+
+    array = np.arange(30, dtype=np.uint16).reshape(6, 5) * 257
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    small = Image.fromarray((array >> 8).astype(np.uint8))
+    small.save(tmp_path / "8.png", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "8.png")))
+    if deep:
+        Image.fromarray(array).save(tmp_path / "16.png", exif=exif)
+        assert np.array_equal(read_picture(tmp_path / "16.png").rgb[..., 0] >> 8, expected)
+    else:
+        assert np.array_equal(read_picture(tmp_path / "8.png").rgb[..., 0], expected)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+def test_truncated_and_foreign_files_are_refused_by_name(suffix, tmp_path):
+    path = tmp_path / f"cut.{suffix}"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    with pytest.raises(ValueError, match=f"cut.{suffix} .*remove it"):
+        read_picture(path)
+    path.write_text("not found")
+    with pytest.raises(ValueError, match=f"cut.{suffix} is not a picture"):
+        read_picture(path)
+
+
+def test_deep_truncated_png_is_refused(tmp_path):
+    path = tmp_path / "deep.png"
+    write_png(path, np.random.default_rng(0).integers(0, 65535, (64, 64, 3), dtype=np.uint16))
+    path.write_bytes(path.read_bytes()[:9000])
+    with pytest.raises(ValueError, match="deep.png"):
+        read_picture(path)
