@@ -41,7 +41,7 @@ $(OUT)/%.ipynb: notebooks/%.ipynb params/$(RUN)/%.yaml $(SRLIB) .venv/ready
 	@rm -f $(OUT)/$*.failed.ipynb
 	@echo "== $* ($(RUN))"
 	@start=$$(date +%s); \
-	if $(BIN)/papermill --no-progress-bar --log-output --log-level WARNING -k python3 \
+	if $(BIN)/papermill --no-progress-bar --log-level ERROR --stdout-file /dev/stdout \
 	    -f params/$(RUN)/$*.yaml $< $(OUT)/$*.running.ipynb 2> $(OUT)/$*.log; then \
 	  mv $(OUT)/$*.running.ipynb $@; rm -f $(OUT)/$*.log; echo "   $$(( $$(date +%s) - start )) s"; \
 	else \
@@ -55,14 +55,13 @@ params/$(RUN)/%.yaml:
 
 setup: .venv/ready
 
-# The pinned versions, the package itself, a kernel of this environment, and git's filter for notebooks.
-NBSTRIPOUT_KEYS := --extra-keys "metadata.papermill cell.metadata.papermill metadata.language_info metadata.kernelspec"
+# The pinned versions, the package itself, and git's filter for notebooks.
+NBSTRIPOUT_KEYS := --extra-keys "metadata.papermill cell.metadata.papermill metadata.language_info"
 .venv/ready: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
-	$(BIN)/python -m ipykernel install --sys-prefix --name python3 >/dev/null 2>&1
 	-@git rev-parse --git-dir >/dev/null 2>&1 && $(BIN)/nbstripout --install --attributes .gitattributes $(NBSTRIPOUT_KEYS)
 	@touch $@
 

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -107,6 +108,16 @@ def training(log: pd.DataFrame, baseline: float | None = None) -> Figure:
     return figure
 
 
+def curve(log: pd.DataFrame, value: str, label: str) -> Figure:
+    """A column of the log by step, with its running mean."""
+    figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    axis.plot(log["step"], log[value], color="#cccccc", lw=1, label="per step")
+    axis.plot(log["step"], log[value].ewm(span=30).mean(), color="#d95f02", label="smoothed")
+    axis.set(xlabel="step", ylabel=label)
+    axis.legend(fontsize=8)
+    return figure
+
+
 def loss_terms(log: pd.DataFrame) -> Figure:
     """Each loss term by step: raw on the left, as weighted into the total on the right (log scale)."""
     figure, axes = plt.subplots(1, 2, figsize=(12, 3.8), layout="constrained")
@@ -187,9 +198,18 @@ def seam_profiles(profiles: dict[str, Tensor]) -> Figure:
     return figure
 
 
-def crops(pictures: dict[str, Tensor], top: int, left: int, size: int, seams: Seams | None = None) -> Figure:
+def crops(
+    pictures: dict[str, Tensor],
+    top: int,
+    left: int,
+    size: int,
+    seams: Seams | None = None,
+    *,
+    title: str = "",
+    columns: int = 5,
+) -> Figure:
     """The same square of each picture side by side; ticks mark the seams that cross it."""
-    columns = min(len(pictures), 5)
+    columns = min(len(pictures), columns)
     rows = -(-len(pictures) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.9 * columns, 3.2 * rows), squeeze=False, layout="constrained")
     for axis in axes.flat:
@@ -204,16 +224,29 @@ def crops(pictures: dict[str, Tensor], top: int, left: int, size: int, seams: Se
             [c - left for c in columns_in if left < c < left + size],
         )
         mark_seams(axis, inside)
+    figure.suptitle(title, fontsize=10)
     return figure
 
 
-def artifact_heat(picture: Tensor, heat: Tensor, classes: Sequence[str], seams: Seams | None = None) -> Figure:
+def busiest(picture: Tensor, size: int) -> tuple[int, int]:
+    """(top, left) of the size x size square with the most gradient energy, where detail can be judged."""
+    grey = picture.mean(0)
+    energy = grey[1:, 1:].sub(grey[:-1, 1:]).square() + grey[1:, 1:].sub(grey[1:, :-1]).square()
+    size = min(size, *energy.shape)
+    means = F.avg_pool2d(energy[None, None], size, stride=4)[0, 0]
+    best = int(means.argmax())
+    return best // means.shape[1] * 4, best % means.shape[1] * 4
+
+
+def artifact_heat(
+    picture: Tensor, heat: Tensor, classes: Sequence[str], seams: Seams | None = None, *, title: str = "picture"
+) -> Figure:
     """The picture and the detector's probability of each artifact class, (K, H, W), on one scale 0-1."""
     ratio = picture.shape[-2] / picture.shape[-1]
     columns = len(classes) + 1
     figure, axes = plt.subplots(1, columns, figsize=(2.7 * columns, 2.7 * ratio + 0.7), layout="constrained")
     axes[0].imshow(to_array(picture))
-    axes[0].set_title("picture", fontsize=9)
+    axes[0].set_title(title, fontsize=9)
     for axis, name, values in zip(axes[1:], classes, heat, strict=True):
         image = axis.imshow(values.cpu().numpy(), cmap="magma", vmin=0, vmax=1)
         axis.set_title(f"{name}, mean {values.mean():.2f}", fontsize=9)
