@@ -33,7 +33,7 @@ def pack(data_dir: Path | str, hr_root: Path | str, split: Mapping[str, str], *,
     if (folder / "pack.json").is_file() and (known := json.loads((folder / "pack.json").read_text()))["key"] == key:
         return known
     methods = sorted(manifest["method"].unique())
-    first = manifest.drop_duplicates("source").set_index("source")
+    first = manifest.drop_duplicates("source").set_index("source", drop=False)
     index = pd.DataFrame(
         [
             (source, y, x)

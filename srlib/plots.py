@@ -228,14 +228,14 @@ def crops(
     return figure
 
 
-def busiest(picture: Tensor, size: int) -> tuple[int, int]:
-    """(top, left) of the size x size square with the most gradient energy, where detail can be judged."""
+def busiest(picture: Tensor, size: int) -> tuple[int, int, int]:
+    """(top, left, size) of the square with the most gradient energy, where detail can be judged."""
     grey = picture.mean(0)
     energy = grey[1:, 1:].sub(grey[:-1, 1:]).square() + grey[1:, 1:].sub(grey[1:, :-1]).square()
     size = min(size, *energy.shape)
     means = F.avg_pool2d(energy[None, None], size, stride=4)[0, 0]
     best = int(means.argmax())
-    return best // means.shape[1] * 4, best % means.shape[1] * 4
+    return best // means.shape[1] * 4, best % means.shape[1] * 4, size
 
 
 def artifact_heat(
