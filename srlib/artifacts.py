@@ -35,19 +35,19 @@ class SeamExample:
 
 
 def blocks(picture: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """JPEG at quality 60 (strength 0) to 6 (strength 1), its 8x8 grid at a random place. (H, W, 3) in [0, 1]."""
+    """JPEG at quality 45 (strength 0) to 5 (strength 1), its 8x8 grid at a random place. (H, W, 3) in [0, 1]."""
     height, width = picture.shape[:2]
     top, left = rng.integers(0, 8, 2)
     padded = np.pad(_bytes(picture), ((top, 8), (left, 8), (0, 0)), mode="edge")
-    quality = round(60 - 54 * strength)
+    quality = round(45 - 40 * strength)
     encoded = cv2.imencode(".jpg", padded[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1]
     return decoded[top : top + height, left : left + width].astype(np.float32) / 255
 
 
 def ringing(picture: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Ideal circular low-pass (a sinc in two dimensions), cut off at 0.8 pi (strength 0) to 0.28 pi (strength 1)."""
-    cutoff = np.pi * (0.8 - 0.52 * strength)
+    """Ideal circular low-pass (a sinc in two dimensions), cut off at 0.7 pi (strength 0) to 0.25 pi (strength 1)."""
+    cutoff = np.pi * (0.7 - 0.45 * strength)
     y, x = np.mgrid[-10:11, -10:11]
     r = np.hypot(x, y)
     r[10, 10] = 1
@@ -57,10 +57,10 @@ def ringing(picture: np.ndarray, strength: float, rng: np.random.Generator) -> n
 
 
 def blur(picture: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian of sigma 0.7 to 3.2 pixels, or, as often, motion over 3 to 17 pixels in a random direction."""
+    """Gaussian of sigma 1 to 3.5 pixels, or, as often, motion over 4 to 18 pixels in a random direction."""
     if rng.random() < 0.5:
-        return cv2.GaussianBlur(picture, (0, 0), 0.7 + 2.5 * strength, borderType=cv2.BORDER_REFLECT)
-    length = 3 + 14 * strength
+        return cv2.GaussianBlur(picture, (0, 0), 1 + 2.5 * strength, borderType=cv2.BORDER_REFLECT)
+    length = 4 + 14 * strength
     angle = rng.uniform(0, np.pi)
     steps = np.linspace(-length / 2, length / 2, 64)
     kernel = np.zeros((21, 21))
@@ -71,10 +71,10 @@ def blur(picture: np.ndarray, strength: float, rng: np.random.Generator) -> np.n
 
 
 def banding(picture: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Each colour on 24 (strength 0) to 4 (strength 1) levels; half the time smoothed first: contours, not noise."""
+    """Each colour on 20 (strength 0) to 4 (strength 1) levels; half the time smoothed first: contours, not noise."""
     if rng.random() < 0.5:
         picture = cv2.GaussianBlur(picture, (0, 0), 1.0, borderType=cv2.BORDER_REFLECT)
-    levels = round(24 * (4 / 24) ** strength)
+    levels = round(20 * (4 / 20) ** strength)
     return (np.rint(picture * (levels - 1)) / (levels - 1)).astype(np.float32)
 
 
@@ -221,8 +221,9 @@ class ArtifactDetector(nn.Module):
     """Says for every cell of 8x8 pixels which artifacts it has: the heatmap is the answer itself.
 
     forward: (B, 3, H, W) in [0, 1], any size -> logits (B, K, ceil(H/8), ceil(W/8)), K = len(classes).
-    Faint steps are what counts, so the first layer also gets what a small blur removes, amplified; long thin
-    filters on the grid follow seams, which are weak at each place but straight and long.
+    Faint steps, and places without any, are what counts: so the first layer also gets what a small blur removes,
+    amplified, and the logarithm of the grey picture's steps. Long thin filters on the grid follow seams, which
+    are weak at each place but straight and long.
     """
 
     def __init__(self, channels: int = 32, classes: Sequence[str] = CLASSES):
@@ -230,7 +231,7 @@ class ArtifactDetector(nn.Module):
         self.classes = tuple(classes)
         self.config = {"channels": channels, "classes": list(classes)}
         c = channels
-        self.stem = nn.Sequential(nn.Conv2d(6, c // 2, 3, padding=1), nn.GELU(), _down(c // 2, c))
+        self.stem = nn.Sequential(nn.Conv2d(8, c // 2, 3, padding=1), nn.GELU(), _down(c // 2, c))
         self.middle = nn.Sequential(_down(c, c), nn.Conv2d(c, c, 3, padding=1), nn.GELU())
         self.grid = _down(c, 2 * c)
         self.along = nn.ModuleList(
@@ -238,6 +239,10 @@ class ArtifactDetector(nn.Module):
             for size in ((1, 9), (9, 1), (3, 3))
         )
         self.head = nn.Sequential(nn.GELU(), nn.Conv2d(8 * c, 2 * c, 1), nn.GELU(), nn.Conv2d(2 * c, len(classes), 1))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         grid = self.features(x)[-1]
@@ -247,7 +252,7 @@ class ArtifactDetector(nn.Module):
         """Feature maps at 1/2, 1/4 and 1/8 of the picture's size, after activation."""
         x = F.pad(x, (0, -x.shape[-1] % CELL, 0, -x.shape[-2] % CELL), mode="replicate")
         smooth = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
-        fine = self.stem(torch.cat([x - 0.5, (x - smooth) * 12], 1))
+        fine = self.stem(torch.cat([x - 0.5, (x - smooth) * 12, _log_steps(x)], 1))
         middle = self.middle(fine)
         return [fine, middle, self.grid(middle)]
 
@@ -263,6 +268,14 @@ class ArtifactDetector(nn.Module):
         return logits.logsumexp(2) - np.log(logits.shape[2])
 
 
+def _log_steps(x: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 2, H, W): log of the grey picture's steps to the right and down, about -1 to 1.5."""
+    grey = F.pad(x.mean(1, keepdim=True), (0, 1, 0, 1), mode="replicate")
+    here = grey[..., :-1, :-1]
+    steps = torch.cat([grey[..., :-1, 1:] - here, grey[..., 1:, :-1] - here], 1)
+    return (steps.abs() + 2 / 255).log() / 2 + 1.8
+
+
 def _down(inputs: int, outputs: int) -> nn.Sequential:
     """Half the size; normalised per picture, so that there are no batch statistics to go stale."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 4, 2, 1), nn.GroupNorm(4, outputs), nn.GELU())
@@ -273,17 +286,17 @@ def train_detector(
     clean: Sequence[Tensor],
     seams: Sequence[SeamExample],
     *,
-    iterations: int = 600,
+    iterations: int = 2500,
     batch: int = 8,
     patch: int = 96,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 3e-3,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Train on patches of the pictures `clean` and of the seam examples; returns the loss by step."""
     rng = np.random.default_rng(seed)
     device = next(detector.parameters()).device
     optimizer = torch.optim.AdamW(detector.parameters(), lr=learning_rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=iterations)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=iterations, pct_start=0.15)
     positive = torch.tensor([1.0, 1.0, 1.0, 1.0, 3.0], device=device)[: len(detector.classes), None, None]
     rows = []
     bar = tqdm(range(iterations), "detector", file=sys.stdout, mininterval=0.5 if sys.stdout.isatty() else 30)
@@ -293,6 +306,7 @@ def train_detector(
         loss = F.binary_cross_entropy_with_logits(logits, target, weight=counts, pos_weight=positive)
         optimizer.zero_grad()
         loss.backward()
+        nn.utils.clip_grad_norm_(detector.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         rows.append({"step": step + 1, "loss": loss.item()})

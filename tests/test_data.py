@@ -1,0 +1,176 @@
+"""Pre-generation is complete, repeatable, resumable, and nothing broken stops it."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from srlib.data import (
+    EMBEDDED_SPLIT,
+    embedded_pictures,
+    list_pictures,
+    main,
+    pregenerate,
+    read_description,
+    sampled,
+    split_pictures,
+    write_description,
+)
+from srlib.pictures import read_picture, resize, to_float, to_integers, write_png
+
+
+@pytest.fixture
+def hr(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, shape in {"a": (41, 52), "sub/b": (36, 48), "sub/deep/c": (30, 33)}.items():
+        write_png(tmp_path / "hr" / f"{name}.png", rng.integers(0, 256, (*shape, 3), dtype=np.uint8))
+    return tmp_path / "hr"
+
+
+def run(hr, **changes):
+    return pregenerate(
+        hr, hr.parent / "out", progress=False, **{"scales": (2, 3), "methods": ("bicubic", "area"), **changes}
+    )
+
+
+def contents(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.png")}
+
+
+def test_tree_is_mirrored_and_every_pair_is_in_the_manifest(hr):
+    result = run(hr, upsampled=True)
+    out = hr.parent / "out"
+    assert len(result.manifest) == 3 * 2 * 2 and result.stats["total_processed"] == 3
+    assert (out / "scale_3x/area/sub/deep/c.png").is_file()
+    assert read_picture(out / "scale_3x/bicubic_upsampled/a.png").rgb.shape == (39, 51, 3)
+    for row in pd.read_csv(out / "manifest.csv").itertuples():
+        x = to_float(read_picture(hr / row.source).rgb)[:, : row.hr_height, : row.hr_width]
+        lr = read_picture(out / row.lr).rgb
+        assert lr.shape[:2] == (row.lr_height, row.lr_width) == (row.hr_height // row.scale, row.hr_width // row.scale)
+        assert np.array_equal(lr, to_integers(resize(x, row.scale, row.method)))
+    stats = json.loads((out / "processing_stats.json").read_text())
+    assert stats["pairs"]["2x"] == {"bicubic": 3, "area": 3} and stats["avg_processing_time"] > 0
+
+
+def test_what_is_up_to_date_is_skipped_and_what_changed_is_redone(hr):
+    run(hr)
+    before = contents(hr.parent / "out")
+    assert run(hr).stats["total_skipped"] == 3
+    (hr.parent / "out/scale_2x/area/a.png").unlink()
+    assert (again := run(hr).stats)["total_processed"] == 1 and again["total_skipped"] == 2
+    assert contents(hr.parent / "out") == before
+    shutil.copy(hr / "sub/b.png", hr / "a.png")
+    assert run(hr).stats["total_processed"] == 1
+    assert run(hr, methods=("lanczos",)).stats["total_processed"] == 3
+    assert run(hr, methods=("lanczos",), overwrite=True).stats["total_processed"] == 3
+
+
+def test_broken_pictures_are_recorded_and_the_rest_is_done(hr):
+    whole = (hr / "a.png").read_bytes()
+    (hr / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (hr / "text.jpg").write_text("404")
+    stats = run(hr).stats
+    assert stats["total_processed"] == 3 and stats["total_failed"] == 2
+    assert [f["path"] for f in stats["failures"]] == ["cut.png", "text.jpg"]
+    assert "cut.png" in stats["failures"][0]["reason"] and "not a picture" in stats["failures"][1]["reason"]
+
+
+def test_number_of_processes_does_not_matter(hr):
+    run(hr, jobs=1)
+    first = contents(hr.parent / "out")
+    manifest = (hr.parent / "out/manifest.csv").read_bytes()
+    shutil.rmtree(hr.parent / "out")
+    run(hr, jobs=2)
+    assert contents(hr.parent / "out") == first and (hr.parent / "out/manifest.csv").read_bytes() == manifest
+
+
+def test_twins_of_other_suffix_and_16_bits_are_kept_apart(hr):
+    Image.fromarray(read_picture(hr / "a.png").rgb[::-1]).save(hr / "a.bmp")
+    write_png(hr / "deep.png", np.full((8, 8, 3), 40000, np.uint16))
+    manifest = run(hr).manifest
+    assert manifest["lr"].is_unique and {"scale_2x/area/a.png.png", "scale_2x/area/a.bmp.png"} <= set(manifest["lr"])
+    assert read_picture(hr.parent / "out/scale_2x/area/deep.png").rgb.dtype == np.uint16
+
+
+def test_size_crops_the_centre(hr):
+    row = run(hr, size=32, scales=(2,)).manifest.set_index("source").loc["a.png"].iloc[0]
+    assert (row["hr_top"], row["hr_left"], row["hr_height"], row["hr_width"]) == (4, 10, 32, 32)
+
+
+def test_sample_is_stable_and_grows():
+    names = [f"{i}.png" for i in range(100)]
+    assert sampled(names, 0.1) == sampled(names[::-1], 0.1) and len(sampled(names, 0.1)) == 10
+    assert set(sampled(names, 0.1)) < set(sampled(names, 0.3)) and len(sampled(names, 0.001)) == 1
+    assert sampled(names, 0.1, seed=1) != sampled(names, 0.1)
+    with pytest.raises(ValueError, match="sample 0 is no share"):
+        sampled(names, 0)
+
+
+def test_missing_and_empty_folders_and_wrong_choices_are_one_sentence(hr, tmp_path, capsys):
+    with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
+        list_pictures(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="empty holds no pictures"):
+        list_pictures(tmp_path / "empty")
+    with pytest.raises(ValueError, match="method 'cubic' is none of"):
+        run(hr, methods=("cubic",))
+    with pytest.raises(ValueError, match="scale 1 is not"):
+        run(hr, scales=(1,))
+    assert main(["--input", str(tmp_path / "nowhere"), "--output", str(tmp_path / "o")]) == 2
+    assert capsys.readouterr().err.startswith("srlib.data: no folder")
+
+
+def test_command_line(hr):
+    command = [sys.executable, "-m", "srlib.data", "--input", str(hr), "--output", str(hr.parent / "out")]
+    done = subprocess.run([*command, "--scales", "2", "--methods", "area"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].startswith("3 made, 0 up to date, 0 left out")
+
+
+def test_split_by_name_and_by_share():
+    names = [f"p/{i}.png" for i in range(10)]
+    split = split_pictures(names, validation=["p/3"], test=["p/4.png"])
+    assert split["p/3.png"] == "validation" and split["p/4.png"] == "test" and list(split.values()).count("train") == 8
+    shares = split_pictures(names, validation=0.2, test=0.2)
+    assert sorted(shares.values()) == ["test"] * 2 + ["train"] * 6 + ["validation"] * 2
+    assert shares == split_pictures(names[::-1], validation=0.2, test=0.2)
+    assert sorted(split_pictures(names[:3], validation=0.1, test=0.1).values()) == ["test", "train", "validation"]
+
+
+@pytest.mark.parametrize(
+    ("validation", "test", "message"),
+    [
+        (["p/33"], [], "validation picture 'p/33' is not there; near: p/3"),
+        (["p/3"], ["p/3"], "named for validation and for test"),
+        (0.6, 0.6, "leave none to train on"),
+    ],
+)
+def test_wrong_splits_are_refused(validation, test, message):
+    with pytest.raises(ValueError, match=message):
+        split_pictures([f"p/{i}.png" for i in range(5)], validation=validation, test=test)
+
+
+def test_embedded_pictures_are_there_and_their_split_is_known(tmp_path):
+    embedded_pictures(tmp_path)
+    names = list_pictures(tmp_path)
+    assert len(names) == 20
+    split = split_pictures(names, **EMBEDDED_SPLIT)
+    assert {p: list(split.values()).count(p) for p in ("train", "validation", "test")} == {
+        "train": 12,
+        "validation": 3,
+        "test": 5,
+    }
+    stamp = (tmp_path / "photos/coffee.png").stat().st_mtime_ns
+    embedded_pictures(tmp_path)
+    assert (tmp_path / "photos/coffee.png").stat().st_mtime_ns == stamp
+
+
+def test_description_round_trip_and_its_absence(tmp_path):
+    write_description(tmp_path, hr_root=tmp_path, split={"a": "train"}, scales=[2], methods=["area"])
+    assert read_description(tmp_path)["split"] == {"a": "train"}
+    with pytest.raises(FileNotFoundError, match="run notebooks/01_data.ipynb first"):
+        read_description(tmp_path / "nowhere")
