@@ -37,7 +37,7 @@ class Settings:
 
     iterations: optimizer steps, each over batch * accumulate patches. validate_every and log_every are in
     iterations. patience: validations without a better PSNR-Y before stopping, 0 for never. clip: largest
-    gradient norm. sharpened_share: the part of the run in which every second target is sharpened.
+    gradient norm. weights_learning_rate: of a loss's learnable weights, constant. sharpened_share: the part of the run in which every second target is sharpened.
     precision: "no" (fp32), "bf16" or "fp16".
     """
 
@@ -47,6 +47,7 @@ class Settings:
     min_learning_rate: float = 1e-7
     schedule: str = "cosine"
     discriminator_learning_rate: float = 1e-4
+    weights_learning_rate: float = 1e-2
     ema: float = 0.999
     clip: float = 1.0
     accumulate: int = 1
@@ -177,7 +178,10 @@ class _Run:
         trained = [p for p in model.parameters() if p.requires_grad]
         if not trained:
             raise ValueError("nothing to train: every parameter of the model is frozen")
-        self.optimizer = torch.optim.Adam(trained + list(loss.parameters()), lr=settings.learning_rate)
+        groups = [{"params": trained}]
+        if own := list(loss.parameters()):  # learnable weights, at a rate of their own
+            groups.append({"params": own, "lr": settings.weights_learning_rate})
+        self.optimizer = torch.optim.Adam(groups, lr=settings.learning_rate)
         self.trained = trained
         self.model, self.optimizer = accelerator.prepare(self.bare, self.optimizer)
         self.bare_discriminator = discriminator
@@ -203,8 +207,7 @@ class _Run:
         """One optimizer step; its row for the log, or None (and self.complaint) if it was skipped."""
         s = self.settings
         lr = s.lr(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.zero_grad()
         sharpened = sharpen is not None and self.step % 2 == 0 and self.step < s.sharpened_share * s.iterations
         row = {"lr": lr, "loss": 0.0}

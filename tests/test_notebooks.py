@@ -1,0 +1,148 @@
+"""A tiny run of every notebook through papermill, in a folder of its own, and what happens when the input is wrong."""
+
+import ast
+import json
+import shutil
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import yaml
+from papermill.exceptions import PapermillExecutionError
+
+from srlib.drawings import draw
+from srlib.hat import CONFIGS
+from srlib.pictures import write_png
+
+ROOT = Path(__file__).parent.parent
+NAMES = ["01_data", "02_stage1", "03_tiling", "04_artifact_ft", "05_eval"]
+TINY = {
+    "01_data": {"input": "pictures", "patch_sizes": [64], "methods": ["bicubic"], "jobs": 1, "fraction": 0.25},
+    "02_stage1": {"lr_patch": 16, "iterations": 4, "batch": 1, "validate_every": 2},
+    "03_tiling": {"tile_size": 16, "lr_patch": 32, "iterations": 2, "batch": 1, "validate_every": 2},
+    "04_artifact_ft": {
+        "tile_size": 16,
+        "lr_patch": 32,
+        "detector_iterations": 3,
+        "detector_batch": 2,
+        "detector_patch": 48,
+        "detector_bar": 0.0,
+        "iterations": 2,
+        "batch": 1,
+        "validate_every": 2,
+        "compare_learnable": 2,
+    },
+    "05_eval": {"tile_size": 16, "tile_pads": [0, 8]},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    shutil.copytree(ROOT / "params", folder / "params")
+    for seed in range(4):
+        write_png(folder / "pictures" / f"{seed}.png", draw(seed, 128, 144))
+    return folder
+
+
+def execute(folder, name, **parameters):
+    source, target = folder / "notebooks" / f"{name}.ipynb", folder / f"{name}.out.ipynb"
+    return papermill.execute_notebook(source, target, parameters, cwd=folder, progress_bar=False)
+
+
+@pytest.fixture(scope="module")
+def executed(folder):
+    return {name: execute(folder, name, **TINY[name]) for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_notebook_runs_and_shows_figures_and_a_summary(executed, folder, name):
+    cells = [c for c in executed[name].cells if c.cell_type == "code"]
+    outputs = [o for c in cells for o in c.outputs]
+    assert not [o for o in outputs if o.output_type == "stream" and o.name == "stderr" and "Error" in o.text]
+    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    assert len(pictures) >= 3
+    assert "written to outputs/demo/" in "".join(o.text for o in cells[-1].outputs if o.output_type == "stream")
+
+
+def test_results_are_written_and_stage_3_left_hat_as_it_was(executed, folder):
+    from safetensors.torch import load_file
+
+    base = folder / "outputs/demo"
+    stage2, stage3 = (load_file(base / f / "best.safetensors") for f in ("tiling", "artifact_ft"))
+    assert all((stage2[k] == stage3[k]).all() for k in stage2 if k.startswith("hat_model."))
+    metrics = json.loads((base / "eval/metrics.json").read_text())
+    assert set(metrics["pictures"]).isdisjoint({"0", "1", "2", "3"} - set(metrics["pictures"]))
+    assert {"bicubic | whole", "stage 3 | tile 16 halo 0"} <= set(metrics["test"])
+    assert not list(base.rglob("*.part*"))
+
+
+def test_the_same_seed_gives_the_same_numbers(executed, folder):
+    import pandas as pd
+
+    path = folder / "outputs/demo/stage1/metrics.csv"
+    first = pd.read_csv(path).drop(columns="seconds")
+    execute(folder, "02_stage1", **TINY["02_stage1"], resume=False)
+    assert pd.read_csv(path).drop(columns="seconds").equals(first)
+
+
+def complaint(folder, name, **parameters) -> str:
+    with pytest.raises(PapermillExecutionError) as caught:
+        execute(folder, name, **{**TINY[name], **parameters})
+    return f"{caught.value.ename}: {caught.value.evalue}"
+
+
+def test_wrong_input_ends_in_one_clear_sentence(executed, folder):
+    assert complaint(folder, "02_stage1", iteratons=20) == (
+        "ValueError: unknown parameter 'iteratons': did you mean 'iterations'?"
+    )
+    assert "run notebooks/01_data.ipynb first" in complaint(folder, "02_stage1", run="nothing")
+    assert "tile 20 is not a multiple of the window 8" in complaint(folder, "03_tiling", tile_size=20)
+    assert "every tile would see the whole patch" in complaint(folder, "03_tiling", tile_size=16, tile_pad=8)
+
+
+def test_a_folder_with_a_broken_picture_goes_on_and_names_it(executed, folder):
+    shutil.copytree(folder / "pictures", folder / "some broken")
+    whole = (folder / "pictures/0.png").read_bytes()
+    (folder / "some broken/cut.png").write_bytes(whole[: len(whole) // 2])
+    done = execute(folder, "01_data", **{**TINY["01_data"], "input": "some broken", "run": "broken"})
+    text = "".join(o.text for c in done.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "stream")
+    assert "left out: cut.png" in text and "cannot be read" in text
+    shutil.rmtree(folder / "some broken")
+    assert "no folder" in complaint(folder, "01_data", input="some broken", run="broken")
+
+
+def declared(name) -> dict:
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
+    (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    assert cell.source.startswith("# parameters\n")
+    return {n.targets[0].id: ast.literal_eval(n.value) for n in ast.parse(cell.source).body}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_parameter_files_name_what_the_notebooks_know(path):
+    known, given = declared(path.stem), yaml.safe_load(path.read_text())
+    assert given["run"] == path.parent.name
+    for name, value in given.items():
+        assert name in known and type(value) in (type(known[name]), int), name
+
+
+@pytest.mark.parametrize("run", ["demo", "vram8", "vram12", "vram24"])
+def test_parameter_files_of_a_run_fit_together(run):
+    p = {name: declared(name) | yaml.safe_load((ROOT / "params" / run / f"{name}.yaml").read_text()) for name in NAMES}
+    window, scale = CONFIGS[p["02_stage1"]["model"]]["window_size"], p["02_stage1"]["scale"]
+    for name in ("02_stage1", "03_tiling", "04_artifact_ft"):
+        assert p[name]["lr_patch"] * scale <= max(p["01_data"]["patch_sizes"])
+    for name in ("03_tiling", "04_artifact_ft"):
+        assert p[name]["tile_size"] % window == 0 == p[name]["tile_pad"] % window
+        assert p[name]["lr_patch"] > p[name]["tile_size"] + 2 * p[name]["tile_pad"]
+    assert p["05_eval"]["tile_size"] == p["03_tiling"]["tile_size"]
+    assert p["03_tiling"]["learning_rate"] <= p["02_stage1"]["learning_rate"] / 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebooks_are_stored_without_outputs(name):
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
+    assert not [c for c in notebook.cells if c.get("outputs")] and "papermill" not in notebook.metadata
