@@ -16,7 +16,7 @@ all: $(NOTEBOOKS:%=$(OUT)/%.ipynb)
 
 demo:
 	@$(MAKE) --no-print-directory RUN=demo all
-	@echo "Done: open outputs/demo/05_eval.ipynb, or look at outputs/demo/eval/*.png"
+	@echo "Done: open outputs/demo/05_eval.ipynb, or look at outputs/demo/eval/figures/"
 
 test: setup
 	$(BIN)/pytest

@@ -236,6 +236,7 @@ class LearnableWeights(nn.Module):
         self.form, self.beta, self.momentum = form, beta, momentum
         self.raw = nn.Parameter(torch.zeros(n))
         self.register_buffer("running", torch.zeros(n))
+        self.register_buffer("seen", torch.zeros(()))
 
     @property
     def shares(self) -> Tensor:
@@ -249,8 +250,8 @@ class LearnableWeights(nn.Module):
         weights = F.softmax(self.raw, 0)
         if self.form == "normalised":
             if self.training:
-                fresh = not self.running.any()
-                self.running.lerp_(losses.detach(), 1.0 if fresh else self.momentum)
+                self.seen += 1  # at first the plain mean, so that no single batch sets the scale for long
+                self.running.lerp_(losses.detach(), max(self.momentum, 1 / self.seen.item()))
             losses = losses / self.running.clamp_min(1e-12)
         total = (weights * losses).sum()
         if self.form == "entropy":

@@ -84,7 +84,7 @@ def data_overview(manifest: pd.DataFrame, split: dict[str, str]) -> Figure:
     counts = manifest.groupby(["scale", "method"]).size().unstack("scale")
     counts.plot.bar(ax=right, rot=0, color=STAGE_COLOURS[1:])
     right.set(xlabel="method", ylabel="pairs", title="LR/HR pairs")
-    right.legend([f"x{s}" for s in counts.columns], fontsize=8)
+    right.legend([f"x{s}" for s in counts.columns], fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
@@ -169,7 +169,7 @@ def seam_maps(pairs: dict[str, tuple[Tensor, Tensor]], seams: Seams, ceiling: fl
     )
     for axis, (name, values) in zip(axes.flat, maps.items(), strict=True):
         image = axis.imshow(values, cmap="inferno", vmin=0, vmax=ceiling, interpolation="nearest")
-        axis.set_title(f"{name}: rms {np.sqrt((values**2).mean()):.2f} levels", fontsize=9)
+        axis.set_title(f"{name}: rms {np.sqrt((values**2).mean()):.2f} levels", fontsize=9, pad=12)
         mark_seams(axis, seams)
     figure.colorbar(image, ax=axes, shrink=0.8, label="|tiled - whole|, 8-bit levels", extend="max")
     return figure
@@ -217,7 +217,7 @@ def crops(
     for axis, (name, picture) in zip(axes.flat, pictures.items(), strict=False):
         axis.axis("on")
         axis.imshow(to_array(picture[:, top : top + size, left : left + size]), interpolation="nearest")
-        axis.set_title(name, fontsize=9)
+        axis.set_title(name, fontsize=9, pad=12)
         rows_in, columns_in = seams or ([], [])
         inside = (
             [c - top for c in rows_in if top < c < top + size],
@@ -246,10 +246,10 @@ def artifact_heat(
     columns = len(classes) + 1
     figure, axes = plt.subplots(1, columns, figsize=(2.7 * columns, 2.7 * ratio + 0.7), layout="constrained")
     axes[0].imshow(to_array(picture))
-    axes[0].set_title(title, fontsize=9)
+    axes[0].set_title(title, fontsize=9, pad=12)
     for axis, name, values in zip(axes[1:], classes, heat, strict=True):
         image = axis.imshow(values.cpu().numpy(), cmap="magma", vmin=0, vmax=1)
-        axis.set_title(f"{name}, mean {values.mean():.2f}", fontsize=9)
+        axis.set_title(f"{name}, mean {values.mean():.2f}", fontsize=9, pad=12)
     for axis in axes:
         mark_seams(axis, seams or ([], []))
     figure.colorbar(image, ax=axes[1:], shrink=0.8, label="probability")

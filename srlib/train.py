@@ -37,8 +37,8 @@ class Settings:
 
     iterations: optimizer steps, each over batch * accumulate patches. validate_every and log_every are in
     iterations. patience: validations without a better PSNR-Y before stopping, 0 for never. clip: largest
-    gradient norm. weights_learning_rate: of a loss's learnable weights, constant. sharpened_share: the part of the run in which every second target is sharpened.
-    precision: "no" (fp32), "bf16" or "fp16".
+    gradient norm. weights_learning_rate: of a loss's learnable weights, constant. sharpened_share: the part of
+    the run in which every second target is sharpened. precision: "no" (fp32), "bf16" or "fp16".
     """
 
     iterations: int
