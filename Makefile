@@ -2,6 +2,7 @@
 #
 # A notebook is run again only when it, its parameters, srlib, or what it reads has changed.
 
+SHELL := /bin/bash
 RUN ?= demo
 PYTHON ?= python3
 OUT := outputs/$(RUN)
@@ -29,7 +30,9 @@ check: setup
 lab: setup
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/01_data.ipynb
 
-# What each notebook reads: the executed one before it.
+# What each notebook reads: the folders of `input` (pictures added or removed), then the executed one before it.
+INPUT := $(shell sed -n 's/^input: *//p' params/$(RUN)/01_data.yaml 2>/dev/null)
+$(OUT)/01_data.ipynb: $(if $(INPUT),$(shell find "$(INPUT)" -type d 2>/dev/null | grep -v ' '))
 $(OUT)/02_stage1.ipynb: $(OUT)/01_data.ipynb
 $(OUT)/03_tiling.ipynb: $(OUT)/02_stage1.ipynb
 $(OUT)/04_artifact_ft.ipynb: $(OUT)/03_tiling.ipynb
@@ -41,7 +44,7 @@ $(OUT)/%.ipynb: notebooks/%.ipynb params/$(RUN)/%.yaml $(SRLIB) .venv/ready
 	@rm -f $(OUT)/$*.failed.ipynb
 	@echo "== $* ($(RUN))"
 	@start=$$(date +%s); \
-	if $(BIN)/papermill --no-progress-bar --log-level ERROR --stdout-file /dev/stdout \
+	if $(BIN)/papermill --no-progress-bar --log-level ERROR --stdout-file >(cat) \
 	    -f params/$(RUN)/$*.yaml $< $(OUT)/$*.running.ipynb 2> $(OUT)/$*.log; then \
 	  mv $(OUT)/$*.running.ipynb $@; rm -f $(OUT)/$*.log; echo "   $$(( $$(date +%s) - start )) s"; \
 	else \

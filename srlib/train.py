@@ -126,9 +126,8 @@ def train(
         mininterval=0.5 if sys.stdout.isatty() else 30,
     )
     bad = 0
-    since_best = 0
     try:
-        while run.step < settings.iterations and not (settings.patience and since_best >= settings.patience):
+        while run.step < settings.iterations and not (settings.patience and run.since_best >= settings.patience):
             run.train_mode()
             row = run.iterate(loader, sharpen)
             bad = 0 if row is not None else bad + 1
@@ -147,10 +146,10 @@ def train(
             bar.update()
             if validate is not None and (run.step % settings.validate_every == 0 or run.step == settings.iterations):
                 scores = run.validate(validate)
-                since_best = 0 if run.is_best(scores) else since_best + 1
+                run.judge(scores)
                 row = {"step": run.step, **(row or {}), **scores}
                 run.rows.append(row)
-                run.save(best=since_best == 0)
+                run.save(best=run.since_best == 0)
             elif row is not None and (run.step % settings.log_every == 0 or run.step == 1):
                 run.rows.append({"step": run.step, **row})
             if callback is not None and row is not None:
@@ -193,6 +192,7 @@ class _Run:
             self.discriminator, self.optimizer_d = accelerator.prepare(discriminator.to(accelerator.device), optimizer)
         self.step = 0
         self.best = -math.inf
+        self.since_best = 0
         self.average = math.nan
         self.rows: list[dict] = []
         self.complaint = ""
@@ -211,8 +211,8 @@ class _Run:
         self.optimizer.zero_grad()
         sharpened = sharpen is not None and self.step % 2 == 0 and self.step < s.sharpened_share * s.iterations
         row = {"lr": lr, "loss": 0.0}
-        for micro in range(s.accumulate):
-            batch = next(loader)
+        batches = [next(loader) for _ in range(s.accumulate)]  # all of them, so that a skipped step stays in step
+        for micro, batch in enumerate(batches):
             x, original = (batch[k].to(self.accelerator.device, non_blocking=True) for k in ("lr", "hr"))
             target = sharpen(original) if sharpened else original
             with self.accelerator.autocast():
@@ -258,10 +258,10 @@ class _Run:
         _set_random_states(state)
         return {**scores, "seconds": self.seconds_before + time.perf_counter() - self.started}
 
-    def is_best(self, scores: dict[str, float]) -> bool:
-        better = scores["psnr_y"] > self.best
+    def judge(self, scores: dict[str, float]) -> None:
+        """Count the validations since the best one, which this may be."""
+        self.since_best = 0 if scores["psnr_y"] > self.best else self.since_best + 1
         self.best = max(self.best, scores["psnr_y"])
-        return better
 
     def save(self, best: bool = False) -> None:
         if not self.accelerator.is_main_process:
@@ -275,6 +275,7 @@ class _Run:
             "key": self.key,
             "step": self.step,
             "best": self.best,
+            "since_best": self.since_best,
             "average": self.average,
             "rows": self.rows,
             "seconds": self.seconds_before + time.perf_counter() - self.started,
@@ -309,7 +310,8 @@ class _Run:
         if self.bare_discriminator is not None:
             self.bare_discriminator.load_state_dict(state["discriminator"])
             self.optimizer_d.load_state_dict(state["optimizer_d"])
-        self.step, self.best, self.average = state["step"], state["best"], state["average"]
+        self.step, self.average = state["step"], state["average"]
+        self.best, self.since_best = state["best"], state["since_best"]
         self.rows, self.seconds_before = state["rows"], state["seconds"]
         _set_random_states(state["random"])
         print(f"resumed {path} at step {self.step}")

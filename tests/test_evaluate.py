@@ -1,0 +1,59 @@
+"""Scores carry the right comparisons: tiled against the same model's whole picture, all against the truth."""
+
+import pytest
+import torch
+
+from srlib.eraser import TiledSR
+from srlib.evaluate import evaluate, gap_closed, means, seams_of, tiling_name
+from srlib.hat import HAT
+from srlib.metrics import psnr_y
+from srlib.pictures import enlarge
+
+PAIRS = [
+    {
+        "lr": torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(i)),
+        "hr": torch.rand(3, 48, 64),
+        "name": f"p{i}",
+    }
+    for i in range(2)
+]
+
+
+@pytest.fixture
+def model():
+    hat = HAT(embed_dim=16, depths=(2,), num_heads=(2,), window_size=8, squeeze_factor=4, start="random")
+    return TiledSR(hat, channels=8, tile_size=16, tile_pad=8).eval()
+
+
+def test_table_pictures_and_profiles(model):
+    table, pictures, profiles = evaluate({"a": model}, PAIRS, [(16, 0), (32, 0)])
+    assert table.groupby(["variant", "tiling"]).size().to_dict() == {
+        ("bicubic", "whole"): 2,
+        ("a", "whole"): 2,
+        ("a", "tile 16 halo 0"): 2,
+        ("a", "tile 32 halo 0"): 2,
+    }
+    assert set(profiles) == {(f"p{i}", "a", tiling_name(t, 0)) for i in range(2) for t in (16, 32)}
+    lr, hr = PAIRS[0]["lr"][None], PAIRS[0]["hr"][None]
+    with torch.no_grad():
+        whole = model.hat_model(lr).clamp(0, 1)
+    assert torch.equal(pictures["p0", "a", "whole"], whole[0])
+    assert torch.equal(pictures["p0", "bicubic", "whole"], enlarge(lr, 2)[0])
+    rows = table.set_index(["picture", "variant", "tiling"])
+    assert rows.loc[("p0", "a", "whole"), "PSNR-Y"] == psnr_y(whole, hr, 2).item()
+    assert rows.loc[("p0", "a", "tile 32 halo 0"), "TC"] > 100  # one tile: the whole picture
+    assert rows.loc[("p0", "a", "tile 16 halo 0"), "TC"] < 100
+    assert (model.use_tiling, model.tile_size, model.tile_pad, model.tile_batch) == (False, 16, 8, None)
+
+
+def test_means_and_the_gap(model):
+    table, _, _ = evaluate({"a": model, "b": model}, PAIRS, [(16, 0)])
+    table.loc[:, "PSNR-Y"] = 30.0
+    table.loc[(table["variant"] == "a") & (table["tiling"] != "whole"), "PSNR-Y"] = 28.0
+    table.loc[(table["variant"] == "b") & (table["tiling"] != "whole"), "PSNR-Y"] = 29.5
+    assert means(table).loc[("b", "tile 16 halo 0"), "PSNR-Y"] == 29.5
+    assert gap_closed(table, "tile 16 halo 0", "a").to_dict() == {"a": 0.0, "b": 75.0}
+
+
+def test_seams_of(model):
+    assert seams_of(model, PAIRS[0]["lr"], 16, 0) == ([32], [32])

@@ -1,0 +1,78 @@
+"""Figures show what they are given, with units; helpers find what they say."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from srlib import plots
+
+
+def test_pictures_keep_their_pixels():
+    picture = torch.tensor([[[0.0, 1.0], [0.5, 0.25]]])
+    array = plots.to_array(picture)
+    assert array[..., 0].tolist() == [[0, 255], [128, 64]] and array.shape == (2, 2, 3)
+    assert torch.equal(plots.enlarge_nearest(picture, 2)[0, :2, :2], torch.zeros(2, 2))
+    figure = plots.picture_grid({"a": torch.rand(3, 8, 9), "b": torch.rand(1, 4, 4)}, columns=4)
+    assert [a.get_title() for a in figure.axes] == ["a", "b"]
+    assert figure.axes[0].images[0].get_array().shape == (8, 9, 3)
+
+
+def test_training_curves_have_units_and_the_baseline():
+    log = pd.DataFrame({"step": range(1, 7), "loss": np.linspace(1, 0.5, 6), "lr": 1e-3, "psnr_y": [None, 30] * 3})
+    figure = plots.training(log, baseline=29.0)
+    loss, psnr, lr = figure.axes
+    assert psnr.get_ylabel() == "PSNR-Y, dB" and [line.get_label() for line in psnr.lines] == ["model (EMA)", "bicubic"]
+    assert len(psnr.lines[0].get_xdata()) == 3 and lr.get_xlabel() == "step"
+
+
+def test_loss_terms_show_raw_and_weighted():
+    log = pd.DataFrame(
+        {"step": [1, 2], "raw_pixel": [1.0, 0.5], "weighted_pixel": [2.0, 1.0], "raw_ms_ssim": [1.0, 1.0]}
+    )
+    raw, weighted = plots.loss_terms(log).axes
+    assert [line.get_label() for line in raw.lines] == ["pixel", "ms ssim"]
+    assert [line.get_label() for line in weighted.lines] == ["pixel"]
+
+
+def test_seam_maps_share_one_scale_and_tick_the_seams():
+    whole = torch.zeros(3, 32, 48)
+    tiled = whole.clone()
+    tiled[:, 16] = 10 / 255
+    figure = plots.seam_maps({"a": (tiled, whole), "b": (whole, whole)}, ([16], [8, 24]))
+    first, second = figure.axes[:2]
+    assert first.images[0].get_clim() == second.images[0].get_clim()
+    assert first.images[0].get_array()[16].tolist() == [10.0] * 48
+    assert first.get_yticks().tolist() == [15.5] and first.get_xticks().tolist() == [7.5, 23.5]
+
+
+def test_crops_are_the_square_and_only_its_seams():
+    picture = torch.rand(3, 64, 64)
+    figure = plots.crops({"a": picture}, 10, 20, 16, ([12, 40], [30]), title="t")
+    axis = figure.axes[0]
+    assert np.array_equal(axis.images[0].get_array(), plots.to_array(picture[:, 10:26, 20:36]))
+    assert axis.get_yticks().tolist() == [1.5] and axis.get_xticks().tolist() == [9.5]
+
+
+def test_busiest_square_holds_the_detail():
+    picture = torch.full((3, 100, 120), 0.5)
+    picture[:, 60:80, 90:110] = torch.rand(3, 20, 20)
+    top, left, size = plots.busiest(picture, 32)
+    assert size == 32 and top <= 60 and top + 32 >= 80 and left <= 90 and left + 32 >= 110
+
+
+def test_the_other_figures_draw_all_they_are_given():
+    heat = plots.artifact_heat(torch.rand(3, 16, 16), torch.rand(2, 16, 16), ["blocks", "seam"], ([8], []))
+    assert len(heat.axes) == 4  # picture, two classes, colour bar
+    assert len(plots.seam_profiles({"a": torch.rand(8), "b": torch.rand(8)}).axes[0].lines) == 2
+    weights = plots.learnable_weights({"plain": np.full((5, 3), 1 / 3)}, ["pixel", "gradient", "ms_ssim"])
+    assert len(weights.axes[0].lines) == 4
+    bars = plots.bars({"a": 0.5, "b": 0.9}, "average precision", 0.8)
+    assert [round(p.get_height(), 2) for p in bars.axes[0].patches] == [0.5, 0.9]
+    table = pd.DataFrame({"picture": ["p", "q"] * 2, "variant": ["x", "x", "y", "y"], "PSNR-Y": [1.0, 2, 3, 4]})
+    assert len(plots.quality(table, "PSNR-Y", "PSNR-Y, dB").axes[0].collections) == 2
+    hr, lrs = torch.rand(3, 8, 8), {"bicubic": torch.rand(3, 4, 4), "area": torch.rand(3, 4, 4)}
+    assert "rms 0.0 levels" in plots.compare_methods(hr, lrs, "bicubic").axes[4].get_title()
+    manifest = pd.DataFrame({"source": ["a", "b"], "scale": 2, "method": "area", "hr_width": 5, "hr_height": 6})
+    overview = plots.data_overview(manifest, {"a": "train", "b": "test"})
+    assert [t.get_text() for t in overview.axes[0].get_legend().get_texts()][0] == "train: 1 pictures"
+    assert len(plots.curve(pd.DataFrame({"step": [1, 2], "loss": [1, 2]}), "loss", "l").axes[0].lines) == 2
