@@ -304,6 +304,13 @@ class TotalLoss(nn.Module):
         self.group = [n for n in ("pixel", "perceptual", "gradient", "ms_ssim") if n != "perceptual" or perceptual]
         self.learnable = LearnableWeights(len(self.group), learnable) if learnable else None
 
+    def _apply(self, fn, recurse: bool = True) -> "TotalLoss":
+        """What to(), cuda() and double() call: the networks go along, though they are not submodules."""
+        for network in self._networks:
+            if network is not None:
+                network._apply(fn)
+        return super()._apply(fn, recurse)
+
     def forward(
         self, prediction: Tensor, target: Tensor, original: Tensor | None = None
     ) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:

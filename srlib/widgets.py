@@ -100,7 +100,8 @@ class SeamViewer:
         key = (self.picture.value, self.stage.value)
         if key not in self._cache:
             model = self.models[self.stage.value]
-            self._cache[key] = (model.erase(model.hat_model(lr[None]))[0].clamp(0, 1),)
+            x = lr[None].to(next(model.parameters()).device)
+            self._cache[key] = (model.erase(model.hat_model(x))[0].clamp(0, 1).cpu(),)
         return self._cache[key][0]
 
     @torch.no_grad()
@@ -110,9 +111,10 @@ class SeamViewer:
             model = self.models[self.stage.value]
             before = model.tile_size, model.tile_pad
             model.tile_size, model.tile_pad = self.tile.value, self.halo.value
-            picture, plan = model.tiled(self.pictures[self.picture.value][0][None], blend=self.blend.value)
+            x = self.pictures[self.picture.value][0][None].to(next(model.parameters()).device)
+            picture, plan = model.tiled(x, blend=self.blend.value)
             model.tile_size, model.tile_pad = before
-            self._cache[key] = (picture[0].clamp(0, 1), plan)
+            self._cache[key] = (picture[0].clamp(0, 1).cpu(), plan)
         return self._cache[key]
 
     def compose(self) -> np.ndarray:

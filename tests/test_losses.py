@@ -206,5 +206,8 @@ def test_learnable_weights_are_trained_saved_and_logged(form):
 
 
 def test_detector_and_discriminator_are_module_arguments_not_children():
-    loss = TotalLoss(artifact_class=0.1, detector=ArtifactDetector(channels=8))
+    detector = ArtifactDetector(channels=8)
+    loss = TotalLoss(artifact_class=0.1, detector=detector)
     assert not [m for m in loss.modules() if isinstance(m, nn.Conv2d)]
+    loss.double()  # as to("cuda") would: the networks go along
+    assert all(p.dtype == torch.float64 for p in detector.parameters())
