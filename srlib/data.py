@@ -12,7 +12,9 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +59,9 @@ EMBEDDED_SPLIT = {
     "test": ["photos/coffee", "photos/rocket", "photos/camera", "drawings/drawing_06", "drawings/drawing_07"],
 }
 
+_COLUMNS = ["source", "lr", "scale", "method", "hr_top", "hr_left", "hr_height", "hr_width", "lr_height", "lr_width"]
+_COLUMNS += ["source_checksum", "lr_checksum", "settings"]
+
 
 @dataclass(frozen=True)
 class Result:
@@ -88,7 +93,7 @@ def list_pictures(folder: Path | str) -> list[str]:
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}: give the folder that holds the HR pictures")
     found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    names = sorted(p.relative_to(folder).as_posix() for p in found)
+    names = sorted(p.relative_to(folder).as_posix() for p in found if p.is_file())
     if not names:
         raise FileNotFoundError(f"{folder} holds no pictures ({', '.join(SUFFIXES)})")
     return names
@@ -121,32 +126,27 @@ def pregenerate(
     sample: share of the pictures; size: HR is cropped to at most size x size (centre); upsampled: also write
     each LR picture enlarged back by bicubic; jobs: processes, with no influence on the result.
     A picture whose source and settings have not changed is skipped; one that cannot be read is recorded in
-    the stats and the rest goes on. Raises FileNotFoundError for a missing or empty folder and ValueError for
-    an unknown method or scale.
+    the stats and the rest goes on. What a stopped run has made is not made again.
+    Raises FileNotFoundError for a missing or empty folder, ValueError for an unknown method or scale or for an
+    output inside the input, OSError when nothing can be written (disk full): that is no fault of a picture.
     """
     input, output = Path(input), Path(output)
-    for method in methods:
-        if method not in METHODS:
-            raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
-    for scale in scales:
-        if not isinstance(scale, int) or not 1 < scale <= 8:
-            raise ValueError(f"scale {scale!r} is not a whole number from 2 to 8")
-    names = sampled(list_pictures(input), sample, seed)
+    scales, methods = list(dict.fromkeys(scales)), list(dict.fromkeys(methods))
+    _check(input, output, scales, methods, size, jobs)
+    everything = list_pictures(input)
+    stems = _lr_stems(everything)
+    names = sampled(everything, sample, seed)
+    output.mkdir(parents=True, exist_ok=True)
     before = _read_manifest(output) if not overwrite else {}
-    settings = {"scales": list(scales), "methods": list(methods), "size": size, "upsampled": upsampled}
-    stems = pd.Series([str(Path(n).with_suffix("")) for n in names])
-    twins = set(stems[stems.duplicated(keep=False)])  # a.png beside a.jpg: both keep their suffix in the LR name
+    settings = {"scales": scales, "methods": methods, "size": size, "upsampled": upsampled}
 
-    start = time.perf_counter()
+    start = saved = time.perf_counter()
     tasks = (
-        joblib.delayed(process_picture)(
-            input, output, n, settings, before.get(n, []), str(Path(n).with_suffix("")) in twins
-        )
+        joblib.delayed(process_picture)(input, output, n, stems[n], settings=settings, before=before.get(n, []))
         for n in names
     )
-    results = joblib.Parallel(n_jobs=jobs, return_as="generator")(tasks)
     bar = tqdm(
-        results,
+        joblib.Parallel(n_jobs=jobs, return_as="generator")(tasks),
         total=len(names),
         desc="pre-generate",
         unit="picture",
@@ -154,79 +154,145 @@ def pregenerate(
         disable=not progress,
         mininterval=0.5 if sys.stdout.isatty() else 30,
     )
-    done = list(bar)
-    rows = [row for d in done for row in d["rows"]]
-    columns = ["source", "lr", "scale", "method", "hr_top", "hr_left", "hr_height", "hr_width", "lr_height", "lr_width"]
-    manifest = pd.DataFrame(rows, columns=[*columns, "source_checksum", "lr_checksum", "settings"])
+    done = []
+    try:
+        for one in bar:
+            done.append(one)
+            if time.perf_counter() - saved > 300:  # so that a run killed after hours goes on where it was
+                _write_manifest(output, done, before, names)
+                saved = time.perf_counter()
+    finally:
+        manifest = _write_manifest(output, done, before, names)
     made = [d for d in done if d["rows"] and not d["skipped"]]
+    failed = [d for d in done if not d["rows"]]
     stats = {
         "total_processed": len(made),
-        "total_skipped": sum(d["skipped"] for d in done),
-        "total_failed": sum(not d["rows"] for d in done),
+        "total_skipped": len(done) - len(made) - len(failed),
+        "total_failed": len(failed),
         "avg_processing_time": float(np.mean([d["seconds"] for d in made])) if made else 0.0,
         "wall_seconds": time.perf_counter() - start,
         "jobs": jobs,
         "pairs": {f"{s}x": manifest[manifest["scale"] == s]["method"].value_counts().to_dict() for s in scales},
-        "failures": [{"path": d["name"], "reason": d["reason"]} for d in done if not d["rows"]],
+        "failures": [{"path": d["name"], "reason": d["reason"]} for d in failed],
     }
-    with atomic(output / "manifest.csv") as temporary:
-        manifest.to_csv(temporary, index=False)
     with atomic(output / "processing_stats.json") as temporary:
         temporary.write_text(json.dumps(stats, indent=2) + "\n")
     return Result(manifest.drop(columns="settings"), stats)
 
 
-def process_picture(input: Path, output: Path, name: str, settings: dict, before: list[dict], twin: bool) -> dict:
-    """One picture, decoded once, by every scale and method. Pure: what it writes depends on its arguments."""
-    torch.set_num_threads(1)  # processes are the parallel part
+def _check(input: Path, output: Path, scales: list, methods: list, size: int | None, jobs: int) -> None:
+    """Everything that can be wrong with pregenerate's arguments, before the first picture is opened."""
+    if not scales or not methods:
+        raise ValueError("nothing to make: give at least one scale and one method")
+    for method in methods:
+        if method not in METHODS:
+            raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
+    for scale in scales:
+        if not isinstance(scale, int) or not 1 < scale <= 8:
+            raise ValueError(f"scale {scale!r} is not a whole number from 2 to 8")
+    if size is not None and size < max(scales):
+        raise ValueError(f"size {size} leaves no pixel at scale {max(scales)}: give a larger one, or none")
+    if jobs == 0:
+        raise ValueError("0 jobs do nothing: give 1 or more, or -1 for every core")
+    if output.resolve().is_relative_to(input.resolve()):
+        raise ValueError(
+            f"output {output} lies inside input {input}, whose pictures it would join: give another folder"
+        )
+
+
+def _lr_stems(names: Sequence[str]) -> dict[str, str]:
+    """LR path without .png of every picture. Of a.png and a.jpg, side by side, each keeps its suffix: a.png.png."""
+    bare = {n: Path(n).with_suffix("").as_posix() for n in names}
+    count = Counter(bare.values())
+    stems = {n: n if count[b] > 1 else b for n, b in bare.items()}
+    owner = {}
+    for name, stem in stems.items():
+        if owner.setdefault(stem, name) != name:
+            raise ValueError(f"{owner[stem]} and {name} would both become {stem}.png: rename one")
+    return stems
+
+
+def process_picture(input: Path, output: Path, name: str, stem: str, *, settings: dict, before: list[dict]) -> dict:
+    """One picture, decoded once, by every scale and method. Pure: what it writes depends on its arguments.
+
+    stem: LR path without scale, method and .png; before: the picture's rows of an earlier manifest. Returns
+    {"name", "rows", "skipped", "seconds"}; without rows there is a "reason".
+    """
     start = time.perf_counter()
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    targets = {(s, m): f"scale_{s}x/{m}/{stem}.png" for s in settings["scales"] for m in settings["methods"]}
     try:
         checksum = _checksum(input / name)
-        if before and all(
-            r["source_checksum"] == checksum and r["settings"] == key and (output / r["lr"]).is_file() for r in before
-        ):
+        if _up_to_date(output, before, set(targets.values()), checksum, key, settings["upsampled"]):
             return {"name": name, "rows": before, "skipped": True, "seconds": 0.0}
         hr = read_picture(input / name).rgb
         size = settings["size"] or max(hr.shape)
         top, left = (max(0, (side - size) // 2) for side in hr.shape[:2])
         hr = hr[top : top + size, left : left + size]
-        rows = []
+        if min(hr.shape[:2]) < max(settings["scales"]):
+            raise ValueError(f"{name} is smaller than one pixel at 1/{max(settings['scales'])}; remove it")
+    except (ValueError, OSError) as error:
+        return {"name": name, "rows": [], "skipped": False, "seconds": 0.0, "reason": str(error)}
+    rows = []
+    with _one_thread():
         for scale in settings["scales"]:
             cropped = crop_to_multiple(hr, scale)
-            if not cropped.size:
-                raise ValueError(f"{name} is smaller than one pixel at 1/{scale}; remove it")
             x = to_float(cropped)
             for method in settings["methods"]:
-                target = (
-                    Path(f"scale_{scale}x", method, name if twin else Path(name).with_suffix("")).as_posix() + ".png"
-                )
+                target = targets[scale, method]
                 lr = to_integers(resize(x, scale, method), hr.dtype)
                 write_png(output / target, lr)
                 if settings["upsampled"]:
-                    enlarged = to_integers(enlarge(to_float(lr), scale), hr.dtype)
-                    write_png(output / target.replace(f"/{method}/", f"/{method}_upsampled/", 1), enlarged)
-                rows.append(
-                    {"source": name, "lr": target, "scale": scale, "method": method}
-                    | {
-                        "hr_top": top,
-                        "hr_left": left,
-                        "hr_height": cropped.shape[0],
-                        "hr_width": cropped.shape[1],
-                    }
-                    | {"lr_height": lr.shape[0], "lr_width": lr.shape[1], "source_checksum": checksum}
-                    | {"lr_checksum": _checksum(output / target), "settings": key}
-                )
-        return {"name": name, "rows": rows, "skipped": False, "seconds": time.perf_counter() - start}
-    except (ValueError, OSError) as error:
-        return {"name": name, "rows": [], "skipped": False, "seconds": 0.0, "reason": str(error)}
+                    write_png(output / _enlarged(target), to_integers(enlarge(to_float(lr), scale), hr.dtype))
+                row = [name, target, scale, method, top, left, *cropped.shape[:2], *lr.shape[:2]]
+                row += [checksum, _checksum(output / target), key]
+                rows.append(dict(zip(_COLUMNS, row, strict=True)))
+    return {"name": name, "rows": rows, "skipped": False, "seconds": time.perf_counter() - start}
+
+
+def _up_to_date(output: Path, before: list[dict], targets: set[str], checksum: str, key: str, upsampled: bool) -> bool:
+    return {r["lr"] for r in before} == targets and all(
+        r["source_checksum"] == checksum
+        and r["settings"] == key
+        and (output / r["lr"]).is_file()
+        and (not upsampled or (output / _enlarged(r["lr"])).is_file())
+        for r in before
+    )
+
+
+def _enlarged(target: str) -> str:
+    """scale_2x/bicubic/a.png -> scale_2x/bicubic_upsampled/a.png"""
+    scale, method, rest = target.split("/", 2)
+    return f"{scale}/{method}_upsampled/{rest}"
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes are the parallel part; the caller's own setting comes back, for with one job this is its process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _read_manifest(output: Path) -> dict[str, list[dict]]:
     path = output / "manifest.csv"
     if not path.is_file():
         return {}
-    return {name: rows.to_dict("records") for name, rows in pd.read_csv(path).groupby("source")}
+    text = dict.fromkeys(("source_checksum", "lr_checksum", "settings"), str)  # or 16 digits become a number
+    return {name: rows.to_dict("records") for name, rows in pd.read_csv(path, dtype=text).groupby("source")}
+
+
+def _write_manifest(output: Path, done: list[dict], before: dict[str, list[dict]], names: list[str]) -> pd.DataFrame:
+    """manifest.csv: what is done, then, of a run that is not over, what is known of the rest."""
+    rows = [row for d in done for row in d["rows"]]
+    rows += [row for name in names[len(done) :] for row in before.get(name, [])]
+    manifest = pd.DataFrame(rows, columns=_COLUMNS)
+    with atomic(output / "manifest.csv") as temporary:
+        manifest.to_csv(temporary, index=False)
+    return manifest
 
 
 def _checksum(path: Path) -> str:
@@ -245,7 +311,8 @@ def split_pictures(
     or a share, which gets at least one picture. Independent of the order of `names`.
     Raises ValueError for an unknown name, a name in both parts, or when nothing is left to train on.
     """
-    by_stem = {str(Path(n).with_suffix("")): n for n in names} | {n: n for n in names}
+    stems = Counter(Path(n).with_suffix("").as_posix() for n in names)
+    by_stem = {Path(n).with_suffix("").as_posix(): n for n in names} | {n: n for n in names}
     split = dict.fromkeys(sorted(names), "train")
     for part, wanted in (("validation", validation), ("test", test)):
         if isinstance(wanted, int | float):
@@ -256,6 +323,8 @@ def split_pictures(
                 raise ValueError(
                     f"{part} picture {name!r} is not there" + (f"; near: {', '.join(near)}" if near else "")
                 )
+            if name not in split and stems[name] > 1:
+                raise ValueError(f"{part} picture {name!r} is there with {stems[name]} suffixes: give the suffix too")
             if split[by_stem[name]] != "train":
                 raise ValueError(f"{name} is named for validation and for test: choose one")
             split[by_stem[name]] = part
@@ -315,9 +384,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="redo what is up to date")
     try:
         stats = pregenerate(**vars(parser.parse_args(arguments))).stats
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"srlib.data: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("srlib.data: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
     for failure in stats["failures"]:
         print(f"left out: {failure['reason']}")
     print(

@@ -8,8 +8,10 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
+from srlib import data
 from srlib.data import (
     EMBEDDED_SPLIT,
     embedded_pictures,
@@ -70,6 +72,60 @@ def test_what_is_up_to_date_is_skipped_and_what_changed_is_redone(hr):
     assert run(hr, methods=("lanczos",), overwrite=True).stats["total_processed"] == 3
 
 
+def test_a_missing_enlarged_picture_is_made_again(hr):
+    run(hr, upsampled=True)
+    before = contents(hr.parent / "out")
+    (hr.parent / "out/scale_3x/area_upsampled/sub/b.png").unlink()
+    assert run(hr, upsampled=True).stats["total_processed"] == 1
+    assert contents(hr.parent / "out") == before
+
+
+def test_settings_whose_key_is_all_digits_are_recognised(hr, monkeypatch):
+    class Digits:
+        def hexdigest(self):
+            return "12345678901234567890"
+
+    monkeypatch.setattr(data.hashlib, "sha256", lambda _: Digits())
+    monkeypatch.setattr(data, "sampled", lambda names, *_: names)
+    run(hr)
+    assert run(hr).stats["total_skipped"] == 3
+
+
+def test_a_stopped_run_goes_on_where_it_was(hr, monkeypatch):
+    make, seen = data.process_picture, []
+
+    def stopped(input, output, name, *rest, **named):
+        seen.append(name)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return make(input, output, name, *rest, **named)
+
+    monkeypatch.setattr(data, "process_picture", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(hr)
+    monkeypatch.setattr(data, "process_picture", make)
+    stats = run(hr).stats
+    assert stats["total_skipped"] == 2 and stats["total_processed"] == 1
+
+
+def test_a_full_disk_stops_the_run_and_blames_no_picture(hr, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(data, "write_png", full)
+    assert main(["--input", str(hr), "--output", str(hr.parent / "out")]) == 2
+    assert capsys.readouterr().err.strip() == "srlib.data: [Errno 28] No space left on device"
+
+
+def test_the_callers_threads_are_left_as_they_were(hr):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    run(hr)
+    after = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    assert after == 3
+
+
 def test_broken_pictures_are_recorded_and_the_rest_is_done(hr):
     whole = (hr / "a.png").read_bytes()
     (hr / "cut.png").write_bytes(whole[: len(whole) // 2])
@@ -95,6 +151,18 @@ def test_twins_of_other_suffix_and_16_bits_are_kept_apart(hr):
     manifest = run(hr).manifest
     assert manifest["lr"].is_unique and {"scale_2x/area/a.png.png", "scale_2x/area/a.bmp.png"} <= set(manifest["lr"])
     assert read_picture(hr.parent / "out/scale_2x/area/deep.png").rgb.dtype == np.uint16
+    shutil.copy(hr / "a.png", hr / "a.png.png")
+    with pytest.raises(ValueError, match="a.png and a.png.png would both become a.png.png: rename one"):
+        run(hr)
+
+
+def test_a_picture_that_gets_a_twin_gets_its_new_name(hr):
+    run(hr)
+    shutil.copy(hr / "a.png", hr / "a.PNG")
+    manifest = run(hr).manifest
+    assert set(manifest.loc[manifest["source"] == "a.png", "lr"]) == {
+        f"scale_{s}x/{m}/a.png.png" for s in (2, 3) for m in ("bicubic", "area")
+    }
 
 
 def test_size_crops_the_centre(hr):
@@ -121,6 +189,16 @@ def test_missing_and_empty_folders_and_wrong_choices_are_one_sentence(hr, tmp_pa
         run(hr, methods=("cubic",))
     with pytest.raises(ValueError, match="scale 1 is not"):
         run(hr, scales=(1,))
+    with pytest.raises(ValueError, match="give at least one scale and one method"):
+        run(hr, methods=())
+    with pytest.raises(ValueError, match="size 2 leaves no pixel at scale 3"):
+        run(hr, size=2)
+    with pytest.raises(ValueError, match="0 jobs do nothing"):
+        run(hr, jobs=0)
+    with pytest.raises(ValueError, match="output .*lr lies inside input"):
+        pregenerate(hr, hr / "sub/lr", progress=False)
+    (hr / "folder.png").mkdir()
+    assert "folder.png" not in list_pictures(hr)
     assert main(["--input", str(tmp_path / "nowhere"), "--output", str(tmp_path / "o")]) == 2
     assert capsys.readouterr().err.startswith("srlib.data: no folder")
 
@@ -139,6 +217,13 @@ def test_split_by_name_and_by_share():
     assert sorted(shares.values()) == ["test"] * 2 + ["train"] * 6 + ["validation"] * 2
     assert shares == split_pictures(names[::-1], validation=0.2, test=0.2)
     assert sorted(split_pictures(names[:3], validation=0.1, test=0.1).values()) == ["test", "train", "validation"]
+
+
+def test_a_name_without_suffix_must_mean_one_picture():
+    names = ["a.png", "a.jpg", "b.png"]
+    with pytest.raises(ValueError, match="test picture 'a' is there with 2 suffixes"):
+        split_pictures(names, validation=[], test=["a"])
+    assert split_pictures(names, validation=[], test=["a.jpg"])["a.jpg"] == "test"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
 """Whatever people have is read or refused with a sentence; reduction equals the field's reference."""
 
+import struct
+import zlib
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -50,6 +54,22 @@ def test_every_method_keeps_constants_and_the_centre(method, scale):
     assert torch.allclose(small[16:-16], box[16:-16] + shift * (ramp[0, 0, 1] - ramp[0, 0, 0]), atol=2e-4)
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_lanczos_is_pillows_in_floating_point(scale):
+    x = np.random.default_rng(0).random((10 * scale, 7 * scale), np.float32)  # the smaller side is mirrored twice
+    padded = Image.fromarray(np.pad(x, 4 * scale, mode="symmetric"))
+    small = padded.resize((7 + 8, 10 + 8), Image.Resampling.LANCZOS)
+    expected = np.asarray(small)[4:-4, 4:-4].clip(0, 1)
+    assert np.abs(resize(torch.from_numpy(x)[None], scale, "lanczos")[0].numpy() - expected).max() * 255 < 1e-3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_leading_axes_are_kept_and_every_picture_is_reduced_alone(method):
+    x = torch.rand(2, 3, 12, 18)
+    assert torch.equal(resize(x, 3, method)[1], resize(x[1], 3, method))
+    assert resize(x[None], 3, method).shape == (1, 2, 3, 4, 6) and resize(x[0, 0, None], 3, method).shape == (1, 4, 6)
+
+
 def test_wrong_sizes_and_methods_are_refused():
     with pytest.raises(ValueError, match="13x12 is not a multiple of the scale 2"):
         resize(torch.rand(3, 12, 13), 2)
@@ -93,6 +113,31 @@ def test_alpha_grey_palette_and_16_bits(tmp_path):
         assert np.array_equal(read_picture(tmp_path / f"x.{suffix}").rgb, rgb)
 
 
+def test_16_bits_stay_16_bits_in_every_form(tmp_path):
+    deep = np.random.default_rng(0).integers(0, 65535, (6, 5, 3), dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / "rgb.tif"), deep[..., ::-1])  # Pillow reads this as 8 bits
+    assert np.array_equal(read_picture(tmp_path / "rgb.tif").rgb, deep)
+    grey = deep[..., 0]
+    Image.fromarray(grey).save(tmp_path / "grey.tif")
+    picture = read_picture(tmp_path / "grey.tif")
+    assert picture.grey and np.array_equal(picture.rgb[..., 2], grey)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(grey).save(tmp_path / "side.tif", exif=exif)
+    with pytest.raises(ValueError, match="side.tif is a 16-bit TIFF stored on its side; turn it"):
+        read_picture(tmp_path / "side.tif")
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 5, 6, 16, 4, 0, 0, 0)  # grey with alpha, which no library here writes
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep[..., :2])
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    (tmp_path / "la.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    picture = read_picture(tmp_path / "la.png")
+    assert picture.grey and np.array_equal(picture.rgb[..., 0], grey) and np.array_equal(picture.alpha, deep[..., 1])
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("deep", [False, True])
 def test_exif_orientation_is_honoured(orientation, deep, tmp_path):
@@ -122,6 +167,34 @@ def test_truncated_and_foreign_files_are_refused_by_name(suffix, tmp_path):
     path.write_text("not found")
     with pytest.raises(ValueError, match=f"cut.{suffix} is not a picture"):
         read_picture(path)
+
+
+@pytest.mark.filterwarnings("ignore:Truncated File Read", "ignore:Corrupt EXIF data")
+@pytest.mark.parametrize(
+    ("suffix", "deep"),
+    [("png", False), ("jpg", False), ("webp", False), ("tif", False), ("bmp", False), ("png", True), ("tif", True)],
+)
+def test_wherever_a_file_is_cut_it_is_whole_or_refused(suffix, deep, tmp_path):
+    path = tmp_path / f"cut.{suffix}"
+    smooth = np.add.outer(np.arange(40), np.arange(30))[..., None] * np.array([1, 2, 3])
+    if deep:
+        cv2.imwrite(str(path), (smooth * 200).astype(np.uint16))
+    else:
+        Image.fromarray(smooth.astype(np.uint8)).save(path)
+    whole, content = read_picture(path).rgb, path.read_bytes()
+    for size in {*range(0, len(content), max(1, len(content) // 40)), *range(len(content) - 20, len(content))}:
+        path.write_bytes(content[:size])
+        try:
+            assert np.array_equal(read_picture(path).rgb, whole)  # only what comes after the pixels was cut
+        except ValueError as error:
+            assert "cut." in str(error)
+
+
+def test_too_large_a_picture_is_told_to_be_cut(tmp_path, monkeypatch):
+    Image.new("L", (64, 64)).save(tmp_path / "vast.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match="vast.png has more than 0 million pixels; cut it into parts"):
+        read_picture(tmp_path / "vast.png")
 
 
 def test_deep_truncated_png_is_refused(tmp_path):
