@@ -4,9 +4,18 @@ Every block adds window self-attention and a convolution with channel attention;
 overlapping cross-attention, whose keys come from windows larger than its queries'. Parameter names are
 those of the published checkpoints, so that these load unchanged.
 
+The network is a list of *steps*, each a plain function of feature maps (B, H, W, C) whose answer at a pixel
+depends on a bounded neighbourhood; only the channel attention's mean looks at everything, and it stands between
+steps. Whoever calls `walk` decides how a step is run: `whole` over the whole maps, as `forward` does, or in
+chunks, which gives the same picture in bounded memory.
+
 Shapes in comments: B batch, H W height and width in LR pixels, C embed_dim, w window, N = w*w pixels of a
 window, nW windows of a picture, h heads, d = C/h.
 """
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -51,8 +60,7 @@ class HAT(nn.Module):
 
     upscale: 2, 3, 4 or another power of two. depths, num_heads: one entry a group; heads divide embed_dim.
     overlap_ratio: how much larger than the window the keys' window of the cross-attention is.
-    start: "interpolation" makes the untrained network a bilinear enlarger (only initial weights differ),
-    "random" is the paper's. checkpointing: recompute each block in the backward pass, to save memory.
+    checkpointing: recompute each block in the backward pass, to save memory.
     `config` holds these arguments; HAT(**model.config) is the same architecture.
     Raises ValueError for a configuration that cannot be built.
     """
@@ -74,7 +82,6 @@ class HAT(nn.Module):
         img_range: float = 1.0,
         num_feat: int = 64,
         drop_path_rate: float = 0.0,
-        start: str = "interpolation",
         checkpointing: bool = False,
     ):
         super().__init__()
@@ -86,8 +93,6 @@ class HAT(nn.Module):
             raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
         if window_size % 2:
             raise ValueError(f"window_size {window_size} must be even: blocks are shifted by half a window")
-        if start not in ("interpolation", "random"):
-            raise ValueError(f'start is "interpolation" or "random", not {start!r}')
 
         self.window_size = window_size
         self.upscale = upscale
@@ -103,18 +108,9 @@ class HAT(nn.Module):
         self.patch_embed = nn.ModuleDict({"norm": nn.LayerNorm(embed_dim)})
         total = max(sum(depths) - 1, 1)
         drops = [drop_path_rate * i / total for i in range(sum(depths))]  # deeper blocks drop more often
+        block = {"compress_ratio": compress_ratio, "squeeze_factor": squeeze_factor, "conv_scale": conv_scale}
         self.layers = nn.ModuleList(
-            Group(
-                embed_dim,
-                heads,
-                window_size,
-                key_window,
-                compress_ratio=compress_ratio,
-                squeeze_factor=squeeze_factor,
-                conv_scale=conv_scale,
-                mlp_ratio=mlp_ratio,
-                drops=[drops.pop(0) for _ in range(depth)],
-            )
+            Group(embed_dim, heads, window_size, key_window, mlp_ratio, [drops.pop(0) for _ in range(depth)], block)
             for depth, heads in zip(depths, num_heads, strict=True)
         )
         self.norm = nn.LayerNorm(embed_dim)
@@ -124,106 +120,77 @@ class HAT(nn.Module):
         self.conv_last = nn.Conv2d(num_feat, in_chans, 3, padding=1)
 
         self.apply(_init_weights)
-        if start == "interpolation":
-            self._start_as_interpolation()
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.walk(x, whole)
+
+    def walk(self, x: Tensor, run: Callable, out=None) -> Tensor:
+        """The network, each step of it executed by `run(step, *maps, reach=, margin=, shift=, out=)` as `whole`
+        explains; the last one with `out`, and with the picture's own size cropped from the padded one.
+        """
         B, channels, H, W = x.shape
         if channels != self.mean.shape[1]:
             raise ValueError(f"this HAT takes {self.mean.shape[1]} channels, the picture has {channels}")
-        x = pad_to_multiple(x, self.window_size)
-        x = (x - self.mean) * self.img_range
-        x = self.conv_first(x)
-        x = self.conv_after_body(self.forward_features(x)) + x
-        x = self.conv_last(self.upsample(self.conv_before_upsample(x)))
-        x = x / self.img_range + self.mean
-        return x[:, :, : H * self.upscale, : W * self.upscale]
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same, H and W multiples of the window. Between blocks channels come last."""
-        x = self.patch_embed["norm"](x.permute(0, 2, 3, 1))  # (B, H, W, C)
-        mask = shift_mask(x.shape[1], x.shape[2], self.window_size, x.device, x.dtype)
+        picture = pad_to_multiple(x, self.window_size).permute(0, 2, 3, 1)  # (B, H, W, in_chans)
+        tables = Tables(
+            self.relative_position_index_SA,
+            self.relative_position_index_OCA,
+            cache(partial(shift_mask, self.window_size, self.mean.device)),
+        )
+        x = run(self._head, picture, reach=1)
         for group in self.layers:
-            x = group(
-                x,
-                self.relative_position_index_SA,
-                self.relative_position_index_OCA,
-                mask,
-                checkpointing=self.checkpointing and self.training,
-            )
-        return self.norm(x).permute(0, 3, 1, 2)
+            x = group(x, run, tables, checkpointing=self.checkpointing and self.training)
+        x = run(self._tail, x, picture, reach=4, out=out)
+        return x.permute(0, 3, 1, 2)[:, :, : H * self.upscale, : W * self.upscale]
 
-    @torch.no_grad()
-    def _start_as_interpolation(self) -> None:
-        """Carry the picture through channels of its own, so that untrained output = bilinear enlargement.
+    def _head(self, picture: Tensor) -> Tensor:
+        """(B, H, W, in_chans) -> (B, H, W, C). Between steps channels come last."""
+        return self.patch_embed["norm"](self._shallow(picture).permute(0, 2, 3, 1))
 
-        A plus and a minus copy of each colour pass the LeakyReLU, whose difference is linear in the colour.
-        """
-        colours = self.conv_first.in_channels
-        slope = self.conv_before_upsample[1].negative_slope
-        _clear(self.conv_first, range(colours))
-        _clear(self.conv_after_body, range(colours))
-        _clear(self.conv_before_upsample[0], range(2 * colours))
-        _clear(self.conv_last, range(colours))
-        for c in range(colours):
-            self.conv_first.weight[c, c, 1, 1] = 1
-            self.conv_before_upsample[0].weight[c, c, 1, 1] = 1
-            self.conv_before_upsample[0].weight[colours + c, c, 1, 1] = -1
-            self.conv_last.weight[c, c, 1, 1] = 1
-        convs = [m for m in self.upsample if isinstance(m, nn.Conv2d)]
-        for i, conv in enumerate(convs):
-            r = round((conv.out_channels / conv.in_channels) ** 0.5)
-            _clear(conv, range(colours * r * r))
-            for c in range(colours):
-                for sub in range(r * r):
-                    kernel = torch.outer(_linear_taps(sub // r, r), _linear_taps(sub % r, r))
-                    if i == 0:
-                        conv.weight[c * r * r + sub, c] = kernel / (1 + slope)
-                        conv.weight[c * r * r + sub, colours + c] = -kernel / (1 + slope)
-                    else:
-                        conv.weight[c * r * r + sub, c] = kernel
+    def _shallow(self, picture: Tensor) -> Tensor:
+        """(B, H, W, in_chans) -> (B, C, H, W); both ends need it, and it is cheaper to repeat than to keep."""
+        return self.conv_first((picture.permute(0, 3, 1, 2) - self.mean) * self.img_range)
+
+    def _tail(self, x: Tensor, picture: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H*upscale, W*upscale, in_chans)."""
+        x = self.conv_after_body(self.norm(x).permute(0, 3, 1, 2)) + self._shallow(picture)
+        x = self.conv_last(self.upsample(self.conv_before_upsample(x)))
+        return (x / self.img_range + self.mean).permute(0, 2, 3, 1)
 
 
 class Group(nn.Module):
     """Residual hybrid attention group: blocks, one overlapping cross-attention, a convolution, a skip."""
 
-    def __init__(self, dim, heads, window, key_window, *, drops, conv_scale, mlp_ratio, **ratios):
+    def __init__(self, dim, heads, window, key_window, mlp_ratio, drops, block):
         super().__init__()
+        shifts = [0 if i % 2 == 0 else window // 2 for i in range(len(drops))]
         self.residual_group = nn.ModuleDict(
             {
                 "blocks": nn.ModuleList(
-                    Block(
-                        dim,
-                        heads,
-                        window,
-                        shift=0 if i % 2 == 0 else window // 2,
-                        drop=drop,
-                        conv_scale=conv_scale,
-                        mlp_ratio=mlp_ratio,
-                        **ratios,
-                    )
-                    for i, drop in enumerate(drops)
+                    Block(dim, heads, window, mlp_ratio, shift=shift, drop=drop, **block)
+                    for shift, drop in zip(shifts, drops, strict=True)
                 ),
                 "overlap_attn": OverlapAttention(dim, heads, window, key_window, mlp_ratio),
             }
         )
         self.conv = nn.Conv2d(dim, dim, 3, padding=1)
 
-    def forward(self, x: Tensor, index_sa: Tensor, index_oca: Tensor, mask: Tensor, checkpointing=False) -> Tensor:
+    def forward(self, x: Tensor, run: Callable, tables: "Tables", checkpointing: bool = False) -> Tensor:
         """x: (B, H, W, C) -> the same."""
         shortcut = x
-        for block in self.residual_group["blocks"]:
-            args = (x, index_sa, mask if block.shift else None)
-            x = checkpoint(block, *args, use_reentrant=False) if checkpointing else block(*args)
-        overlap = self.residual_group["overlap_attn"]
-        x = checkpoint(overlap, x, index_oca, use_reentrant=False) if checkpointing else overlap(x, index_oca)
+        for layer in (*self.residual_group["blocks"], self.residual_group["overlap_attn"]):
+            # the input is handed over, not kept: in chunks its memory is the next map's
+            x = checkpoint(layer, x, run, tables, use_reentrant=False) if checkpointing else layer(x, run, tables)
+        return run(self._close, x, shortcut, reach=1)
+
+    def _close(self, x: Tensor, shortcut: Tensor) -> Tensor:
         return self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) + shortcut
 
 
 class Block(nn.Module):
     """Hybrid attention block: x + attention(norm x) + conv_scale * conv(norm x), then x + mlp(norm x)."""
 
-    def __init__(self, dim, heads, window, *, shift, drop, conv_scale, mlp_ratio, compress_ratio, squeeze_factor):
+    def __init__(self, dim, heads, window, mlp_ratio, *, shift, drop, conv_scale, compress_ratio, squeeze_factor):
         super().__init__()
         self.shift = shift
         self.conv_scale = conv_scale
@@ -243,16 +210,20 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
-    def forward(self, x: Tensor, index: Tensor, mask: Tensor | None) -> Tensor:
-        """x: (B, H, W, C) -> the same; mask: (nW, N, N) for a shifted block."""
-        normed = self.norm1(x)
-        conv = self.conv_block["cab"](normed.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        if self.shift:
-            normed = normed.roll((-self.shift, -self.shift), (1, 2))
-        attention = self.attn(normed, index, mask)
-        if self.shift:
-            attention = attention.roll((self.shift, self.shift), (1, 2))
-        x = x + self.drop_path(attention) + conv * self.conv_scale
+    def forward(self, x: Tensor, run: Callable, tables: "Tables") -> Tensor:
+        """x: (B, H, W, C) -> the same."""
+        normed = run(self.norm1, x)
+        local = run(self._local, normed, reach=2)
+        gate = self.conv_block["cab"][3].gate(local) * self.conv_scale
+        attention = run(partial(self.attn, tables=tables), normed, shift=self.shift, out=normed)
+        return run(partial(self._join, gate=gate), x, attention, local, out=attention)
+
+    def _local(self, normed: Tensor) -> Tensor:
+        first, gelu, second, _ = self.conv_block["cab"]
+        return second(gelu(first(normed.permute(0, 3, 1, 2)))).permute(0, 2, 3, 1)
+
+    def _join(self, x: Tensor, attention: Tensor, local: Tensor, gate: Tensor) -> Tensor:
+        x = x + self.drop_path(attention) + local * gate
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
@@ -268,14 +239,16 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
-    def forward(self, x: Tensor, index: Tensor, mask: Tensor | None) -> Tensor:
-        """x: (B, H, W, C) -> the same; index: (N, N) into the bias table; mask: (nW, N, N) or None."""
+    def forward(self, x: Tensor, wrapped: tuple[bool, bool] | None = None, *, tables: "Tables") -> Tensor:
+        """x: (B, H, W, C) -> the same. wrapped: of a shifted map, whether its last rows and its last columns
+        come from the picture's other end; those must not see their new neighbours.
+        """
         B, H, W, C = x.shape
         qkv = to_windows(self.qkv(x), self.window)  # (B*nW, N, 3C)
         q, k, v = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # (B*nW, h, N, d)
-        bias = self.relative_position_bias_table[index].permute(2, 0, 1)[None].to(q.dtype)  # (1, h, N, N)
-        if mask is not None:
-            bias = (bias + mask[:, None]).repeat(B, 1, 1, 1)  # (B*nW, h, N, N)
+        bias = self.relative_position_bias_table[tables.self_index].permute(2, 0, 1)[None].to(q.dtype)  # (1, h, N, N)
+        if wrapped and any(wrapped):
+            bias = (bias + tables.mask(H, W, wrapped).to(q.dtype)).repeat(B, 1, 1, 1)  # (B*nW, h, N, N)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         out = self.proj(out.transpose(1, 2).flatten(2))  # (B*nW, N, C)
         return from_windows(out, self.window, H, W)
@@ -297,26 +270,34 @@ class OverlapAttention(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
-    def forward(self, x: Tensor, index: Tensor) -> Tensor:
-        """x: (B, H, W, C) -> the same; index: (N, M) into the bias table, M = key_window**2."""
-        B, H, W, C = x.shape
-        q, kv = self.qkv(self.norm1(x)).split([C, 2 * C], dim=3)
-        q = to_windows(q, self.window).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B*nW, h, N, d)
+    def forward(self, x: Tensor, run: Callable, tables: "Tables") -> Tensor:
+        """x: (B, H, W, C) -> the same."""
         margin = (self.key_window - self.window) // 2
-        kv = F.pad(kv, (0, 0, margin, margin, margin, margin))
+        kv = run(self._keys_values, x)
+        return run(partial(self._attend, tables=tables), x, kv, margin=margin, out=x)
+
+    def _keys_values(self, x: Tensor) -> Tensor:
+        C = x.shape[-1]
+        return F.linear(self.norm1(x), self.qkv.weight[C:], self.qkv.bias[C:])  # (B, H, W, 2C)
+
+    def _attend(self, x: Tensor, kv: Tensor, tables: "Tables") -> Tensor:
+        """x: (B, H, W, C), kv: (B, H + 2*margin, W + 2*margin, 2C) -> as x."""
+        B, H, W, C = x.shape
+        q = F.linear(self.norm1(x), self.qkv.weight[:C], self.qkv.bias[:C])
+        q = to_windows(q, self.window).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B*nW, h, N, d)
         kv = kv.unfold(1, self.key_window, self.window).unfold(2, self.key_window, self.window)
-        # (B, H/w, W/w, 2C, kw, kw) -> (2, B*nW, h, M, d)
+        # (B, H/w, W/w, 2C, kw, kw) -> (2, B*nW, h, M, d), M = kw*kw
         kv = kv.flatten(4).flatten(0, 2).unflatten(1, (2, self.heads, -1)).permute(1, 0, 2, 4, 3)
         k, v = kv.unbind(0)
-        bias = self.relative_position_bias_table[index].permute(2, 0, 1)[None].to(q.dtype)  # (1, h, N, M)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        bias = self.relative_position_bias_table[tables.overlap_index].permute(2, 0, 1)[None]  # (1, h, N, M)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
         out = from_windows(out.transpose(1, 2).flatten(2), self.window, H, W)
         x = x + self.proj(out)
         return x + self.mlp(self.norm2(x))
 
 
 class ChannelAttention(nn.Module):
-    """Scales each channel by a gate computed from the picture's mean: HAT's only global statistic."""
+    """A gate for each channel, computed from the picture's mean: HAT's only global statistic."""
 
     def __init__(self, dim: int, squeeze_factor: int):
         super().__init__()
@@ -328,8 +309,10 @@ class ChannelAttention(nn.Module):
             nn.Sigmoid(),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.attention(x)
+    def gate(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, 1, 1, C) in (0, 1). The map may lie on another device than the weights."""
+        mean = self.attention[0](x.permute(0, 3, 1, 2)).to(self.attention[1].weight.device)
+        return self.attention[1:](mean).permute(0, 2, 3, 1)
 
 
 class Mlp(nn.Module):
@@ -340,6 +323,30 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Tables(NamedTuple):
+    """What all layers share: rows of the bias tables for each pair of query and key, and the shifted masks."""
+
+    self_index: Tensor  # (N, N)
+    overlap_index: Tensor  # (N, M)
+    mask: Callable[[int, int, tuple[bool, bool]], Tensor]  # shift_mask, computed once a picture
+
+
+def whole(step: Callable, *maps: Tensor, reach: int = 0, margin: int = 0, shift: int = 0, out=None) -> Tensor:
+    """Run a step over whole maps (B, H, W, C): the plain way, and what another way must be equal to.
+
+    reach: pixels around it that an output pixel depends on (convolutions, which pad with zeros at the picture's
+    border only). margin: the last map is given with that many pixels more on each side, zeros beyond the border.
+    shift: maps are rolled up and left by it, the answer back; the step is then also told (True, True), that the
+    last rows and the last columns wrapped around. out: a map that the answer may overwrite; not used here.
+    """
+    if margin:
+        maps = (*maps[:-1], F.pad(maps[-1], (0, 0, margin, margin, margin, margin)))
+    if not shift:
+        return step(*maps)
+    rolled = [m.roll((-shift, -shift), (1, 2)) for m in maps]
+    return step(*rolled, (True, True)).roll((shift, shift), (1, 2))
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
@@ -365,15 +372,15 @@ def from_windows(x: Tensor, w: int, H: int, W: int) -> Tensor:
     return x.reshape(-1, H, W, x.shape[-1])
 
 
-def shift_mask(H: int, W: int, window: int, device, dtype) -> Tensor:
-    """(nW, N, N): 0 where two pixels of a shifted window were neighbours before the roll, else -100."""
-    region = torch.zeros(1, H, W, 1, device=device)
-    borders = (slice(0, -window), slice(-window, -(window // 2)), slice(-(window // 2), None))
-    for i, rows in enumerate(borders):
-        for j, columns in enumerate(borders):
-            region[:, rows, columns] = 3 * i + j
+def shift_mask(window: int, device: torch.device, H: int, W: int, wrapped: tuple[bool, bool]) -> Tensor:
+    """(nW, 1, N, N): 0 where two pixels of a window were neighbours before the roll, else -100. wrapped: whether
+    the last half window of the rows, and of the columns, comes from the picture's other end.
+    """
+    rows = torch.arange(H, device=device) >= H - window // 2 * wrapped[0]
+    columns = torch.arange(W, device=device) >= W - window // 2 * wrapped[1]
+    region = (2 * rows[:, None] + 1 * columns)[None, ..., None]  # (1, H, W, 1)
     region = to_windows(region, window).squeeze(2)  # (nW, N)
-    return (region[:, :, None] != region[:, None, :]).to(dtype) * -100.0
+    return ((region[:, :, None] != region[:, None, :]) * -100.0)[:, None]
 
 
 def _relative_index(window: int, key_window: int) -> Tensor:
@@ -411,15 +418,3 @@ def _init_weights(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
-
-
-def _clear(conv: nn.Conv2d, rows: range) -> None:
-    """Zero these output channels of a convolution."""
-    conv.weight[list(rows)] = 0
-    conv.bias[list(rows)] = 0
-
-
-def _linear_taps(phase: int, r: int) -> Tensor:
-    """Weights of the left, same and right LR pixel for sub-pixel `phase` of an r-fold linear enlargement."""
-    offset = (phase + 0.5) / r - 0.5
-    return torch.tensor([max(-offset, 0.0), 1 - abs(offset), max(offset, 0.0)])

@@ -19,6 +19,7 @@ from srlib.artifacts import (
 from srlib.drawings import draw
 from srlib.eraser import TiledSR
 from srlib.hat import HAT
+from srlib.initial import start_as_interpolation
 from srlib.pictures import to_float
 
 
@@ -119,7 +120,7 @@ def test_a_short_training_sees_seams_and_artifacts_on_a_drawing_it_never_saw():
 
 
 def test_real_seams_come_from_the_model_on_a_grid_that_moves():
-    hat = HAT(embed_dim=16, depths=(2,), num_heads=(2,), window_size=8, squeeze_factor=4, start="random")
+    hat = start_as_interpolation(HAT(embed_dim=16, depths=(2,), num_heads=(2,), window_size=8, squeeze_factor=4))
     lrs = [torch.rand(3, 40, 48)] * 6
     examples = seam_examples(TiledSR(hat), lrs, tile=16, rng=np.random.default_rng(0))
     assert len({str(e.seams) for e in examples}) > 1

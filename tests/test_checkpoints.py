@@ -54,7 +54,6 @@ def test_saved_hat_opens_in_spandrel_and_gives_the_same_picture(tmp_path):
         num_heads=(6, 6),
         window_size=16,
         squeeze_factor=6,
-        start="random",
         upscale=4,
     ).eval()
     path = save_model(tmp_path / "hat.safetensors", model)

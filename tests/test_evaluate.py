@@ -6,6 +6,7 @@ import torch
 from srlib.eraser import TiledSR
 from srlib.evaluate import evaluate, gap_closed, means, seams_of, tiling_name
 from srlib.hat import HAT
+from srlib.initial import start_as_interpolation
 from srlib.metrics import psnr_y
 from srlib.pictures import enlarge
 
@@ -21,7 +22,7 @@ PAIRS = [
 
 @pytest.fixture
 def model():
-    hat = HAT(embed_dim=16, depths=(2,), num_heads=(2,), window_size=8, squeeze_factor=4, start="random")
+    hat = start_as_interpolation(HAT(embed_dim=16, depths=(2,), num_heads=(2,), window_size=8, squeeze_factor=4))
     return TiledSR(hat, channels=8, tile_size=16, tile_pad=8).eval()
 
 

@@ -1,4 +1,4 @@
-"""HAT equals the reference, loads by published names, takes any size, starts as an interpolation."""
+"""HAT equals the reference, loads by published names, takes any size."""
 
 import json
 from pathlib import Path
@@ -55,37 +55,17 @@ def test_scales_channels_and_odd_sizes(scale, channels):
 
 
 def test_odd_size_equals_cropping_the_mirrored_picture():
-    model = HAT(**TINY, start="random").eval()
+    model = HAT(**TINY).eval()
     x = torch.rand(1, 3, 13, 22)
     padded = F.pad(x, (0, 2, 0, 3), mode="reflect")
     assert torch.equal(model(x), model(padded)[:, :, :26, :44])
-
-
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_untrained_network_interpolates_and_still_learns_everywhere(scale):
-    model = HAT(**TINY, upscale=scale)
-    x = torch.rand(1, 3, 24, 24)
-    out = model(x)
-    steps = [2, 2] if scale == 4 else [scale]  # x4 is two doublings
-    expected = x
-    for s in steps:
-        expected = F.interpolate(expected, scale_factor=s, mode="bilinear")
-    inside = (..., slice(8, -8), slice(8, -8))  # at the border convolutions see zeros, not the repeated edge
-    assert (out - expected)[inside].abs().max() < 1e-5
-
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for _ in range(2):  # the first step moves conv_last, then the gradient reaches everything behind it
-        optimizer.zero_grad()
-        (model(x) - torch.rand(1, 3, 24 * scale, 24 * scale)).square().mean().backward()
-        optimizer.step()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
 def test_checkpointing_changes_memory_not_gradients():
     gradients = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        model = HAT(**TINY, start="random", checkpointing=checkpointing)
+        model = HAT(**TINY, checkpointing=checkpointing)
         model(torch.linspace(0, 1, 3 * 16 * 16).view(1, 3, 16, 16)).sum().backward()
         gradients.append([p.grad for p in model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
@@ -95,7 +75,7 @@ def test_checkpointing_changes_memory_not_gradients():
 @pytest.mark.parametrize(("name", "scale", "millions"), [("HAT-S", 4, 9.6), ("HAT", 4, 20.8), ("HAT-L", 2, 40.7)])
 def test_published_parameter_counts(name, scale, millions):
     with torch.device("meta"):
-        model = HAT(**CONFIGS[name], upscale=scale, start="random")
+        model = HAT(**CONFIGS[name], upscale=scale)
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.06)
 
 
@@ -106,7 +86,6 @@ def test_published_parameter_counts(name, scale, millions):
         ({"depths": (2, 2)}, "one entry a group"),
         ({"upscale": 5}, "power of two"),
         ({"window_size": 7}, "even"),
-        ({"start": "zero"}, "interpolation"),
     ],
 )
 def test_impossible_configurations_are_refused(wrong, message):

@@ -95,7 +95,6 @@ def test_aligned_tiles_with_halo_agree_far_better_than_misaligned_ones():
         window_size=8,
         squeeze_factor=4,
         compress_ratio=4,
-        start="random",
     ).eval()
     with torch.no_grad():
         for p in model.parameters():

@@ -8,6 +8,7 @@ from srlib.checkpoints import load_tiled
 from srlib.discriminator import MultiScaleDiscriminator
 from srlib.eraser import TiledSR
 from srlib.hat import CONFIGS, HAT
+from srlib.initial import start_as_interpolation
 from srlib.losses import TotalLoss
 from srlib.train import Settings, train, validate_on
 
@@ -36,7 +37,7 @@ class Patches(torch.utils.data.Dataset):
 
 def tiny(**arguments) -> TiledSR:
     torch.manual_seed(5)
-    return TiledSR(HAT(**TINY), channels=8, blocks=1, tile_size=8, tile_pad=0, **arguments)
+    return TiledSR(start_as_interpolation(HAT(**TINY)), channels=8, blocks=1, tile_size=8, tile_pad=0, **arguments)
 
 
 def settings(iterations=8, **changes) -> Settings:

@@ -10,12 +10,13 @@ from PIL import Image
 from srlib import plots
 from srlib.eraser import TiledSR
 from srlib.hat import HAT
+from srlib.initial import start_as_interpolation
 from srlib.widgets import VIEWS, SeamViewer
 
 
 @pytest.fixture
 def viewer() -> SeamViewer:
-    hat = HAT(embed_dim=16, depths=(2,), num_heads=(2,), window_size=8, squeeze_factor=4, start="random")
+    hat = start_as_interpolation(HAT(embed_dim=16, depths=(2,), num_heads=(2,), window_size=8, squeeze_factor=4))
     with torch.no_grad():
         for parameter in hat.parameters():
             parameter.mul_(3)  # an untrained HAT hardly looks beyond a tile; this one does
