@@ -104,9 +104,9 @@ def seam_examples(
         offset = tuple(int(o) * window for o in rng.integers(0, tile // window, 2))
         x = lr[None].to(device)
         arguments = {"scale": hat.upscale, "tile": tile, "halo": 0, "window": window, "offset": offset, "batch": batch}
-        tiled, plan = tiled_apply(hat, x, **arguments)
+        tiled, report = tiled_apply(hat, x, **arguments)
         whole = hat(x)
-        examples.append(SeamExample(tiled[0].clamp(0, 1).cpu(), whole[0].clamp(0, 1).cpu(), plan.seams(hat.upscale)))
+        examples.append(SeamExample(tiled[0].clamp(0, 1).cpu(), whole[0].clamp(0, 1).cpu(), report.seams))
     return examples
 
 

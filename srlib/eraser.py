@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from srlib.canvas import filtered, sink_of
 from srlib.hat import HAT
-from srlib.tiling import TilePlan, tiled_apply
+from srlib.statistics import Chunks
+from srlib.tiling import Report, tiled_apply
 
 
 class TiledSR(nn.Module):
@@ -53,38 +55,62 @@ class TiledSR(nn.Module):
     def scale(self) -> int:
         return self.hat_model.upscale
 
+    @property
+    def reach(self) -> int:
+        """Output pixels around it that the eraser looks at for one pixel."""
+        return 2 + 2 * self._sizes["blocks"]
+
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W) in [0, 1] -> (B, C, H*scale, W*scale), not clamped.
 
         Raises ValueError when tile_size or tile_pad is not a multiple of HAT's window.
         """
-        if self.use_tiling:
-            return self.tiled(x)[0]
-        return self.erase(self.hat_model(x))
-
-    def tiled(self, x: Tensor, *, blend: str = "crop") -> tuple[Tensor, TilePlan]:
-        """As forward with tiling, and the plan that was used."""
-        window = self.hat_model.window_size
-        offset = (0, 0)
+        if not self.use_tiling:
+            return self.erase(self.hat_model(x))
+        window, offset = self.hat_model.window_size, (0, 0)
         if self.training and self.tile_size > window:
             draw = torch.randint(0, self.tile_size // window, (2,)).tolist()
             offset = (draw[0] * window, draw[1] * window)
-        stitched, plan = tiled_apply(
+        return self.erase(self._stitched(x, offset=offset, batch=self.tile_batch)[0])
+
+    @torch.no_grad()
+    def tiled(self, x: Tensor, *, out=None, chunk: int = 512, **options) -> tuple[Tensor | None, Report]:
+        """Upscale x (B, C, H, W) as srlib.tiling.tiled_apply does with these options, eraser included.
+
+        The eraser sees across the seams: it is applied to the stitched picture, band by band, each with the
+        `reach` rows around it that it looks at, in squares of `chunk` output pixels. So the answer is the eraser's
+        to the whole stitched picture, and with statistics="exact" that of the whole network. tile, halo and batch
+        are, unless given, tile_size, tile_pad and tile_batch. Without gradients; training goes through forward.
+        """
+        B, C, H, W = x.shape
+        size = (H * self.scale, W * self.scale)
+        picture = x.new_empty(B, C, *size) if out is None else out
+        step = Chunks(chunk, device=self.out_conv.weight.device, features="host")
+
+        def erase(band: Tensor) -> Tensor:
+            return step(self._erase_map, band.permute(0, 2, 3, 1), reach=self.reach).permute(0, 3, 1, 2)
+
+        sink = filtered(erase, self.reach, size[0], sink_of(picture, B, *size))
+        _, report = self._stitched(x, out=sink, **{"batch": self.tile_batch, **options})
+        return picture if out is None else None, report
+
+    def _stitched(self, x: Tensor, *, tile=None, halo=None, **options) -> tuple[Tensor | None, Report]:
+        return tiled_apply(
             self.hat_model,
             x,
             scale=self.scale,
-            tile=self.tile_size,
-            halo=self.tile_pad,
-            window=window,
-            offset=offset,
-            blend=blend,
-            batch=self.tile_batch,
+            tile=self.tile_size if tile is None else tile,
+            halo=self.tile_pad if halo is None else halo,
+            **{"window": self.hat_model.window_size, **options},
         )
-        return self.erase(stitched), plan
 
     def erase(self, stitched: Tensor) -> Tensor:
         """The eraser alone: (B, C, H, W) at output size -> the same."""
         return stitched + self.out_conv(self.residual_block(stitched))
+
+    def _erase_map(self, stitched: Tensor) -> Tensor:
+        """(B, H, W, C) -> the same."""
+        return self.erase(stitched.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
     def freeze_hat(self) -> "TiledSR":
         """Stage 3: HAT gets no gradient and stays in eval mode, whatever train() is told."""

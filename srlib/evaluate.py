@@ -11,9 +11,11 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from srlib.eraser import TiledSR
+from srlib.memory import peak_of
 from srlib.metrics import psnr_y, ssim_y
 from srlib.pictures import enlarge
-from srlib.tiling import Seams, plan_tiles, seam_profile, seam_report
+from srlib.seams import Seams, seam_profile, seam_report
+from srlib.tiling import plan_tiles
 
 Pictures = dict[tuple[str, str, str], Tensor]
 
@@ -22,16 +24,18 @@ Pictures = dict[tuple[str, str, str], Tensor]
 def evaluate(
     models: Mapping[str, TiledSR],
     pairs: Dataset,
-    tilings: Sequence[tuple[int, int]],
+    tilings: Mapping[str, dict],
     *,
     tile_batch: int = 16,
     distances: int = 32,
+    memory: bool = False,
 ) -> tuple[pd.DataFrame, Pictures, dict[tuple[str, str, str], Tensor]]:
-    """Bicubic and every model, whole and with each (tile, halo) in LR pixels, on every picture of `pairs`.
+    """Bicubic and every model, whole and tiled in each of several ways, on every picture of `pairs`.
 
-    pairs: items {"lr": (C, h, w), "hr": (C, H, W), "name": str}. Returns
-    - a table with columns picture, variant, tiling, PSNR-Y (dB), SSIM-Y, seconds, and for tiled rows TC (dB),
-      SGR, max_difference, differing_share (against the same model's whole picture);
+    pairs: items {"lr": (C, h, w), "hr": (C, H, W), "name": str}. tilings: by name, arguments of TiledSR.tiled
+    such as those `tilings_of` makes. memory: run everything once more to measure its peak. Returns
+    - a table with columns picture, variant, tiling, PSNR-Y (dB), SSIM-Y, seconds, with `memory` MiB, and for tiled
+      rows TC (dB), SGR, max_difference, differing_share (against the same model's whole picture);
     - the pictures (C, H, W) in [0, 1], on the CPU, by (picture, variant, tiling);
     - the seam profiles E(k) by the same keys, for the tiled ones.
     """
@@ -49,43 +53,57 @@ def evaluate(
         lr, hr = item["lr"][None], item["hr"][None]
         scale = hr.shape[-1] // lr.shape[-1]
 
-        def score(variant, tiling, picture, seconds, extra=None, item=item, hr=hr, scale=scale):
+        def score(variant, tiling, run, device, against=None, item=item, lr=lr, hr=hr, scale=scale):
+            start = time.perf_counter()
+            picture, report = run(lr.to(device))
+            seconds = time.perf_counter() - start
             picture = picture.clamp(0, 1).cpu()
             pictures[item["name"], variant, tiling] = picture[0]
-            rows.append(
-                {"picture": item["name"], "variant": variant, "tiling": tiling}
-                | {"PSNR-Y": psnr_y(picture, hr, scale).item(), "SSIM-Y": ssim_y(picture, hr, scale).item()}
-                | {"seconds": seconds}
-                | (extra or {})
-            )
+            row = {"picture": item["name"], "variant": variant, "tiling": tiling}
+            row |= {"PSNR-Y": psnr_y(picture, hr, scale).item(), "SSIM-Y": ssim_y(picture, hr, scale).item()}
+            row |= {"seconds": seconds}
+            if memory:
+                row |= {"MiB": peak_of(lambda: run(lr.to(device)), device)[1] / 2**20}
+            if against is not None:
+                row |= seam_report(picture, against, report.seams)
+                profiles[item["name"], variant, tiling] = seam_profile(picture, against, report.seams, distances)
+            rows.append(row)
             bar.update()
             return picture
 
-        start = time.perf_counter()
-        score("bicubic", "whole", enlarge(lr, scale, "bicubic"), time.perf_counter() - start)
+        score("bicubic", "whole", lambda x, scale=scale: (enlarge(x, scale, "bicubic"), None), torch.device("cpu"))
         for variant, model in models.items():
             device = next(model.parameters()).device
-            before = model.use_tiling, model.tile_size, model.tile_pad, model.tile_batch
-            start = time.perf_counter()
-            whole = model.erase(model.hat_model(lr.to(device)))
-            whole = score(variant, "whole", whole, time.perf_counter() - start)
-            for tile, halo in tilings:
-                model.tile_size, model.tile_pad, model.tile_batch = tile, halo, tile_batch
-                start = time.perf_counter()
-                tiled, plan = model.tiled(lr.to(device))
-                seconds = time.perf_counter() - start
-                tiled = tiled.clamp(0, 1).cpu()
-                seams = plan.seams(scale)
-                tiling = tiling_name(tile, halo)
-                score(variant, tiling, tiled, seconds, seam_report(tiled, whole, seams))
-                profiles[item["name"], variant, tiling] = seam_profile(tiled, whole, seams, distances)
-            model.use_tiling, model.tile_size, model.tile_pad, model.tile_batch = before
+            whole = score(variant, "whole", lambda x, m=model: (m.erase(m.hat_model(x)), None), device)
+            for name, options in tilings.items():
+                options = {"batch": tile_batch, **options}
+                score(variant, name, lambda x, m=model, options=options: m.tiled(x, **options), device, whole)
     bar.close()
     return pd.DataFrame(rows), pictures, profiles
 
 
 def tiling_name(tile: int, halo: int) -> str:
     return f"tile {tile} halo {halo}"
+
+
+def tilings_of(sizes: Sequence[tuple[int, int]]) -> dict[str, dict]:
+    """Plain tilings (crop, local statistics) for `evaluate`, from pairs of tile and halo in LR pixels."""
+    return {tiling_name(tile, halo): {"tile": tile, "halo": halo} for tile, halo in sizes}
+
+
+def ways_to_tile(tile: int, halo: int, window: int) -> dict[str, dict]:
+    """Tilings for `evaluate` that differ in one thing each; all but the first read `halo` pixels of context."""
+    base = {"tile": tile, "halo": halo}
+    return {
+        "crop, no halo": {**base, "halo": 0},
+        "crop": base,
+        "mean": {**base, "blend": "mean"},
+        "gaussian": {**base, "blend": "gaussian"},
+        "ramp": {**base, "blend": "ramp"},
+        "crop, misaligned": {**base, "halo": halo + window // 2, "window": 1},
+        "two_pass": {**base, "statistics": "two_pass"},
+        "exact": {"tile": tile, "statistics": "exact"},
+    }
 
 
 def seams_of(model: TiledSR, lr: Tensor, tile: int, halo: int) -> Seams:

@@ -122,13 +122,16 @@ class HAT(nn.Module):
         self.apply(_init_weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.walk(x, whole)
+        H, W = x.shape[2] * self.upscale, x.shape[3] * self.upscale
+        return self.walk(x, whole).permute(0, 3, 1, 2)[:, :, :H, :W]
 
     def walk(self, x: Tensor, run: Callable, out=None) -> Tensor:
-        """The network, each step of it executed by `run(step, *maps, reach=, margin=, shift=, out=)` as `whole`
-        explains; the last one with `out`, and with the picture's own size cropped from the padded one.
+        """The network, each step of it executed by `run(step, *maps, reach=, margin=, shift=, out=)`, of which
+        `whole` is the plain one and says what the arguments mean.
+
+        Returns what the last run, with `out`, returns: (B, H', W', in_chans), the padded picture enlarged.
         """
-        B, channels, H, W = x.shape
+        channels = x.shape[1]
         if channels != self.mean.shape[1]:
             raise ValueError(f"this HAT takes {self.mean.shape[1]} channels, the picture has {channels}")
         picture = pad_to_multiple(x, self.window_size).permute(0, 2, 3, 1)  # (B, H, W, in_chans)
@@ -140,8 +143,7 @@ class HAT(nn.Module):
         x = run(self._head, picture, reach=1)
         for group in self.layers:
             x = group(x, run, tables, checkpointing=self.checkpointing and self.training)
-        x = run(self._tail, x, picture, reach=4, out=out)
-        return x.permute(0, 3, 1, 2)[:, :, : H * self.upscale, : W * self.upscale]
+        return run(self._tail, x, picture, reach=4, out=out)
 
     def _head(self, picture: Tensor) -> Tensor:
         """(B, H, W, in_chans) -> (B, H, W, C). Between steps channels come last."""
@@ -288,7 +290,7 @@ class OverlapAttention(nn.Module):
         kv = kv.unfold(1, self.key_window, self.window).unfold(2, self.key_window, self.window)
         # (B, H/w, W/w, 2C, kw, kw) -> (2, B*nW, h, M, d), M = kw*kw
         kv = kv.flatten(4).flatten(0, 2).unflatten(1, (2, self.heads, -1)).permute(1, 0, 2, 4, 3)
-        k, v = kv.unbind(0)
+        k, v = kv.contiguous().unbind(0)  # otherwise no fused kernel takes them
         bias = self.relative_position_bias_table[tables.overlap_index].permute(2, 0, 1)[None]  # (1, h, N, M)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
         out = from_windows(out.transpose(1, 2).flatten(2), self.window, H, W)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from srlib.tiling import Seams
+from srlib.seams import Seams
 
 SEAM_COLOUR = "#00b7c7"
 STAGE_COLOURS = ["#7f7f7f", "#d95f02", "#7570b3", "#1b9e77", "#e7298a", "#66a61e", "#1f78b4", "#a6761d"]

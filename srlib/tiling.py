@@ -1,23 +1,33 @@
-"""Upscaling in tiles: the plan, the cut, the stitching, and how visible the seams are.
+"""Upscaling in tiles: the plan, the cut, the stitching, and three ways to deal with what tiles cannot see.
 
 What makes tiles fit: the whole picture is padded once; every tile is read with `halo` pixels of context
 and at one common size; all positions are multiples of the network's window, so that a tile's windows are
-the whole picture's windows. Off that grid no amount of halo brings the whole picture's answer back.
+the whole picture's windows. Off that grid no amount of halo brings the whole picture's answer back. What is
+then left is what the network computes from the whole picture, such as HAT's channel means (`statistics`).
 
 Vocabulary: a tile's *core* is what it contributes, its *read* is the core plus context. LR pixels unless
 said otherwise. Nothing here knows a network: `model` is any callable that maps (B, C, h, w) to
 (B, C, h*scale, w*scale).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from srlib.canvas import Canvas, sink_of
+from srlib.memory import bytes_per_pixel, free_bytes
+from srlib.statistics import Chunks, Means
 
 BLENDS = ("crop", "ramp", "gaussian", "mean")
-Seams = tuple[list[int], list[int]]  # output rows and columns at which a new tile starts
+STATISTICS = ("local", "two_pass", "exact")
+
+
+class Cancelled(Exception):
+    """The `cancel` of tiled_apply said so."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,7 @@ class TilePlan:
 
     y: Axis
     x: Axis
+    tile: int
     halo: int
 
     def __len__(self) -> int:
@@ -47,9 +58,43 @@ class TilePlan:
         """LR pixels the network reads, per pixel of the picture."""
         return len(self) * self.y.read * self.x.read / (self.y.size * self.x.size)
 
-    def seams(self, scale: int) -> Seams:
+    def seams(self, scale: int) -> tuple[list[int], list[int]]:
         """Rows and columns c of the output where a new tile starts: the seam lies between c-1 and c."""
         return [c * scale for c in self.y.cores[1:-1]], [c * scale for c in self.x.cores[1:-1]]
+
+    def bytes(self, per_pixel: float, batch: int = 1) -> int:
+        """Memory of one call of the network on `batch` tiles; per_pixel as `bytes_per_pixel` measures it."""
+        return round(min(batch, len(self)) * self.y.read * self.x.read * per_pixel)
+
+
+@dataclass
+class Report:
+    """What tiled_apply did: the plan it ended with, and a line for each time it had to start again."""
+
+    plan: TilePlan
+    scale: int
+    statistics: str
+    blend: str
+    batch: int
+    features: str = "device"
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def seams(self) -> tuple[list[int], list[int]]:
+        """Rows and columns of the output at which a new tile (`exact`: a new chunk) starts."""
+        return self.plan.seams(self.scale)
+
+    def __str__(self) -> str:
+        size = f"{self.plan.x.size}x{self.plan.y.size} LR pixels x{self.scale}"
+        if self.statistics == "exact":
+            how = f"exact, in {len(self.plan)} chunks of {self.plan.tile}, features in {self.features} memory"
+        else:
+            how = (
+                f"{len(self.plan)} tiles of {self.plan.tile} + {self.plan.halo}, {self.blend}, {self.statistics}, "
+                f"{self.batch} at once, {self.plan.overhead:.2f} pixels read per pixel"
+            )
+        return "\n".join([f"{size}: {how}, {self.seconds:.1f} s", *self.notes])
 
 
 def plan_tiles(
@@ -72,11 +117,8 @@ def plan_tiles(
                 f"{name} {value} is not a multiple of the window {window}: "
                 f"off the window grid tiles cannot match the whole picture; try {down} or {down + window}"
             )
-    return TilePlan(
-        _plan_axis(height, tile, halo, window, offset[0]),
-        _plan_axis(width, tile, halo, window, offset[1]),
-        halo,
-    )
+    axes = [_plan_axis(size, tile, halo, window, o) for size, o in zip((height, width), offset, strict=True)]
+    return TilePlan(*axes, tile, halo)
 
 
 def _plan_axis(size: int, tile: int, halo: int, window: int, offset: int) -> Axis:
@@ -92,61 +134,233 @@ def tiled_apply(
     x: Tensor,
     *,
     scale: int,
-    tile: int,
+    tile: int | str,
     halo: int,
     window: int = 1,
     offset: tuple[int, int] = (0, 0),
     blend: str = "crop",
+    statistics: str = "local",
     batch: int | None = None,
-) -> tuple[Tensor, TilePlan]:
-    """Upscale x (B, C, H, W) in tiles; returns the picture (B, C, H*scale, W*scale) and the plan.
+    out=None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    features: str = "device",
+    on_oom: str = "raise",
+    progress: Callable[[int, int], None] | None = None,
+    cancel: Callable[[], bool] | None = None,
+) -> tuple[Tensor | None, Report]:
+    """Upscale x (B, C, H, W) in tiles; returns (picture (B, C, H*scale, W*scale), report).
 
-    Differentiable from end to end. batch: tiles per call of the model, None for all of them at once.
-    Raises ValueError for a plan off the window grid or an unknown blend.
-    """
-    plan = plan_tiles(*x.shape[-2:], tile=tile, halo=halo, window=window, offset=offset)
-    reads = cut(x, plan)  # (T, B, C, rh, rw)
-    step = batch or len(plan)
-    tiles = [model(reads[i : i + step].flatten(0, 1)) for i in range(0, len(plan), step)]
-    tiles = torch.cat(tiles).unflatten(0, reads.shape[:2])  # (T, B, C, rh*scale, rw*scale)
-    return stitch(tiles, plan, scale, blend), plan
+    Differentiable from end to end while `out` is None and statistics are local.
 
-
-def cut(x: Tensor, plan: TilePlan) -> Tensor:
-    """(B, C, H, W) -> (T, B, C, read_h, read_w): the picture padded once, then read tile by tile."""
-    bottom, right = plan.y.padded - plan.y.size, plan.x.padded - plan.x.size
-    if bottom or right:
-        mode = "reflect" if bottom < plan.y.size and right < plan.x.size else "replicate"
-        x = F.pad(x, (0, right, 0, bottom), mode=mode)
-    return torch.stack(
-        [x[..., y : y + plan.y.read, c : c + plan.x.read] for y in plan.y.origins for c in plan.x.origins]
-    )
-
-
-def stitch(tiles: Tensor, plan: TilePlan, scale: int, blend: str = "crop") -> Tensor:
-    """(T, B, C, read_h*scale, read_w*scale) -> (B, C, H*scale, W*scale).
-
+    tile: core size, or "auto": the plan that reads the fewest pixels of those whose memory fits in half of what
+    is free, going by one small tile that is tried first.
     blend: "crop" keeps each core; "ramp" fades linearly over `halo` LR pixels straddling each seam;
-    "gaussian" and "mean" average everything read (for comparison: they mix in pixels near the reads'
-    borders, which lack context). Weights of every output pixel sum to one.
+    "gaussian" and "mean" average all that was read, and are there for comparison.
+    statistics: what a network computes from the mean over the whole picture (nn.AdaptiveAvgPool2d(1)) is, with
+    "local", each tile's own; with "two_pass", taken in a first pass over all tiles and used in a second: twice
+    the time, near-exact where the halo suffices; with "exact", the whole picture's: the model is walked layer by
+    layer in chunks of `tile` (halo, offset, blend and batch have no effect), which needs a model with a method
+    `walk`, such as srlib.hat.HAT; see srlib.exact for cost and memory.
+    batch: tiles per call of the model, None for all of them at once (1 with tile="auto").
+    out: where the picture goes: None returns it, on x's device; a tensor, array or memory map (B, C, H*scale,
+    W*scale), whole numbers being filled with rounded 0..max; or a function that is called with (band (B, C,
+    rows, W*scale), first row) from top to bottom, after a restart from row 0 again. Only one row of tiles is
+    in memory then, and None is returned for the picture.
+    device: where the model runs, by default where its parameters are; only tiles move there. dtype: autocast.
+    features: where "exact" keeps its maps: "device", "host", or a folder for a memory map.
+    on_oom: "shrink" halves the batch, then the tile, and starts the whole pass again (mixed plans make seams);
+    the report says so. progress(done, total) is called after every call of the model; cancel() is asked before
+    each, and raises Cancelled.
+
+    Raises ValueError for a plan off the window grid, an unknown blend or statistic, and an `out` of another size.
     """
-    rows, columns = (
-        blend_weights(plan.y, plan.halo, scale, blend),
-        blend_weights(plan.x, plan.halo, scale, blend),
-    )
-    out = tiles.new_zeros(*tiles.shape[1:3], plan.y.size * scale, plan.x.size * scale)
-    number = 0
-    for y, row in zip(plan.y.origins, rows, strict=True):
-        for x, column in zip(plan.x.origins, columns, strict=True):
-            # weights are zero outside the span [a, b) of the read, which is all that is touched
-            (ya, yb), (xa, xb) = _span(row), _span(column)
-            weight = row[ya:yb, None] * column[None, xa:xb]
-            part = tiles[number, :, :, ya:yb, xa:xb]
-            if blend != "crop":
-                part = part * weight.to(tiles)
-            out[:, :, y * scale + ya : y * scale + yb, x * scale + xa : x * scale + xb] += part
-            number += 1
-    return out
+    for name, value, known in [("blend", blend, BLENDS), ("statistics", statistics, STATISTICS)]:
+        if value not in known:
+            raise ValueError(f"{name} {value!r} is none of {', '.join(known)}")
+    exact = statistics == "exact"
+    if exact and not hasattr(model, "walk"):
+        raise ValueError(f"{type(model).__name__} has no walk(x, run, out): 'exact' needs one; 'two_pass' comes near")
+    H, W = x.shape[-2:]
+    sink = None if out is None else sink_of(out, len(x), H * scale, W * scale)
+    parameter = next(model.parameters(), x) if isinstance(model, nn.Module) else x
+    device = torch.device(device or parameter.device)
+    grid = {"window": window, "halo": 0 if exact else halo, "offset": (0, 0) if exact else offset}
+    if tile == "auto":
+        batch = batch or 1
+        tile = auto_tile(model, x, batch=batch, limit=256 if exact else 1024, device=device, dtype=dtype, **grid)
+    plan = plan_tiles(H, W, tile=tile, **grid)
+    report = Report(plan, scale, statistics, blend, batch or len(plan), features)
+
+    start = time.perf_counter()
+    while True:
+        job = _Job(model, x, report, device, dtype, sink, progress, cancel)
+        try:
+            picture = job.exact() if exact else job.tiled()
+            report.seconds = time.perf_counter() - start
+            return picture, report
+        except (RuntimeError, MemoryError) as error:
+            if on_oom == "raise" or not _out_of_memory(error):
+                raise
+            smaller = _shrink(report, grid)
+            if smaller is None:
+                raise MemoryError(
+                    f"out of memory with one tile of {report.plan.tile}, and no smaller plan; use a smaller halo, "
+                    "another device, or statistics='exact' with features='host'"
+                ) from error
+            report = smaller
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def _shrink(report: Report, grid: dict) -> Report | None:
+    """The next smaller way: half the batch, then half the tile, then the features out of the device."""
+    plan, exact = report.plan, report.statistics == "exact"
+    before = f"out of memory with tile {plan.tile}" + ("" if exact else f", batch {report.batch}")
+    half = plan.tile // 2 // grid["window"] * grid["window"]
+    if report.batch > 1 and not exact:
+        report = replace(report, batch=report.batch // 2)
+        after = f"batch {report.batch}"
+    elif half:
+        report = replace(report, plan=plan_tiles(plan.y.size, plan.x.size, tile=half, **grid))
+        after = f"tile {half}"
+    elif exact and report.features == "device":
+        report = replace(report, features="host")
+        after = "features in host memory"
+    else:
+        return None
+    return replace(report, notes=[*report.notes, f"{before}: started again with {after}"])
+
+
+class _Job:
+    """One attempt at one plan."""
+
+    def __init__(self, model, x: Tensor, report: Report, device, dtype, sink, progress, cancel):
+        self.model, self.x, self.report, self.device = model, x, report, device
+        self.autocast = torch.autocast(device.type, dtype) if dtype else nullcontext()
+        self.progress, self.cancel = progress, cancel
+        self.done = self.total = 0
+        self.canvas = Canvas(x.shape[-2] * report.scale, x.shape[-1] * report.scale, sink)
+
+    def before_each(self) -> None:
+        """Before each call of the model, and once after the last."""
+        if self.progress and self.done:
+            self.progress(self.done, self.total)
+        if self.cancel and self.cancel():
+            raise Cancelled(f"cancelled after {self.done} of {self.total} steps")
+        self.done += 1
+
+    def tiled(self) -> Tensor | None:
+        plan, x = self.report.plan, self.x
+        groups = [range(len(plan))[i : i + self.report.batch] for i in range(0, len(plan), self.report.batch)]
+        weights = [blend_weights(axis, plan.halo, self.report.scale, self.report.blend) for axis in (plan.y, plan.x)]
+        means = Means(self.model, plan, len(x)) if self.report.statistics == "two_pass" else None
+        self.total = len(groups) * (2 if means else 1)
+        with means or nullcontext():
+            if means:
+                for numbers in groups:
+                    means.numbers = numbers
+                    with torch.no_grad():
+                        self._call(numbers)
+                means.use()
+            for numbers in groups:
+                if means:
+                    means.numbers = numbers
+                for number, tile in zip(numbers, self._call(numbers), strict=True):
+                    self._place(tile, number, *weights)
+        self.before_each()
+        return self.canvas.close()
+
+    def _call(self, numbers: Sequence[int]) -> Tensor:
+        """The model on some tiles -> (T, B, C, read_h*scale, read_w*scale), where the picture is."""
+        self.before_each()
+        reads = cut(self.x, self.report.plan, numbers)  # (T, B, C, read_h, read_w)
+        with self.autocast:
+            tiles = self.model(reads.flatten(0, 1).to(self.device))
+        return tiles.to(self.x).unflatten(0, reads.shape[:2])
+
+    def _place(self, tile: Tensor, number: int, rows: list[Tensor], columns: list[Tensor]) -> None:
+        """Add (B, C, read_h*scale, read_w*scale) with its weights, of which only the span that is not zero."""
+        plan, scale = self.report.plan, self.report.scale
+        i, j = divmod(number, len(columns))
+        (ya, yb), (xa, xb) = _span(rows[i]), _span(columns[j])
+        part = tile[..., ya:yb, xa:xb]
+        if self.report.blend != "crop":
+            part = part * (rows[i][ya:yb, None] * columns[j][None, xa:xb]).to(part)
+        self.canvas.add(part, plan.y.origins[i] * scale + ya, plan.x.origins[j] * scale + xa)
+        if j == len(columns) - 1:  # the end of a row of tiles: what lies above the next one's span is done
+            last = i == len(rows) - 1
+            self.canvas.finish(plan.y.size * scale if last else plan.y.origins[i + 1] * scale + _span(rows[i + 1])[0])
+
+    @torch.no_grad()
+    def exact(self) -> Tensor | None:
+        report = self.report
+        chunks = Chunks(report.plan.tile, device=self.device, features=report.features, before_each=self.before_each)
+        if self.progress:
+            self.total = chunks.steps(self.model, self.x) * len(report.plan)
+        with self.autocast:
+            self.model.walk(self.x, chunks, self._place_chunk)
+        self.before_each()
+        return self.canvas.close()
+
+    def _place_chunk(self, piece: Tensor, y: int, x: int) -> None:
+        """piece: (B, rows, columns, C) at row y, column x of the padded output."""
+        self.canvas.finish(y)
+        piece = piece.permute(0, 3, 1, 2)[..., : self.canvas.height - y, : self.canvas.width - x]
+        self.canvas.add(piece.to(self.x), y, x)
+
+
+def auto_tile(
+    model, x: Tensor, *, halo: int, window: int, offset=(0, 0), batch: int = 1, limit: int, device, dtype=None
+) -> int:
+    """The core size, up to `limit`, whose plan reads the fewest pixels of those that fit in half of the free
+    memory; of equal ones the smallest. One small tile is tried to see what a pixel costs.
+
+    Raises MemoryError when not even a core of one window fits.
+    """
+    side = max(64 // window, 2) * window
+    small = cut(x, plan_tiles(*x.shape[-2:], tile=side, halo=0, window=window), [0])[0].to(device)
+    with torch.autocast(device.type, dtype) if dtype else nullcontext():
+        cost = bytes_per_pixel(model, small) * len(x)
+    budget = free_bytes(device) / 2
+    plans = [
+        plan_tiles(*x.shape[-2:], tile=tile, halo=halo, window=window, offset=offset)
+        for tile in range(window, limit + window, window)
+        if tile - window < max(x.shape[-2:]) and offset[0] < tile > offset[1]
+    ]
+    fitting = [plan for plan in plans if plan.bytes(cost, batch) <= budget]
+    if not fitting:
+        raise MemoryError(
+            f"a tile of {plans[0].y.read}x{plans[0].x.read} needs {plans[0].bytes(cost, batch) / 2**20:.0f} MiB, "
+            f"half of what is free on {device} is {budget / 2**20:.0f} MiB; use a smaller halo or another device"
+        )
+    return min(fitting, key=lambda plan: (plan.overhead, plan.tile)).tile
+
+
+def cut(x: Tensor, plan: TilePlan, numbers: Sequence[int]) -> Tensor:
+    """(B, C, H, W) -> (T, B, C, read_h, read_w): these tiles of the picture, which is as if padded once at its
+    right and bottom to the plan's size: mirrored, or its edge repeated where it is smaller than the padding.
+    """
+    reads = []
+    for number in numbers:
+        i, j = divmod(number, len(plan.x.origins))
+        rows, columns = _read(plan.y, plan.y.origins[i], plan), _read(plan.x, plan.x.origins[j], plan)
+        reads.append(x[..., rows, :][..., columns])
+    return torch.stack(reads)
+
+
+def _read(axis: Axis, origin: int, plan: TilePlan) -> slice | list[int]:
+    """The picture's rows (or columns) in a read: a slice, with indices where it reaches into the padding."""
+    if origin + axis.read <= axis.size:
+        return slice(origin, origin + axis.read)
+    mirrored = all(a.padded - a.size < a.size for a in (plan.y, plan.x))
+    last = axis.size - 1
+    return [min(i, 2 * last - i) if mirrored else min(i, last) for i in range(origin, origin + axis.read)]
 
 
 def blend_weights(axis: Axis, halo: int, scale: int, blend: str) -> list[Tensor]:
@@ -181,74 +395,3 @@ def _span(weights: Tensor) -> tuple[int, int]:
     """First and one past the last position of a non-zero weight."""
     index = weights.nonzero()
     return int(index[0]), int(index[-1]) + 1
-
-
-def consistency(tiled: Tensor, whole: Tensor) -> float:
-    """TC in dB: the PSNR of the tiled against the whole picture, both in [0, 1]; infinite when equal."""
-    return -10 * (tiled - whole).double().square().mean().log10().item()
-
-
-def seam_gradient_ratio(tiled: Tensor, whole: Tensor, seams: Seams) -> float:
-    """SGR: energy of the steps across the seams, relative to the whole picture's there; 1 is ideal."""
-
-    def energy(picture: Tensor) -> float:
-        picture = picture.double()
-        rows = sum((picture[..., c, :] - picture[..., c - 1, :]).square().mean().item() for c in seams[0])
-        return rows + sum((picture[..., c] - picture[..., c - 1]).square().mean().item() for c in seams[1])
-
-    reference = energy(whole)
-    return energy(tiled) / reference if reference else float("nan")
-
-
-def seam_profile(tiled: Tensor, whole: Tensor, seams: Seams, distances: int = 32) -> Tensor:
-    """E(k), k < distances: rms of tiled - whole over the output pixels k away from their nearest seam.
-
-    k = 0 are the two pixels that touch a seam. NaN where no pixel has that distance.
-    """
-    H, W = tiled.shape[-2:]
-    near = torch.minimum(_distance(H, seams[0])[:, None], _distance(W, seams[1])[None])  # (H, W)
-    squared = (tiled - whole).double().square().flatten(0, -3).mean(0)
-    keep = near < distances
-    index = near[keep]
-    total = torch.zeros(distances, dtype=torch.float64).index_add_(0, index, squared[keep].cpu())
-    count = torch.zeros(distances, dtype=torch.float64).index_add_(0, index, torch.ones(len(index)).double())
-    return (total / count).sqrt()
-
-
-def _distance(size: int, seams: list[int]) -> Tensor:
-    """(size,) distance of each pixel to its nearest seam; a pixel touching it has 0."""
-    position = torch.arange(size)
-    if not seams:
-        return torch.full((size,), 2**30)
-    away = torch.stack([torch.where(position >= c, position - c, c - 1 - position) for c in seams])
-    return away.amin(0)
-
-
-def seam_report(tiled: Tensor, whole: Tensor, seams: Seams) -> dict[str, float]:
-    """The figures a tiling is judged by: TC (dB), SGR, the largest difference, and the share of pixel
-    values that differ once both pictures are rounded to 8 bits. Pictures (..., H, W) in [0, 1].
-    """
-    as_bytes = [p.clamp(0, 1).mul(255).round() for p in (tiled, whole)]
-    return {
-        "TC": consistency(tiled, whole),
-        "SGR": seam_gradient_ratio(tiled, whole, seams),
-        "max_difference": (tiled - whole).abs().max().item(),
-        "differing_share": (as_bytes[0] != as_bytes[1]).double().mean().item(),
-    }
-
-
-def worst_seam(tiled: Tensor, whole: Tensor, seams: Seams, crop: int = 96) -> tuple[int, int]:
-    """(top, left) of the crop x crop square, centred on a seam, where tiled - whole has the most energy."""
-    squared = (tiled - whole).float().square().flatten(0, -3).mean(0)  # (H, W)
-    H, W = squared.shape
-    height, width = min(crop, H), min(crop, W)
-    energy = F.avg_pool2d(squared[None, None], (height, width), stride=1)[0, 0]  # by top-left corner
-    allowed = torch.zeros_like(energy, dtype=torch.bool)
-    for c in seams[0]:
-        allowed[min(max(c - height // 2, 0), H - height)] = True
-    for c in seams[1]:
-        allowed[:, min(max(c - width // 2, 0), W - width)] = True
-    if not allowed.any():
-        return (H - height) // 2, (W - width) // 2
-    best = int(energy.masked_fill(~allowed, -1).argmax())
-    return best // energy.shape[1], best % energy.shape[1]

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from networks import strong
 
 from srlib.eraser import TiledSR
-from srlib.evaluate import evaluate, gap_closed, means, seams_of, tiling_name
+from srlib.evaluate import evaluate, gap_closed, means, seams_of, tiling_name, tilings_of, ways_to_tile
 from srlib.hat import HAT
 from srlib.initial import start_as_interpolation
 from srlib.metrics import psnr_y
@@ -27,7 +28,7 @@ def model():
 
 
 def test_table_pictures_and_profiles(model):
-    table, pictures, profiles = evaluate({"a": model}, PAIRS, [(16, 0), (32, 0)])
+    table, pictures, profiles = evaluate({"a": model}, PAIRS, tilings_of([(16, 0), (32, 0)]))
     assert table.groupby(["variant", "tiling"]).size().to_dict() == {
         ("bicubic", "whole"): 2,
         ("a", "whole"): 2,
@@ -44,11 +45,21 @@ def test_table_pictures_and_profiles(model):
     assert rows.loc[("p0", "a", "whole"), "PSNR-Y"] == psnr_y(whole, hr, 2).item()
     assert rows.loc[("p0", "a", "tile 32 halo 0"), "TC"] > 100  # one tile: the whole picture
     assert rows.loc[("p0", "a", "tile 16 halo 0"), "TC"] < 100
-    assert (model.use_tiling, model.tile_size, model.tile_pad, model.tile_batch) == (False, 16, 8, None)
+
+
+def test_ways_to_tile_are_told_apart_and_memory_is_measured():
+    model = TiledSR(strong(embed_dim=16, depths=(2,), num_heads=(2,), window_size=8), channels=8).eval()
+    lr = torch.rand(3, 40, 56, generator=torch.Generator().manual_seed(5))
+    pairs = [{"lr": lr, "hr": torch.rand(3, 80, 112), "name": "p"}]
+    table, _, _ = evaluate({"a": model}, pairs, ways_to_tile(16, 8, 8), memory=True)
+    scores = table.set_index("tiling")
+    assert scores["TC"]["exact"] > 100 > scores["TC"]["two_pass"] > scores["TC"]["crop, no halo"]
+    assert scores["TC"]["crop"] > scores["TC"]["mean"] and scores["TC"]["crop"] > scores["TC"]["crop, misaligned"]
+    assert 0 < scores["MiB"]["exact"] < scores["MiB"].drop("whole").max() and (table["MiB"] > 0).all()
 
 
 def test_means_and_the_gap(model):
-    table, _, _ = evaluate({"a": model, "b": model}, PAIRS, [(16, 0)])
+    table, _, _ = evaluate({"a": model, "b": model}, PAIRS, tilings_of([(16, 0)]))
     table.loc[:, "PSNR-Y"] = 30.0
     table.loc[(table["variant"] == "a") & (table["tiling"] != "whole"), "PSNR-Y"] = 28.0
     table.loc[(table["variant"] == "b") & (table["tiling"] != "whole"), "PSNR-Y"] = 29.5

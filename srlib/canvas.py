@@ -1,0 +1,94 @@
+"""The output of a run in tiles: only the rows still being added to are in memory. Imports nothing of the project."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Sink = Callable[[Tensor, int], None]  # called with (band (B, C, rows, W), first row), from top to bottom
+
+
+class Canvas:
+    """(B, C, height, width), all zero, to which pieces are added; finished rows go to `sink` and are forgotten.
+
+    Without a sink it is one tensor, through which gradients flow, and `close` returns it.
+    """
+
+    def __init__(self, height: int, width: int, sink: Sink | None = None):
+        self.height, self.width, self.sink = height, width, sink
+        self.top = 0
+        self.rows: Tensor | None = None
+
+    def add(self, piece: Tensor, y: int, x: int) -> None:
+        """Add (B, C, h, w) with its corner at row y, column x; rows above `finish` are gone."""
+        if self.rows is None:
+            self.rows = piece.new_zeros(*piece.shape[:2], 0 if self.sink else self.height, self.width)
+        y -= self.top
+        missing = y + piece.shape[2] - self.rows.shape[2]
+        if missing > 0:
+            self.rows = F.pad(self.rows, (0, 0, 0, missing))
+        self.rows[:, :, y : y + piece.shape[2], x : x + piece.shape[3]] += piece
+
+    def finish(self, until: int) -> None:
+        """Nothing will be added above row `until`."""
+        if self.sink and until > self.top:
+            count = until - self.top
+            self.sink(self.rows[:, :, :count], self.top)
+            self.rows, self.top = self.rows[:, :, count:].clone(), until
+
+    def close(self) -> Tensor | None:
+        self.finish(self.height)
+        return None if self.sink else self.rows
+
+
+def sink_of(out, batch: int, height: int, width: int) -> Sink:
+    """What writes bands into `out`: a function as it is; a tensor, array or memory map (batch, C, height, width)
+    is filled, whole numbers with 0..max for [0, 1], rounded half up. Raises ValueError for another shape.
+    """
+    if callable(out) and not isinstance(out, Tensor):
+        return out
+    shape = tuple(getattr(out, "shape", ()))
+    if len(shape) != 4 or (shape[0], *shape[2:]) != (batch, height, width):
+        raise ValueError(f"out must be ({batch}, channels, {height}, {width}), not {shape or type(out).__name__}")
+
+    def write(band: Tensor, top: int) -> None:
+        place = out[:, :, top : top + band.shape[2]]
+        if isinstance(out, Tensor):
+            place.copy_(band if out.is_floating_point() else _integers(band, torch.iinfo(out.dtype).max))
+            return
+        whole = np.issubdtype(out.dtype, np.integer)
+        place[...] = (_integers(band, np.iinfo(out.dtype).max) if whole else band).cpu().numpy()
+
+    return write
+
+
+def _integers(band: Tensor, top: int) -> Tensor:
+    return (band.clamp(0, 1) * top + 0.5).floor()
+
+
+def filtered(operation: Callable[[Tensor], Tensor], reach: int, height: int, sink: Sink) -> Sink:
+    """A sink that passes bands through `operation` on to `sink`.
+
+    operation: (B, C, h, w) -> the same size, where a pixel depends on others up to `reach` rows away and the
+    border is its own affair. The answer equals operation(whole picture); `reach` rows above and below wait.
+    """
+    held: Tensor | None = None  # rows from `first` on
+    first = done = 0
+
+    def take(band: Tensor, top: int) -> None:
+        nonlocal held, first, done
+        if top == 0:  # also after a restart
+            held, first, done = band, 0, 0
+        else:
+            held = torch.cat([held, band], 2)
+        bottom = top + band.shape[2]
+        until = bottom if bottom == height else bottom - reach
+        if until > done:
+            sink(operation(held)[:, :, done - first : until - first], done)
+            done = until
+            keep = max(done - reach, 0)
+            held, first = held[:, :, keep - first :].clone(), keep
+
+    return take

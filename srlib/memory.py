@@ -1,0 +1,68 @@
+"""How much memory a network takes, measured on one small run, and how much there is. Imports nothing of the project."""
+
+import weakref
+from collections.abc import Callable
+
+import psutil
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class LiveBytes(TorchDispatchMode):
+    """Within `with`, `peak` is the most bytes that tensors made there held at one time, on all devices.
+
+    What a kernel takes for itself while it runs is not seen; neither is what was there before.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.live = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        for tensor in tree_leaves(result):
+            if not isinstance(tensor, Tensor):
+                continue
+            storage = tensor.untyped_storage()
+            key, size = storage._cdata, storage.nbytes()
+            if key not in given and key not in self._known:
+                self._known.add(key)
+                self.live += size
+                weakref.finalize(storage, self._gone, key, size)
+        self.peak = max(self.peak, self.live)
+        return result
+
+    def _gone(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
+
+
+@torch.no_grad()
+def bytes_per_pixel(model: Callable[[Tensor], Tensor], tile: Tensor) -> float:
+    """Peak memory of model(tile), tile (B, C, h, w), per pixel of B*h*w; its input and output are counted."""
+    with LiveBytes() as memory:
+        model(tile + 0)
+    return memory.peak / (tile.shape[0] * tile.shape[2] * tile.shape[3])
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that could be had on the device now; on the CPU what the system says is available."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    return psutil.virtual_memory().available
+
+
+def peak_of(run: Callable[[], object], device: torch.device) -> tuple[object, int]:
+    """(what run() returns, the most memory in bytes that it held beyond what was there before)."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        return run(), torch.cuda.max_memory_allocated(device) - before
+    with LiveBytes() as memory:
+        result = run()
+    return result, memory.peak
