@@ -18,15 +18,22 @@ def consistency(tiled: Tensor, whole: Tensor) -> float:
 
 
 def seam_gradient_ratio(tiled: Tensor, whole: Tensor, seams: Seams) -> float:
-    """SGR: energy of the steps across the seams, relative to the whole picture's there; 1 is ideal."""
+    """SGR: energy of the steps across all seams, relative to the whole picture's there; 1 is ideal."""
+    reference = sum(sum(axis) for axis in _steps(whole, seams))
+    return sum(sum(axis) for axis in _steps(tiled, seams)) / reference if reference else float("nan")
 
-    def energy(picture: Tensor) -> float:
-        picture = picture.double()
-        rows = sum((picture[..., c, :] - picture[..., c - 1, :]).square().mean().item() for c in seams[0])
-        return rows + sum((picture[..., c] - picture[..., c - 1]).square().mean().item() for c in seams[1])
 
-    reference = energy(whole)
-    return energy(tiled) / reference if reference else float("nan")
+def step_ratios(tiled: Tensor, whole: Tensor, seams: Seams) -> tuple[list[float], list[float]]:
+    """What SGR is the mean of, in energy: the same ratio of each seam alone, rows and columns."""
+    pairs = zip(_steps(tiled, seams), _steps(whole, seams), strict=True)
+    return tuple([t / r if r else float("nan") for t, r in zip(*pair, strict=True)] for pair in pairs)
+
+
+def _steps(picture: Tensor, seams: Seams) -> tuple[list[float], list[float]]:
+    """Mean squared step across each seam, rows and columns."""
+    picture = picture.double()
+    rows = [(picture[..., c, :] - picture[..., c - 1, :]).square().mean().item() for c in seams[0]]
+    return rows, [(picture[..., c] - picture[..., c - 1]).square().mean().item() for c in seams[1]]
 
 
 def seam_profile(tiled: Tensor, whole: Tensor, seams: Seams, distances: int = 32) -> Tensor:

@@ -13,18 +13,21 @@ from torch import Tensor
 from srlib import plots
 from srlib.eraser import TiledSR
 from srlib.metrics import psnr_y
-from srlib.tiling import BLENDS, TilePlan, seam_profile, seam_report, worst_seam
+from srlib.pictures import enlarge
+from srlib.seams import seam_profile, seam_report, worst_seam
+from srlib.tiling import BLENDS, STATISTICS, Report
 
 VIEWS = ("wipe", "blink", "difference", "profile")
 SEAM_RGB = np.array([0, 183, 199], dtype=np.uint8)
 
 
 class SeamViewer:
-    """Sliders for tile, halo, blend, stage and picture; a wipe, blink, difference or profile of two results.
+    """Sliders for tile, halo, blend, statistics, stage and picture; wipe, blink, difference or profile of two results.
 
     pictures: {name: (lr (C, h, w), hr (C, H, W) or None)}, in [0, 1]. models: {stage: TiledSR}.
-    tiles, halos: the choices in LR pixels, multiples of the window. Every result is computed once per
-    setting and kept. Show `viewer.widget`; set `viewer.tile.value = 32` and read `viewer.compose()` (an
+    tiles, halos: the choices in LR pixels, multiples of the window; with statistics "exact" the tile is the chunk.
+    crop: output pixels shown. Every result is computed once per setting and kept.
+    Show `viewer.widget`; set `viewer.tile.value = 32` and read `viewer.compose()` (an
     (H, W, 3) uint8 array) in a script; `viewer.figure()` is the static twin for a saved notebook.
     """
 
@@ -47,7 +50,8 @@ class SeamViewer:
         self.tile = choose(options=tiles, value=tiles[len(tiles) // 2], description="tile, LR px")
         self.halo = choose(options=halos, value=halos[0], description="halo, LR px")
         self.blend = widgets.Dropdown(options=BLENDS, description="blend")
-        kinds = ["tiled", "whole", "HR"]
+        self.statistics = widgets.Dropdown(options=STATISTICS, description="statistics")
+        kinds = ["tiled", "whole", "bicubic", "HR"]
         self.left = widgets.Dropdown(options=kinds, value="tiled", description="left, A")
         self.right = widgets.Dropdown(options=kinds, value="whole", description="right, B")
         self.view = widgets.ToggleButtons(options=VIEWS, description="view")
@@ -76,6 +80,7 @@ class SeamViewer:
             self.tile,
             self.halo,
             self.blend,
+            self.statistics,
             self.left,
             self.right,
             self.view,
@@ -89,7 +94,7 @@ class SeamViewer:
 
     @torch.no_grad()
     def result(self, kind: str) -> Tensor:
-        """The (C, H, W) picture of the current settings: "tiled", "whole" or "HR"."""
+        """The (C, H, W) picture of the current settings: "tiled", "whole", "bicubic" or "HR"."""
         lr, hr = self.pictures[self.picture.value]
         if kind == "HR":
             if hr is None:
@@ -97,6 +102,8 @@ class SeamViewer:
             return hr
         if kind == "tiled":
             return self._tiled()[0]
+        if kind == "bicubic":
+            return enlarge(lr, self.models[self.stage.value].scale, "bicubic")
         key = (self.picture.value, self.stage.value)
         if key not in self._cache:
             model = self.models[self.stage.value]
@@ -105,16 +112,13 @@ class SeamViewer:
         return self._cache[key][0]
 
     @torch.no_grad()
-    def _tiled(self) -> tuple[Tensor, TilePlan]:
-        key = (self.picture.value, self.stage.value, self.tile.value, self.halo.value, self.blend.value)
+    def _tiled(self) -> tuple[Tensor, Report]:
+        options = {name: getattr(self, name).value for name in ("tile", "halo", "blend", "statistics")}
+        key = (self.picture.value, self.stage.value, *options.values())
         if key not in self._cache:
-            model = self.models[self.stage.value]
-            before = model.tile_size, model.tile_pad
-            model.tile_size, model.tile_pad = self.tile.value, self.halo.value
-            x = self.pictures[self.picture.value][0][None].to(next(model.parameters()).device)
-            picture, plan = model.tiled(x, blend=self.blend.value)
-            model.tile_size, model.tile_pad = before
-            self._cache[key] = (picture[0].clamp(0, 1).cpu(), plan)
+            x = self.pictures[self.picture.value][0][None]
+            picture, report = self.models[self.stage.value].tiled(x, batch=16, on_oom="shrink", **options)
+            self._cache[key] = (picture[0].clamp(0, 1), report)
         return self._cache[key]
 
     def compose(self) -> np.ndarray:
@@ -142,7 +146,7 @@ class SeamViewer:
 
     def _draw_grid(self, out: np.ndarray, zoom: int) -> None:
         """Every fourth pixel along each seam: the line shows and the difference under it, too."""
-        rows, columns = self._tiled()[1].seams(self.models[self.stage.value].scale)
+        rows, columns = self._tiled()[1].seams
         for c in rows:
             if 0 < c - self.top.value < out.shape[0] / zoom:
                 out[(c - self.top.value) * zoom, ::4] = SEAM_RGB
@@ -151,26 +155,25 @@ class SeamViewer:
                 out[::4, (c - self.left_edge.value) * zoom] = SEAM_RGB
 
     def _profile(self) -> Tensor:
-        tiled, plan = self._tiled()
-        return seam_profile(tiled, self.result("whole"), plan.seams(self.models[self.stage.value].scale))
+        tiled, report = self._tiled()
+        return seam_profile(tiled, self.result("whole"), report.seams)
 
     def report(self) -> dict[str, float]:
         """Seam figures of the current settings; with an HR picture also both PSNR-Y."""
-        tiled, plan = self._tiled()
+        tiled, run = self._tiled()
         whole = self.result("whole")
-        scale = self.models[self.stage.value].scale
-        report = seam_report(tiled, whole, plan.seams(scale))
+        figures = seam_report(tiled, whole, run.seams)
         hr = self.pictures[self.picture.value][1]
         if hr is not None:
-            report["PSNR-Y tiled"] = psnr_y(tiled[None], hr[None], scale).item()
-            report["PSNR-Y whole"] = psnr_y(whole[None], hr[None], scale).item()
-        return report | {"tiles": len(plan), "pixels read": plan.overhead}
+            figures["PSNR-Y tiled"] = psnr_y(tiled[None], hr[None], run.scale).item()
+            figures["PSNR-Y whole"] = psnr_y(whole[None], hr[None], run.scale).item()
+        reads = 1.0 if run.statistics == "exact" else run.plan.overhead * (2 if run.statistics == "two_pass" else 1)
+        return figures | {"tiles": len(run.plan), "pixels read": reads, "seconds": run.seconds}
 
     def jump_to_worst(self) -> tuple[int, int]:
         """Move the crop to the seam with the most error; returns (top, left)."""
-        tiled, plan = self._tiled()
-        seams = plan.seams(self.models[self.stage.value].scale)
-        top, left = worst_seam(tiled, self.result("whole"), seams, self.crop.value)
+        tiled, report = self._tiled()
+        top, left = worst_seam(tiled, self.result("whole"), report.seams, self.crop.value)
         self.top.value, self.left_edge.value = top, left
         return top, left
 
@@ -211,7 +214,7 @@ class SeamViewer:
         report = self.report()
         figure.suptitle(
             f"{self.picture.value}, {self.stage.value}, tile {self.tile.value}, halo {self.halo.value}, "
-            f"{self.blend.value}: TC {report['TC']:.1f} dB, SGR {report['SGR']:.3f}",
+            f"{self.blend.value}, {self.statistics.value}: TC {report['TC']:.1f} dB, SGR {report['SGR']:.3f}",
             fontsize=10,
         )
         return figure

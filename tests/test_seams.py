@@ -1,9 +1,11 @@
 """The seam metrics say what they should."""
 
+import math
+
 import pytest
 import torch
 
-from srlib.seams import consistency, seam_gradient_ratio, seam_profile, seam_report, worst_seam
+from srlib.seams import consistency, seam_gradient_ratio, seam_profile, seam_report, step_ratios, worst_seam
 
 
 def test_metrics_by_hand():
@@ -14,6 +16,8 @@ def test_metrics_by_hand():
     seams = ([], [4])
     assert consistency(tiled, whole) == pytest.approx(-10 * torch.tensor(0.005).log10().item(), abs=1e-4)
     assert seam_gradient_ratio(tiled, whole, seams) == pytest.approx(4)
+    rows, columns = step_ratios(tiled, whole, ([2], [4, 6]))
+    assert columns[0] == pytest.approx(4) and math.isnan(columns[1]) and math.isnan(rows[0])  # 0 / 0
     assert seam_profile(tiled, whole, seams, 5)[:4].tolist() == pytest.approx([0.005**0.5] * 4)
     assert seam_profile(tiled, whole, seams, 5)[4].isnan()
     report = seam_report(tiled, whole, seams)

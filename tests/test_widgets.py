@@ -53,6 +53,8 @@ def test_every_view_and_setting_changes_the_picture(viewer):
         (viewer.gain, 60),
         (viewer.halo, 8),
         (viewer.blend, "mean"),
+        (viewer.statistics, "exact"),
+        (viewer.right, "bicubic"),
         (viewer.right, "HR"),
         (viewer.left_edge, 20),
         (viewer.view, "profile"),
@@ -78,7 +80,7 @@ def test_jump_moves_the_crop_to_a_seam(viewer):
     viewer.tile.value = 16
     top, left = viewer.jump_to_worst()
     assert (viewer.top.value, viewer.left_edge.value) == (top, left)
-    rows, columns = viewer._tiled()[1].seams(2)
+    rows, columns = viewer._tiled()[1].seams
     assert any(top < c < top + 32 for c in rows) or any(left < c < left + 32 for c in columns)
 
 
@@ -92,6 +94,16 @@ def test_results_are_computed_once_per_setting(viewer):
     viewer.tile.value = 32
     viewer.tile.value = 16
     assert len(calls) == 1  # 32 was computed when the viewer was made
+
+
+def test_exact_statistics_leave_nothing_to_see(viewer):
+    assert viewer.report()["TC"] < 100
+    viewer.statistics.value = "exact"
+    assert viewer.report()["TC"] > 110 and viewer.report()["differing_share"] < 1e-3
+    viewer.view.value = "difference"
+    picture = shown(viewer)
+    off_grid = picture[1::2][:, 1::2]
+    assert (abs(off_grid.astype(int) - 128) <= 1).all()
 
 
 def test_picture_without_hr(viewer):
