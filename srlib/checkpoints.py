@@ -35,7 +35,7 @@ def load_model(path: Path | str, kind: type[nn.Module]) -> nn.Module:
     state, metadata = read(path)
     if metadata.get("kind") != kind.__name__:
         raise ValueError(f"{path} holds {metadata.get('kind') or 'a foreign model'}, not {kind.__name__}")
-    return _filled(kind(**json.loads(metadata["config"])), state, path)
+    return _filled(_built(kind, json.loads(metadata["config"]), path), state, path)
 
 
 def load_tiled(path: Path | str, **changes) -> TiledSR:
@@ -47,8 +47,8 @@ def load_tiled(path: Path | str, **changes) -> TiledSR:
     if metadata.get("kind") != "TiledSR":
         return TiledSR(load_hat(path), **changes).eval()
     config = json.loads(metadata["config"])
-    model = TiledSR(HAT(**config.pop("hat")), **{**config, **changes})
-    return _filled(model, state, path)
+    hat = _built(HAT, config.pop("hat"), path)
+    return _filled(_built(TiledSR, {"hat_model": hat, **config, **changes}, path), state, path)
 
 
 def load_hat(path: Path | str, **changes) -> HAT:
@@ -65,7 +65,7 @@ def load_hat(path: Path | str, **changes) -> HAT:
         state = {k.removeprefix("hat_model."): v for k, v in state.items() if k.startswith("hat_model.")}
     else:
         config = hat_config(state, path)
-    return _filled(HAT(**{**config, **changes}), state, path)
+    return _filled(_built(HAT, {**config, **changes}, path), state, path)
 
 
 def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -127,6 +127,13 @@ def hat_config(state: Mapping[str, Tensor], path: Path | str = "the checkpoint")
         "mlp_ratio": state[block + "mlp.fc1.weight"].shape[0] / embed_dim,
         "num_feat": state["conv_last.weight"].shape[1],
     }
+
+
+def _built(kind: type[nn.Module], arguments: Mapping, path: Path | str) -> nn.Module:
+    try:
+        return kind(**arguments)
+    except TypeError as error:  # an argument that this version does not have, or a misspelt change
+        raise ValueError(f"{path} describes a {kind.__name__} that this version cannot build: {error}") from error
 
 
 def _filled(model: nn.Module, state: Mapping[str, Tensor], path: Path | str) -> nn.Module:

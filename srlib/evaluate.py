@@ -33,9 +33,11 @@ def evaluate(
     """Bicubic and every model, whole and tiled in each of several ways, on every picture of `pairs`.
 
     pairs: items {"lr": (C, h, w), "hr": (C, H, W), "name": str}. tilings: by name, arguments of TiledSR.tiled
-    such as those `tilings_of` makes. memory: run everything once more to measure its peak. Returns
-    - a table with columns picture, variant, tiling, PSNR-Y (dB), SSIM-Y, seconds, with `memory` MiB, and for tiled
-      rows TC (dB), SGR, max_difference, differing_share (against the same model's whole picture);
+    such as those `tilings_of` makes. memory: run everything on the first picture
+    once more to measure its peak. Returns
+    - a table with columns picture, variant, tiling, PSNR-Y (dB), SSIM-Y, seconds, with `memory` MiB (NaN but for
+      the first picture), and for tiled rows, against the same model's whole picture, TC (dB), SGR, max_difference
+      and differing_share;
     - the pictures (C, H, W) in [0, 1], on the CPU, by (picture, variant, tiling);
     - the seam profiles E(k) by the same keys, for the tiled ones.
     """
@@ -53,7 +55,7 @@ def evaluate(
         lr, hr = item["lr"][None], item["hr"][None]
         scale = hr.shape[-1] // lr.shape[-1]
 
-        def score(variant, tiling, run, device, against=None, item=item, lr=lr, hr=hr, scale=scale):
+        def score(variant, tiling, run, device, against=None, index=index, item=item, lr=lr, hr=hr, scale=scale):
             start = time.perf_counter()
             picture, report = run(lr.to(device))
             seconds = time.perf_counter() - start
@@ -62,7 +64,7 @@ def evaluate(
             row = {"picture": item["name"], "variant": variant, "tiling": tiling}
             row |= {"PSNR-Y": psnr_y(picture, hr, scale).item(), "SSIM-Y": ssim_y(picture, hr, scale).item()}
             row |= {"seconds": seconds}
-            if memory:
+            if memory and not index:
                 row |= {"MiB": peak_of(lambda: run(lr.to(device)), device)[1] / 2**20}
             if against is not None:
                 row |= seam_report(picture, against, report.seams)

@@ -1,11 +1,14 @@
 """Pictures: read whatever people have, write PNG, reduce and enlarge exactly."""
 
 import io
-from dataclasses import dataclass
+import struct
+import zlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import tifffile
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -20,11 +23,14 @@ _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of EXIF and TIFF
 
 @dataclass(frozen=True)
 class Picture:
-    """rgb: (H, W, 3), uint8 or uint16. alpha: (H, W) of the same type, or None. grey: rgb repeats one channel."""
+    """rgb: (H, W, 3), uint8 or uint16. alpha: (H, W) of the same type, or None. grey: rgb repeats one channel.
+    icc: the colour profile these numbers are meant in, as the file had it, or None.
+    """
 
     rgb: np.ndarray
     alpha: np.ndarray | None = None
     grey: bool = False
+    icc: bytes | None = None
 
 
 def read_picture(path: Path | str) -> Picture:
@@ -34,15 +40,16 @@ def read_picture(path: Path | str) -> Picture:
     """
     content = Path(path).read_bytes()
     png, tiff = content[:4] == b"\x89PNG", content[:4] in (b"II*\0", b"MM\0*")
-    orientation = 1
+    orientation, icc = 1, None
     try:
         with Image.open(io.BytesIO(content)) as image:
             # Pillow reads 16-bit colour as 8 bits without a word, so the depth is asked of the file itself
             bits = (content[24],) if png else image.tag_v2.get(_BITS_PER_SAMPLE, ()) if tiff else ()
             orientation = image.getexif().get(_ORIENTATION, 1)
+            icc = image.info.get("icc_profile")
             image.load()  # raises when the file is cut short
             if 16 not in bits:
-                return _from_pillow(ImageOps.exif_transpose(image), path)
+                return _with_profile(_from_pillow(ImageOps.exif_transpose(image), path), icc)
     except UnidentifiedImageError:
         if not tiff:  # some 16-bit TIFF is unknown to Pillow and known to OpenCV
             raise ValueError(f"{path} is not a picture ({', '.join(SUFFIXES)} are read); remove it") from None
@@ -57,10 +64,16 @@ def read_picture(path: Path | str) -> Picture:
         array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         array = None
-    if array is None or array.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"{path} holds neither 8- nor 16-bit samples, or is damaged; convert it or remove it")
+    if array is None or array.dtype != np.uint16:
+        raise ValueError(f"{path} is damaged, or holds samples of a kind not handled; convert it to 8 or 16 bits RGB")
     grey = array.ndim == 2 or png and content[25] == 4  # OpenCV hands out PNG's grey with alpha as BGRA
-    return _from_opencv(_oriented(array, orientation), grey)
+    return _with_profile(_from_opencv(_oriented(array, orientation), grey), icc)
+
+
+def _with_profile(picture: Picture, icc: bytes | None) -> Picture:
+    """Keep a profile that fits the numbers: a CMYK file's, for one, was used up when it became RGB."""
+    space = (icc or b"")[16:20]
+    return replace(picture, icc=icc) if space == (b"GRAY" if picture.grey else b"RGB ") else picture
 
 
 def _from_pillow(image: Image.Image, path: Path | str) -> Picture:
@@ -92,13 +105,58 @@ def _oriented(array: np.ndarray, orientation: int) -> np.ndarray:
 
 def write_png(path: Path | str, array: np.ndarray) -> None:
     """Write (H, W), (H, W, 3) or (H, W, 4) uint8 or uint16, in RGB order, as PNG; atomic."""
-    if array.ndim == 3:
-        array = array[..., [2, 1, 0, 3][: array.shape[2]]]
-    fine, encoded = cv2.imencode(".png", array)
-    if not fine:
-        raise ValueError(f"{path}: cannot encode {array.shape} {array.dtype} as PNG")
     with atomic(path) as temporary:
-        encoded.tofile(temporary)
+        temporary.write_bytes(_png(array if array.ndim == 3 else array[..., None]))
+
+
+def write_picture(path: Path | str, picture: Picture, quality: int = 95) -> None:
+    """Write a Picture in the format of the path's suffix (SUFFIXES), with alpha and profile; atomic.
+
+    PNG and TIFF are lossless and take 16 bits. JPEG and WebP are written with `quality`, WebP lossless at 100.
+    Raises ValueError when the format cannot hold what the picture has.
+    """
+    path, deep = Path(path), picture.rgb.dtype != np.uint8
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{path}: {suffix or 'no suffix'} is none of {', '.join(SUFFIXES)}")
+    if picture.alpha is not None and suffix in (".jpg", ".jpeg", ".bmp"):
+        raise ValueError(f"{path}: {suffix} cannot hold transparency; choose png, webp or tif")
+    if deep and suffix not in (".png", ".tif", ".tiff"):
+        raise ValueError(f"{path}: {suffix} cannot hold 16 bits; choose png or tif")
+    grey, icc = picture.grey, picture.icc
+    if grey and picture.alpha is not None and (suffix == ".png" or deep):  # which not every reader knows: as colour
+        grey, icc = False, None
+    planes = [picture.rgb[..., :1] if grey else picture.rgb]
+    planes += [] if picture.alpha is None else [picture.alpha[..., None]]
+    array = np.concatenate(planes, 2)  # (H, W, 1 to 4)
+    with atomic(path) as temporary:
+        if suffix == ".png":
+            temporary.write_bytes(_png(array, icc))
+        elif suffix in (".tif", ".tiff"):
+            tifffile.imwrite(
+                temporary,
+                array.squeeze(2) if array.shape[2] == 1 else array,
+                photometric="minisblack" if grey else "rgb",
+                planarconfig="contig" if array.shape[2] > 1 else None,
+                extrasamples=None if picture.alpha is None else ["unassalpha"],
+                compression="zlib",
+                iccprofile=icc,
+            )
+        else:
+            options = {"lossless": quality == 100, "exact": True} if suffix == ".webp" else {"subsampling": "4:4:4"}
+            image = Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array)
+            image.save(temporary, quality=quality, icc_profile=icc, **options)
+
+
+def _png(array: np.ndarray, icc: bytes | None = None) -> bytes:
+    """(H, W, 1, 3 or 4) uint8 or uint16 as PNG, with the profile."""
+    _, encoded = cv2.imencode(".png", array[..., [2, 1, 0, 3][: array.shape[2]]] if array.shape[2] > 1 else array)
+    png = encoded.tobytes()
+    if not icc:
+        return png
+    content = b"iCCP" + b"profile\0\0" + zlib.compress(icc)  # name, its end, compression method 0
+    chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+    return png[:33] + chunk + png[33:]  # after the signature (8 bytes) and the header chunk (25)
 
 
 def to_float(array: np.ndarray) -> Tensor:

@@ -186,7 +186,8 @@ def seam_profiles(profiles: dict[str, Tensor]) -> Figure:
     """rms error against the distance to the nearest seam, output pixels, one line an entry (log scale)."""
     figure, axis = plt.subplots(figsize=(7, 3.8), layout="constrained")
     for (name, profile), colour in zip(profiles.items(), STAGE_COLOURS[1:], strict=False):
-        axis.plot(np.arange(len(profile)), profile.numpy() * 255, "o-", ms=3, color=colour, label=name)
+        levels = np.maximum(profile.numpy() * 255, 1e-6)  # equal pictures have no place on a log scale
+        axis.plot(np.arange(len(profile)), levels, "o-", ms=3, color=colour, label=name)
     axis.set(
         xlabel="distance to the nearest seam, output pixels",
         ylabel="rms |tiled - whole|, levels",

@@ -153,8 +153,7 @@ def tiled_apply(
 
     Differentiable from end to end while `out` is None and statistics are local.
 
-    tile: core size, or "auto": the plan that reads the fewest pixels of those whose memory fits in half of what
-    is free, going by one small tile that is tried first.
+    tile: core size, or "auto": as auto_tile chooses.
     blend: "crop" keeps each core; "ramp" fades linearly over `halo` LR pixels straddling each seam;
     "gaussian" and "mean" average all that was read, and are there for comparison.
     statistics: what a network computes from the mean over the whole picture (nn.AdaptiveAvgPool2d(1)) is, with
@@ -188,7 +187,7 @@ def tiled_apply(
     grid = {"window": window, "halo": 0 if exact else halo, "offset": (0, 0) if exact else offset}
     if tile == "auto":
         batch = batch or 1
-        tile = auto_tile(model, x, batch=batch, limit=256 if exact else 1024, device=device, dtype=dtype, **grid)
+        tile = auto_tile(model, x, batch=batch, exact=exact, device=device, dtype=dtype, **grid)
     plan = plan_tiles(H, W, tile=tile, **grid)
     report = Report(plan, scale, statistics, blend, batch or len(plan), features)
 
@@ -316,10 +315,11 @@ class _Job:
 
 
 def auto_tile(
-    model, x: Tensor, *, halo: int, window: int, offset=(0, 0), batch: int = 1, limit: int, device, dtype=None
+    model, x: Tensor, *, halo: int, window: int, offset=(0, 0), batch: int = 1, exact: bool = False, device, dtype=None
 ) -> int:
-    """The core size, up to `limit`, whose plan reads the fewest pixels of those that fit in half of the free
-    memory; of equal ones the smallest. One small tile is tried to see what a pixel costs.
+    """The core size, up to 1024, whose plan reads the fewest pixels of those that fit in half of the free memory;
+    of equal ones the smallest. One small tile is tried to see what a pixel costs. exact: the largest chunk that
+    fits, up to 128, on a GPU 256; larger ones are not faster.
 
     Raises MemoryError when not even a core of one window fits.
     """
@@ -328,9 +328,10 @@ def auto_tile(
     with torch.autocast(device.type, dtype) if dtype else nullcontext():
         cost = bytes_per_pixel(model, small) * len(x)
     budget = free_bytes(device) / 2
+    limit = 1024 if not exact else 256 if device.type == "cuda" else 128
     plans = [
         plan_tiles(*x.shape[-2:], tile=tile, halo=halo, window=window, offset=offset)
-        for tile in range(window, limit + window, window)
+        for tile in range(window, limit + 1, window)
         if tile - window < max(x.shape[-2:]) and offset[0] < tile > offset[1]
     ]
     fitting = [plan for plan in plans if plan.bytes(cost, batch) <= budget]
@@ -339,7 +340,7 @@ def auto_tile(
             f"a tile of {plans[0].y.read}x{plans[0].x.read} needs {plans[0].bytes(cost, batch) / 2**20:.0f} MiB, "
             f"half of what is free on {device} is {budget / 2**20:.0f} MiB; use a smaller halo or another device"
         )
-    return min(fitting, key=lambda plan: (plan.overhead, plan.tile)).tile
+    return fitting[-1].tile if exact else min(fitting, key=lambda plan: (plan.overhead, plan.tile)).tile
 
 
 def cut(x: Tensor, plan: TilePlan, numbers: Sequence[int]) -> Tensor:

@@ -1,7 +1,10 @@
 """Files round-trip, published files load by their shapes, foreign files are refused with a sentence."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from spandrel import ModelLoader
 from test_hat import GOLDEN, golden
 
@@ -104,3 +107,10 @@ def test_a_mismatch_names_the_layer(tiled, tmp_path):
     torch.save(weights, path)
     with pytest.raises(ValueError, match=r"lacks layers\.1\.conv\.weight"):
         load_hat(path)
+
+
+def test_a_configuration_of_another_version_is_named(tmp_path):
+    config = json.dumps({**HAT(**TINY).config, "gadget": 1})
+    save_file(HAT(**TINY).state_dict(), tmp_path / "hat.safetensors", {"kind": "HAT", "config": config})
+    with pytest.raises(ValueError, match="hat.safetensors describes a HAT that this version cannot build.*gadget"):
+        load_hat(tmp_path / "hat.safetensors")

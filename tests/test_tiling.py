@@ -185,7 +185,7 @@ def test_auto_tile_reads_the_fewest_pixels_that_fit(monkeypatch):
 
     def fitting(free: float) -> int:
         monkeypatch.setattr("srlib.tiling.free_bytes", lambda device: free)
-        return auto_tile(nearest, x, halo=8, window=8, limit=1024, device=torch.device("cpu"))
+        return auto_tile(nearest, x, halo=8, window=8, device=torch.device("cpu"))
 
     assert fitting(1e12) == 200  # one tile
     small = fitting(2 * cost * 64 * 64)
