@@ -1,4 +1,4 @@
-# make demo | make test | make lab | make RUN=<name>      RUN is a folder of params/
+# make demo | make test | make browser-test | make lab | make RUN=<name>      RUN is a folder of params/
 #
 # A notebook is run again only when it, its parameters, srlib, or what it reads has changed.
 
@@ -10,7 +10,7 @@ BIN := .venv/bin
 SRLIB := $(wildcard srlib/*.py)
 NOTEBOOKS := 01_data 02_stage1 03_tiling 04_artifact_ft 05_eval
 
-.PHONY: all demo test check lab setup clean
+.PHONY: all demo test browser-test check lab setup clean
 .DELETE_ON_ERROR:
 
 all: $(NOTEBOOKS:%=$(OUT)/%.ipynb)
@@ -21,6 +21,11 @@ demo:
 
 test: setup
 	$(BIN)/pytest
+
+# The seam viewer in JupyterLab in a real Chromium (Debian's package chromium, or CHROMIUM=/path/to/it).
+browser-test: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python "playwright>=1.45"
+	$(BIN)/python tests/browser/seam_viewer.py
 
 check: setup
 	$(BIN)/ruff check .

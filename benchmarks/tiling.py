@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -222,6 +223,7 @@ def faults(quick: bool) -> None:
 
 @torch.no_grad()
 def main() -> None:
+    warnings.filterwarnings("ignore", message="torch.meshgrid")  # the peer's
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=["exact", "peak", "halo", "faults", []])
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")

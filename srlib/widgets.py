@@ -54,14 +54,14 @@ class SeamViewer:
         kinds = ["tiled", "whole", "bicubic", "HR"]
         self.left = widgets.Dropdown(options=kinds, value="tiled", description="left, A")
         self.right = widgets.Dropdown(options=kinds, value="whole", description="right, B")
-        self.view = widgets.ToggleButtons(options=VIEWS, description="view")
+        self.view = widgets.ToggleButtons(options=VIEWS, description="view", style={"button_width": "72px"})
         self.position = widgets.FloatSlider(value=0.5, min=0, max=1, step=0.01, description="wipe")
         self.blink = widgets.Play(min=0, max=999, interval=500, description="blink")
         self.gain = widgets.IntSlider(value=16, min=1, max=64, description="gain")
         self.crop = widgets.IntSlider(value=crop, min=32, max=512, step=32, description="crop, px")
         self.top = widgets.IntSlider(min=0, max=0, description="top")
         self.left_edge = widgets.IntSlider(min=0, max=0, description="left")
-        self.jump = widgets.Button(description="jump to the worst seam")
+        self.jump = widgets.Button(description="jump to the worst seam", layout={"width": "auto"})
         self.image = widgets.Image(format="png", layout={"min_width": "384px"})
         self.metrics = widgets.HTML()
         self._settling = False
@@ -188,7 +188,7 @@ class SeamViewer:
         png = io.BytesIO()
         Image.fromarray(self.compose()).save(png, "png")
         self.image.value = png.getvalue()
-        self.metrics.value = " &nbsp; ".join(f"{k} <b>{v:.4g}</b>" for k, v in self.report().items())
+        self.metrics.value = _table(self.report())
 
     def figure(self) -> Figure:
         """The static twin: wipe, difference and profile of the current settings, with the figures."""
@@ -218,6 +218,15 @@ class SeamViewer:
             fontsize=10,
         )
         return figure
+
+
+def _table(report: dict[str, float]) -> str:
+    """The report as an HTML table, figures with their units."""
+    units = {"TC": "dB", "PSNR-Y tiled": "dB", "PSNR-Y whole": "dB", "pixels read": "per pixel", "seconds": "s"}
+    rows = {name.replace("_", " "): f"{value:.4g} {units.get(name, '')}" for name, value in report.items()}
+    rows["max difference"] = f"{report['max_difference'] * 255:.2f} of 255"
+    rows["differing share"] = f"{report['differing_share']:.2%} of the 8-bit values"
+    return "<table>" + "".join(f"<tr><td>{k}</td><td><b>{v}</b></td></tr>" for k, v in rows.items()) + "</table>"
 
 
 def _rendered(figure: Figure) -> np.ndarray:

@@ -1,0 +1,26 @@
+"""The benchmarks still run, on tiny sizes, and say what they are there to say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def output(*arguments: str) -> str:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_tiling():
+    text = output("benchmarks/tiling.py", "--quick", "exact", "faults")
+    assert "started again with batch 1" in text and "from the start: True" in text and "files left: []" in text
+    window_8 = next(line.split() for line in text.splitlines() if line.split()[:1] == ["8"])
+    assert float(window_8[3]) <= 2e-5 < 1e-3 < float(window_8[4])  # exact, and tiles with a halo of 32
+
+
+def test_streaming():
+    text = output("benchmarks/streaming.py", "--height", "400", "--width", "600")
+    for mode in ("tiled", "exact"):
+        assert f"{mode}: peak RSS" in text
+    differences = [float(line.split()[-2]) for line in text.splitlines() if "largest difference" in line]
+    assert len(differences) == 2 and max(differences) <= 0.51
