@@ -27,6 +27,7 @@ from srlib.checkpoints import load_hat
 from srlib.evaluate import ways_to_tile
 from srlib.files import atomic
 from srlib.hat import HAT
+from srlib.initial import start_far_reaching
 from srlib.memory import peak_of
 from srlib.seams import consistency, seam_gradient_ratio
 from srlib.tiling import Cancelled, tiled_apply
@@ -36,18 +37,8 @@ CPU = torch.device("cpu")
 
 
 def strong(conv_scale: float = 0.3, **arguments) -> HAT:
-    """A random HAT in which every part counts: an untrained one hardly looks beyond a pixel's neighbours."""
-    torch.manual_seed(0)
-    model = HAT(**{"squeeze_factor": 6, "compress_ratio": 4, "conv_scale": conv_scale, **arguments}).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "bias_table" in name:
-                parameter.normal_(0, 0.5)
-            elif parameter.ndim > 1:
-                parameter.mul_(2)
-            elif "norm" not in name:
-                parameter.normal_(0, 0.05)
-    return model
+    """A random HAT in which every part counts."""
+    return start_far_reaching(HAT(squeeze_factor=6, compress_ratio=4, conv_scale=conv_scale, **arguments)).eval()
 
 
 def photo(height: int, width: int) -> Tensor:

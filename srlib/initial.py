@@ -1,4 +1,4 @@
-"""Starting weights: an untrained HAT that already enlarges."""
+"""Starting weights: an untrained HAT that already enlarges, and one that looks far."""
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,24 @@ def start_as_interpolation(hat: HAT) -> HAT:
                     conv.weight[c * r * r + sub, colours + c] = -kernel / (1 + slope)
                 else:
                     conv.weight[c * r * r + sub, c] = kernel
+    return hat
+
+
+@torch.no_grad()
+def start_far_reaching(hat: HAT, seed: int = 0) -> HAT:
+    """Give a HAT random weights, in place, in which every part counts: for tests and benchmarks of tiling.
+
+    An untrained HAT hardly looks beyond a pixel's neighbours, so any way of tiling it would look good.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in hat.named_parameters():
+        if "bias_table" in name:
+            parameter.normal_(0, 0.5, generator=generator)
+        elif parameter.ndim > 1:
+            fan_in = parameter[0].numel()
+            parameter.normal_(0, 1.2 * fan_in**-0.5, generator=generator)
+        elif "norm" not in name:
+            parameter.normal_(0, 0.05, generator=generator)
     return hat
 
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from srlib import schedules
 from srlib.checkpoints import save_model
 from srlib.datasets import KeySampler
+from srlib.eraser import TiledSR
 from srlib.files import atomic
 from srlib.losses import TotalLoss, ragan_d
 from srlib.metrics import psnr_y, ssim_y
@@ -328,14 +329,16 @@ class _Run:
 def validate_on(pairs: Dataset, border: int) -> Callable[[nn.Module], dict[str, float]]:
     """A `validate` for train: mean PSNR-Y (dB) and SSIM-Y over whole pictures {"lr": (C, h, w), "hr": ...}.
 
-    The model is run as its own use_tiling says.
+    A TiledSR is run as its own use_tiling says: in tiles, or as the whole picture by exact chunks, so that a
+    validation picture never needs more memory than training.
     """
 
-    def validate(model: nn.Module) -> dict[str, float]:
-        place = next(model.parameters()).device
+    def validate(model: TiledSR) -> dict[str, float]:
+        window = model.hat_model.window_size
+        options = {"batch": 16} if model.use_tiling else {"statistics": "exact", "tile": 8 * window}
         scores = {"psnr_y": [], "ssim_y": []}
         for i in range(len(pairs)):
-            prediction = model(pairs[i]["lr"][None].to(place)).cpu()
+            prediction, _ = model.tiled(pairs[i]["lr"][None], on_oom="shrink", **options)
             scores["psnr_y"].append(psnr_y(prediction, pairs[i]["hr"][None], border).item())
             scores["ssim_y"].append(ssim_y(prediction, pairs[i]["hr"][None], border).item())
         return {name: float(np.mean(values)) for name, values in scores.items()}
