@@ -65,7 +65,7 @@ def sink_of(out, batch: int, height: int, width: int) -> Sink:
 
 
 def _integers(band: Tensor, top: int) -> Tensor:
-    return (band.clamp(0, 1) * top + 0.5).floor()
+    return (band.double().clamp(0, 1) * top + 0.5).floor()
 
 
 def filtered(operation: Callable[[Tensor], Tensor], reach: int, height: int, sink: Sink) -> Sink:

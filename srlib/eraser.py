@@ -79,8 +79,9 @@ class TiledSR(nn.Module):
 
         The eraser sees across the seams: it is applied to the stitched picture, band by band, each with the
         `reach` rows around it that it looks at, in squares of `chunk` output pixels. So the answer is the eraser's
-        to the whole stitched picture, and with statistics="exact" that of the whole network. tile, halo and batch
-        are, unless given, tile_size, tile_pad and tile_batch. Without gradients; training goes through forward.
+        to the whole stitched picture, and with statistics="exact" that of the whole network. tile and halo
+        are tile_size and tile_pad, batch is tile_batch or else 1, unless given; a function as `out` gets its bands on
+        the CPU. Without gradients; training goes through forward.
         """
         B, C, H, W = x.shape
         size = (H * self.scale, W * self.scale)
@@ -91,7 +92,7 @@ class TiledSR(nn.Module):
             return step(self._erase_map, band.permute(0, 2, 3, 1), reach=self.reach).permute(0, 3, 1, 2)
 
         sink = filtered(erase, self.reach, size[0], sink_of(picture, B, *size))
-        _, report = self._stitched(x, out=sink, **{"batch": self.tile_batch, **options})
+        _, report = self._stitched(x, out=sink, **{"batch": self.tile_batch or 1, **options})
         return picture if out is None else None, report
 
     def _stitched(self, x: Tensor, *, tile=None, halo=None, **options) -> tuple[Tensor | None, Report]:

@@ -58,8 +58,8 @@ def evaluate(
         def score(variant, tiling, run, device, against=None, index=index, item=item, lr=lr, hr=hr, scale=scale):
             start = time.perf_counter()
             picture, report = run(lr.to(device))
+            picture = picture.clamp(0, 1).cpu()  # on a GPU the work is done only when the picture is here
             seconds = time.perf_counter() - start
-            picture = picture.clamp(0, 1).cpu()
             pictures[item["name"], variant, tiling] = picture[0]
             row = {"picture": item["name"], "variant": variant, "tiling": tiling}
             row |= {"PSNR-Y": psnr_y(picture, hr, scale).item(), "SSIM-Y": ssim_y(picture, hr, scale).item()}

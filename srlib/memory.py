@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import torch
@@ -50,11 +51,15 @@ def bytes_per_pixel(model: Callable[[Tensor], Tensor], tile: Tensor) -> float:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that could be had on the device now; on the CPU what the system says is available."""
+    """Memory that could be had on the device now; on the CPU what the system, or the container, has left."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
-    return psutil.virtual_memory().available
+    free = psutil.virtual_memory().available
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free
 
 
 def peak_of(run: Callable[[], object], device: torch.device) -> tuple[object, int]:

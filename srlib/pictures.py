@@ -18,7 +18,7 @@ from srlib.files import atomic
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 METHODS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
-_ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of EXIF and TIFF
+_ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC, _EXTRA_SAMPLES = 0x0112, 0x0102, 0x0106, 0x0152  # EXIF, TIFF
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,13 @@ class Picture:
 
 
 def read_picture(path: Path | str) -> Picture:
-    """Read PNG, JPEG, WebP, TIFF or BMP: 8 or 16 bits, grey, palette, alpha, EXIF orientation honoured.
+    """Read PNG, JPEG, WebP, TIFF or BMP: 8 or 16 bits, grey, palette, alpha, EXIF orientation honoured. Of several
+    pages or frames the first.
 
     Raises ValueError naming the file when it is no picture, truncated, or of a kind not handled.
     """
     content = Path(path).read_bytes()
-    png, tiff = content[:4] == b"\x89PNG", content[:4] in (b"II*\0", b"MM\0*")
+    png, tiff = content[:4] == b"\x89PNG", content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
     orientation, icc = 1, None
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -47,6 +48,13 @@ def read_picture(path: Path | str) -> Picture:
             bits = (content[24],) if png else image.tag_v2.get(_BITS_PER_SAMPLE, ()) if tiff else ()
             orientation = image.getexif().get(_ORIENTATION, 1)
             icc = image.info.get("icc_profile")
+            if 16 in bits and (
+                png
+                and "transparency" in image.info
+                or tiff
+                and (image.tag_v2.get(_PHOTOMETRIC) == 0 or 1 in image.tag_v2.get(_EXTRA_SAMPLES, ()))
+            ):
+                raise ValueError("16 bits with inverted grey, premultiplied alpha or a transparent colour")
             image.load()  # raises when the file is cut short
             if 16 not in bits:
                 return _with_profile(_from_pillow(ImageOps.exif_transpose(image), path), icc)
@@ -115,17 +123,12 @@ def write_picture(path: Path | str, picture: Picture, quality: int = 95) -> None
     PNG and TIFF are lossless and take 16 bits. JPEG and WebP are written with `quality`, WebP lossless at 100.
     Raises ValueError when the format cannot hold what the picture has.
     """
+    check_format(path, picture)
     path, deep = Path(path), picture.rgb.dtype != np.uint8
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(f"{path}: {suffix or 'no suffix'} is none of {', '.join(SUFFIXES)}")
-    if picture.alpha is not None and suffix in (".jpg", ".jpeg", ".bmp"):
-        raise ValueError(f"{path}: {suffix} cannot hold transparency; choose png, webp or tif")
-    if deep and suffix not in (".png", ".tif", ".tiff"):
-        raise ValueError(f"{path}: {suffix} cannot hold 16 bits; choose png or tif")
     grey, icc = picture.grey, picture.icc
-    if grey and picture.alpha is not None and (suffix == ".png" or deep):  # which not every reader knows: as colour
-        grey, icc = False, None
+    if grey and (suffix == ".webp" or picture.alpha is not None and (suffix == ".png" or deep)):
+        grey, icc = False, None  # WebP has no grey, and not every reader knows grey with alpha: as colour
     planes = [picture.rgb[..., :1] if grey else picture.rgb]
     planes += [] if picture.alpha is None else [picture.alpha[..., None]]
     array = np.concatenate(planes, 2)  # (H, W, 1 to 4)
@@ -146,6 +149,20 @@ def write_picture(path: Path | str, picture: Picture, quality: int = 95) -> None
             options = {"lossless": quality == 100, "exact": True} if suffix == ".webp" else {"subsampling": "4:4:4"}
             image = Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array)
             image.save(temporary, quality=quality, icc_profile=icc, **options)
+
+
+def check_format(path: Path | str, picture: Picture, scale: int = 1) -> None:
+    """Raise ValueError when the path's format cannot hold the picture, enlarged by `scale`."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{path}: {suffix or 'no suffix'} is none of {', '.join(SUFFIXES)}")
+    if picture.alpha is not None and suffix in (".jpg", ".jpeg", ".bmp"):
+        raise ValueError(f"{path}: {suffix} cannot hold transparency; choose png, webp or tif")
+    if picture.rgb.dtype != np.uint8 and suffix not in (".png", ".tif", ".tiff"):
+        raise ValueError(f"{path}: {suffix} cannot hold 16 bits; choose png or tif")
+    side, limit = max(picture.rgb.shape[:2]) * scale, {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}.get(suffix)
+    if limit and side > limit:
+        raise ValueError(f"{path}: {suffix} holds at most {limit} pixels a side, not {side}; choose png or tif")
 
 
 def _png(array: np.ndarray, icc: bytes | None = None) -> bytes:

@@ -5,6 +5,7 @@ exact: it runs a network that offers its steps (a method `walk`, as srlib.hat.HA
 the whole picture, in chunks. This file imports nothing of the project.
 """
 
+import os
 import tempfile
 from collections.abc import Callable
 
@@ -19,12 +20,16 @@ class Means:
 
     plan: a tiling.TilePlan. pictures: how many are tiled at once, B. Before each call of the model `numbers` is
     set to the tiles' numbers; the model's input is (len(numbers)*B, ...), tile by tile. The first pass itself
-    runs with each tile's own means, which is why the result is near-exact and not exact.
+    runs with each tile's own means, which is why the result is near-exact and not exact. Raises ValueError when
+    the model has no such layer.
     """
 
     def __init__(self, model: nn.Module, plan, pictures: int):
         modules = model.modules() if isinstance(model, nn.Module) else ()
         self.pools = [m for m in modules if isinstance(m, nn.AdaptiveAvgPool2d) and m.output_size in (1, (1, 1))]
+        if not self.pools:
+            name = type(model).__name__
+            raise ValueError(f"two_pass finds no nn.AdaptiveAvgPool2d(1) in {name}: nothing to share, use 'local'")
         self.plan, self.pictures = plan, pictures
         self.sums: list[Tensor] = []  # one (B, C) for each pooling, in the order of the calls
         self.counts: list[int] = []
@@ -80,9 +85,9 @@ class Chunks:
     then the next step. What needs the whole picture, a mean, is taken from a finished map. So nothing is
     approximated and no context is guessed, however deep the network is.
 
-    Memory: four maps of H*W*C*b bytes (H, W the padded picture in LR pixels, C embed_dim, b 4 in fp32: input,
+    Memory: four maps of B*H*W*C*b bytes (H, W the padded picture in LR pixels, C embed_dim, b 4 in fp32: input,
     shortcut, and two that a step reads and writes), and what one step takes for one chunk, of the order of
-    size**2 * b * max(20*C, 2*num_feat*scale**2). Only the maps grow with the picture, and `features` says where
+    B * size**2 * b * max(20*C, 2*num_feat*scale**2). Only the maps grow with the picture, and `features` says where
     they lie. The answer goes out chunk by chunk.
     Time: the network's own, what convolutions repeat around chunks, less than (1 + 8/size)**2 of their own time,
     and the traffic between maps and chunks; benchmarks/tiling.py measures both.
@@ -139,10 +144,14 @@ class Chunks:
         return None if callable(out) else out
 
     def _new(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        place = self.device if self.features == "device" else torch.device("cpu")
+        if place.type == "cpu":
+            dtype = torch.float32  # a mean over a half-precision map would make a float copy of all of it there
         if self.features in ("device", "host"):
-            return torch.empty(shape, dtype=dtype, device=self.device if self.features == "device" else "cpu")
+            return torch.empty(shape, dtype=dtype, device=place)
         size = torch.Size(shape).numel()
         with tempfile.NamedTemporaryFile(dir=self.features, prefix="features-") as file:
+            os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)  # a full disk is an error here, not a crash
             # unlinked at once: the space is given back when the last map of it goes, however the program ends
             return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(shape)
 

@@ -24,6 +24,7 @@ from srlib.statistics import Chunks, Means
 
 BLENDS = ("crop", "ramp", "gaussian", "mean")
 STATISTICS = ("local", "two_pass", "exact")
+ON_OOM = ("raise", "shrink")
 
 
 class Cancelled(Exception):
@@ -62,8 +63,8 @@ class TilePlan:
         """Rows and columns c of the output where a new tile starts: the seam lies between c-1 and c."""
         return [c * scale for c in self.y.cores[1:-1]], [c * scale for c in self.x.cores[1:-1]]
 
-    def bytes(self, per_pixel: float, batch: int = 1) -> int:
-        """Memory of one call of the network on `batch` tiles; per_pixel as `bytes_per_pixel` measures it."""
+    def memory(self, per_pixel: float, batch: int = 1) -> int:
+        """Bytes that one call of the network on `batch` tiles needs; per_pixel as `bytes_per_pixel` measures it."""
         return round(min(batch, len(self)) * self.y.read * self.x.read * per_pixel)
 
 
@@ -88,7 +89,10 @@ class Report:
     def __str__(self) -> str:
         size = f"{self.plan.x.size}x{self.plan.y.size} LR pixels x{self.scale}"
         if self.statistics == "exact":
-            how = f"exact, in {len(self.plan)} chunks of {self.plan.tile}, features in {self.features} memory"
+            place = (
+                f"in {self.features} memory" if self.features in ("device", "host") else f"on disk in {self.features}"
+            )
+            how = f"exact, in {len(self.plan)} chunks of {self.plan.tile}, features {place}"
         else:
             how = (
                 f"{len(self.plan)} tiles of {self.plan.tile} + {self.plan.halo}, {self.blend}, {self.statistics}, "
@@ -111,7 +115,9 @@ def plan_tiles(
         ("offset rows", offset[0], 0),
         ("offset columns", offset[1], 0),
     ]:
-        if value < least or value % window:
+        if value < least:
+            raise ValueError(f"{name} {value} must be at least {least}")
+        if value % window:
             down = max(value // window * window, window if least else 0)
             raise ValueError(
                 f"{name} {value} is not a multiple of the window {window}: "
@@ -151,7 +157,8 @@ def tiled_apply(
 ) -> tuple[Tensor | None, Report]:
     """Upscale x (B, C, H, W) in tiles; returns (picture (B, C, H*scale, W*scale), report).
 
-    Differentiable from end to end while `out` is None and statistics are local.
+    Differentiable from end to end while `out` is None and statistics are local; to upscale pictures call it under
+    torch.no_grad(), or every tile's graph is kept.
 
     tile: core size, or "auto": as auto_tile chooses.
     blend: "crop" keeps each core; "ramp" fades linearly over `halo` LR pixels straddling each seam;
@@ -160,26 +167,35 @@ def tiled_apply(
     "local", each tile's own; with "two_pass", taken in a first pass over all tiles and used in a second: twice
     the time, near-exact where the halo suffices; with "exact", the whole picture's: the model is walked layer by
     layer in chunks of `tile` (halo, offset, blend and batch have no effect), which needs a model with a method
-    `walk`, such as srlib.hat.HAT; see srlib.exact for cost and memory.
-    batch: tiles per call of the model, None for all of them at once (1 with tile="auto").
+    `walk`, such as srlib.hat.HAT; see srlib.statistics.Chunks for cost and memory.
+    batch: tiles per call of the model, None for all of them at once (1 with tile="auto"). Their memory, and that
+    of one row of tiles' output if `out` is given, is what is needed beside x.
     out: where the picture goes: None returns it, on x's device; a tensor, array or memory map (B, C, H*scale,
     W*scale), whole numbers being filled with rounded 0..max; or a function that is called with (band (B, C,
-    rows, W*scale), first row) from top to bottom, after a restart from row 0 again. Only one row of tiles is
-    in memory then, and None is returned for the picture.
+    rows, W*scale), first row) from top to bottom, on x's device, after a restart from row 0 again. None is then
+    returned for the picture.
     device: where the model runs, by default where its parameters are; only tiles move there. dtype: autocast.
     features: where "exact" keeps its maps: "device", "host", or a folder for a memory map.
-    on_oom: "shrink" halves the batch, then the tile, and starts the whole pass again (mixed plans make seams);
-    the report says so. progress(done, total) is called after every call of the model; cancel() is asked before
-    each, and raises Cancelled.
+    on_oom: "shrink" halves the batch, then the tile ("exact": keeps its maps in host memory, then halves the
+    chunk), and starts the whole pass again (mixed plans make seams); the report says so.
+    progress(done, total) is called after every call of the model; cancel() is asked before each, and raises
+    Cancelled.
 
-    Raises ValueError for a plan off the window grid, an unknown blend or statistic, and an `out` of another size.
+    Raises ValueError for a plan off the window grid, an unknown choice, and an `x` or `out` of another shape.
     """
-    for name, value, known in [("blend", blend, BLENDS), ("statistics", statistics, STATISTICS)]:
+    choices = [("blend", blend, BLENDS), ("statistics", statistics, STATISTICS), ("on_oom", on_oom, ON_OOM)]
+    for name, value, known in choices:
         if value not in known:
             raise ValueError(f"{name} {value!r} is none of {', '.join(known)}")
+    if x.ndim != 4:
+        raise ValueError(f"x must be (B, C, H, W), not {tuple(x.shape)}")
+    if batch is not None and batch < 1:
+        raise ValueError(f"batch {batch}: at least one tile goes through the model at once")
     exact = statistics == "exact"
     if exact and not hasattr(model, "walk"):
         raise ValueError(f"{type(model).__name__} has no walk(x, run, out): 'exact' needs one; 'two_pass' comes near")
+    if exact and getattr(model, "training", False):
+        raise ValueError("exact is for a network in eval mode: call model.eval() first")
     H, W = x.shape[-2:]
     sink = None if out is None else sink_of(out, len(x), H * scale, W * scale)
     parameter = next(model.parameters(), x) if isinstance(model, nn.Module) else x
@@ -189,23 +205,25 @@ def tiled_apply(
         batch = batch or 1
         tile = auto_tile(model, x, batch=batch, exact=exact, device=device, dtype=dtype, **grid)
     plan = plan_tiles(H, W, tile=tile, **grid)
-    report = Report(plan, scale, statistics, blend, batch or len(plan), features)
+    report = Report(plan, scale, statistics, blend, min(batch or len(plan), len(plan)), features)
 
     start = time.perf_counter()
     while True:
         job = _Job(model, x, report, device, dtype, sink, progress, cancel)
         try:
             picture = job.exact() if exact else job.tiled()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             report.seconds = time.perf_counter() - start
             return picture, report
         except (RuntimeError, MemoryError) as error:
             if on_oom == "raise" or not _out_of_memory(error):
                 raise
-            smaller = _shrink(report, grid)
+            smaller = _shrink(report, grid, device)
             if smaller is None:
                 raise MemoryError(
-                    f"out of memory with one tile of {report.plan.tile}, and no smaller plan; use a smaller halo, "
-                    "another device, or statistics='exact' with features='host'"
+                    f"out of memory with one tile of {report.plan.tile}, and there is no smaller plan; use a smaller "
+                    + ("picture, or features on disk" if exact else "halo, another device, or statistics='exact'")
                 ) from error
             report = smaller
         if device.type == "cuda":
@@ -214,23 +232,23 @@ def tiled_apply(
 
 def _out_of_memory(error: BaseException) -> bool:
     kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or "allocate memory" in str(error) or "not enough memory" in str(error)
+    said = ("allocate memory", "not enough memory", "ALLOC_FAILED")  # the CPU's allocator, cuBLAS and cuDNN
+    return isinstance(error, kinds) or any(words in str(error) for words in said)
 
 
-def _shrink(report: Report, grid: dict) -> Report | None:
-    """The next smaller way: half the batch, then half the tile, then the features out of the device."""
+def _shrink(report: Report, grid: dict, device: torch.device) -> Report | None:
+    """The next smaller way, or None. Tiles: half the batch, then half the tile; exact: maps off the device first."""
     plan, exact = report.plan, report.statistics == "exact"
     before = f"out of memory with tile {plan.tile}" + ("" if exact else f", batch {report.batch}")
     half = plan.tile // 2 // grid["window"] * grid["window"]
-    if report.batch > 1 and not exact:
+    if exact and report.features == "device" and device.type != "cpu":
+        report, after = replace(report, features="host"), "features in host memory"
+    elif report.batch > 1 and not exact:
         report = replace(report, batch=report.batch // 2)
         after = f"batch {report.batch}"
     elif half:
-        report = replace(report, plan=plan_tiles(plan.y.size, plan.x.size, tile=half, **grid))
-        after = f"tile {half}"
-    elif exact and report.features == "device":
-        report = replace(report, features="host")
-        after = "features in host memory"
+        plan = plan_tiles(plan.y.size, plan.x.size, tile=half, **grid)
+        report, after = replace(report, plan=plan), f"tile {half}"
     else:
         return None
     return replace(report, notes=[*report.notes, f"{before}: started again with {after}"])
@@ -251,7 +269,7 @@ class _Job:
         if self.progress and self.done:
             self.progress(self.done, self.total)
         if self.cancel and self.cancel():
-            raise Cancelled(f"cancelled after {self.done} of {self.total} steps")
+            raise Cancelled(f"cancelled after {self.done} steps" + (f" of {self.total}" if self.total else ""))
         self.done += 1
 
     def tiled(self) -> Tensor | None:
@@ -309,9 +327,10 @@ class _Job:
 
     def _place_chunk(self, piece: Tensor, y: int, x: int) -> None:
         """piece: (B, rows, columns, C) at row y, column x of the padded output."""
-        self.canvas.finish(y)
         piece = piece.permute(0, 3, 1, 2)[..., : self.canvas.height - y, : self.canvas.width - x]
-        self.canvas.add(piece.to(self.x), y, x)
+        with torch.autocast(self.device.type, enabled=False):  # whoever takes the picture is no part of the model
+            self.canvas.finish(y)
+            self.canvas.add(piece.to(self.x), y, x)
 
 
 def auto_tile(
@@ -325,7 +344,8 @@ def auto_tile(
     """
     side = max(64 // window, 2) * window
     small = cut(x, plan_tiles(*x.shape[-2:], tile=side, halo=0, window=window), [0])[0].to(device)
-    with torch.autocast(device.type, dtype) if dtype else nullcontext():
+    # without the cache the half-precision copies of the weights do not count as the pixels' cost
+    with torch.autocast(device.type, dtype, cache_enabled=False) if dtype else nullcontext():
         cost = bytes_per_pixel(model, small) * len(x)
     budget = free_bytes(device) / 2
     limit = 1024 if not exact else 256 if device.type == "cuda" else 128
@@ -334,10 +354,10 @@ def auto_tile(
         for tile in range(window, limit + 1, window)
         if tile - window < max(x.shape[-2:]) and offset[0] < tile > offset[1]
     ]
-    fitting = [plan for plan in plans if plan.bytes(cost, batch) <= budget]
+    fitting = [plan for plan in plans if plan.memory(cost, batch) <= budget]
     if not fitting:
         raise MemoryError(
-            f"a tile of {plans[0].y.read}x{plans[0].x.read} needs {plans[0].bytes(cost, batch) / 2**20:.0f} MiB, "
+            f"a tile of {plans[0].y.read}x{plans[0].x.read} needs {plans[0].memory(cost, batch) / 2**20:.0f} MiB, "
             f"half of what is free on {device} is {budget / 2**20:.0f} MiB; use a smaller halo or another device"
         )
     return fitting[-1].tile if exact else min(fitting, key=lambda plan: (plan.overhead, plan.tile)).tile

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from srlib.checkpoints import load_tiled
 from srlib.eraser import TiledSR
-from srlib.pictures import SUFFIXES, Picture, read_picture, to_float, to_integers, write_picture
+from srlib.pictures import SUFFIXES, Picture, check_format, read_picture, to_float, to_integers, write_picture
 from srlib.tiling import Report
 
 MODES = {"exact": "exact", "tiled": "local", "two_pass": "two_pass"}  # of the command: tiled_apply's statistics
@@ -34,7 +34,7 @@ def upscale(model: TiledSR, picture: Picture, **options) -> tuple[Picture, Repor
 
 
 def _planes(model: TiledSR, planes: np.ndarray, grey: bool, options: dict) -> tuple[np.ndarray, Report]:
-    """(H, W, 3) -> (H*scale, W*scale, 3) of the same integer type, through memory for one band of floats."""
+    """(H, W, 3) -> (H*scale, W*scale, 3) of the same integer type; only bands of it are ever floats."""
     height, width = (side * model.scale for side in planes.shape[:2])
     out = np.empty((height, width, 3), planes.dtype)
     lr = to_float(planes)
@@ -64,16 +64,19 @@ def targets(source: Path, output: Path, suffix: str = "") -> dict[Path, Path]:
     else:
         if output.is_file():
             raise ValueError(f"{source} is a folder, {output} a file: give a folder for the output")
+        if output.resolve() == source.resolve():
+            raise ValueError(f"{output} holds the pictures themselves: give another folder for the output")
         files = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        inside = output.resolve() != source.resolve()
-        files = [p for p in files if not (inside and p.resolve().is_relative_to(output.resolve()))]
+        if output.resolve().is_relative_to(source.resolve()):  # an earlier run's pictures are no sources
+            files = [p for p in files if not p.resolve().is_relative_to(output.resolve())]
         if not files:
             raise FileNotFoundError(f"no pictures ({', '.join(SUFFIXES)}) in {source}")
         pairs = {p: output / p.relative_to(source).with_suffix(suffix or p.suffix) for p in files}
+    sources = {path.resolve() for path in pairs}
     taken: dict[Path, Path] = {}
     for path, target in pairs.items():
-        if target.resolve() == path.resolve():
-            raise ValueError(f"{path} would be written over itself: choose another output")
+        if target.resolve() in sources:
+            raise ValueError(f"{path} would be written over {target}, which is to be read: choose another output")
         if target.suffix.lower() not in SUFFIXES:
             raise ValueError(f"{target}: {target.suffix or 'no suffix'} is none of {', '.join(SUFFIXES)}")
         if target in taken:
@@ -83,12 +86,18 @@ def targets(source: Path, output: Path, suffix: str = "") -> dict[Path, Path]:
 
 
 def upscale_files(
-    pairs: dict[Path, Path], work: Callable[[Picture, Path], Picture], *, quality: int = 95, overwrite: bool = False
+    pairs: dict[Path, Path],
+    work: Callable[[Picture, Path], Picture],
+    *,
+    scale: int,
+    quality: int = 95,
+    overwrite: bool = False,
 ) -> tuple[int, int, dict[Path, str]]:
     """Read, `work(picture, path)`, write, for each pair of paths; what exists is skipped unless `overwrite`.
 
-    A file that fails is named at once and the rest goes on. Returns how many were written and skipped, and
-    what was wrong with the others. No file is ever half written.
+    scale: by how much work enlarges, to refuse beforehand what the format of the target cannot hold. A file that
+    fails is named at once and the rest goes on. Returns how many were written and skipped, and what was wrong
+    with the others. No file is ever half written.
     """
     written, skipped, failed = 0, 0, {}
     for number, (path, target) in enumerate(pairs.items(), 1):
@@ -97,11 +106,13 @@ def upscale_files(
             continue
         print(f"{number}/{len(pairs)} {path}", flush=True)
         try:
-            write_picture(target, work(read_picture(path), path), quality)
+            picture = read_picture(path)
+            check_format(target, picture, scale)
+            write_picture(target, work(picture, path), quality)
             written += 1
-        except (ValueError, OSError, MemoryError, torch.OutOfMemoryError) as error:
-            failed[path] = str(error)
-            print(f"   failed: {error}", file=sys.stderr, flush=True)
+        except Exception as error:  # whatever is wrong with one file, the others are not to suffer
+            failed[path] = str(error) or type(error).__name__
+            print(f"   failed: {failed[path]}", file=sys.stderr, flush=True)
     return written, skipped, failed
 
 
@@ -124,7 +135,7 @@ def _arguments() -> argparse.Namespace:
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the network's arithmetic")
     add("--features", default="device", help="where exact keeps its maps: device, host, or a folder on a fast disk")
-    add("--format", choices=[s[1:] for s in SUFFIXES], help="of the written files; default each file's own")
+    add("--format", choices=[s[1:] for s in SUFFIXES], help="of the written files, whatever the output's suffix")
     add("--quality", type=int, default=95, help="of JPEG and WebP; 100 makes WebP lossless")
     add("--overwrite", action="store_true", help="write again what exists")
     return parser.parse_args()
@@ -138,13 +149,15 @@ def main() -> int:
         suffix = f".{arguments.format}" if arguments.format else ""
         pairs = targets(arguments.input, arguments.output, suffix)
         window = model.hat_model.window_size
-        tile = arguments.tile if arguments.tile == "auto" else int(arguments.tile)
         halo = 2 * window if arguments.halo is None else arguments.halo
-        if tile != "auto" and (tile <= 0 or tile % window) or halo < 0 or halo % window:
-            raise ValueError(f"--tile and --halo must be multiples of the model's window, {window}")
+        tile = int(arguments.tile) if arguments.tile.isdigit() else arguments.tile
+        if tile != "auto" and (not isinstance(tile, int) or tile == 0 or tile % window) or halo < 0 or halo % window:
+            raise ValueError(f"--tile (or auto) and --halo must be multiples of the model's window, {window}")
+        if arguments.batch < 1 or not 1 <= arguments.quality <= 100:
+            raise ValueError("--batch must be at least 1, --quality from 1 to 100")
         if arguments.features not in ("device", "host") and not Path(arguments.features).is_dir():
             raise ValueError(f"--features {arguments.features}: give device, host, or a folder that exists")
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, AssertionError) as error:  # the last: torch without CUDA asked for it
         print(f"{error}", file=sys.stderr)
         return 2
     options = {
@@ -164,7 +177,7 @@ def main() -> int:
 
             def progress(done: int, total: int) -> None:
                 if done == 1:  # the colours' run, the alpha's, or a restart
-                    bar.reset(total)
+                    bar.n, bar.total = 0, total
                 bar.update(done - bar.n)
 
             enlarged, report = upscale(model, picture, progress=progress, **options)
@@ -172,7 +185,9 @@ def main() -> int:
         return enlarged
 
     try:
-        written, skipped, failed = upscale_files(pairs, work, quality=arguments.quality, overwrite=arguments.overwrite)
+        written, skipped, failed = upscale_files(
+            pairs, work, scale=model.scale, quality=arguments.quality, overwrite=arguments.overwrite
+        )
     except KeyboardInterrupt:
         print("stopped; what was written is whole, the rest is left for the next time", file=sys.stderr)
         return 130

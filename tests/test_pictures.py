@@ -6,6 +6,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -203,3 +204,16 @@ def test_deep_truncated_png_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:9000])
     with pytest.raises(ValueError, match="deep.png"):
         read_picture(path)
+
+
+def test_unusual_16_bit_kinds_are_refused_rather_than_read_wrongly(tmp_path):
+    grey = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
+    tifffile.imwrite(tmp_path / "inverted.tif", grey, photometric="miniswhite")
+    tifffile.imwrite(
+        tmp_path / "premultiplied.tif", np.stack([grey] * 4, 2), photometric="rgb", extrasamples=["assocalpha"]
+    )
+    for name in ("inverted.tif", "premultiplied.tif"):
+        with pytest.raises(ValueError, match=f"{name} cannot be read .16 bits with inverted grey"):
+            read_picture(tmp_path / name)
+    tifffile.imwrite(tmp_path / "big.tif", grey, bigtiff=True)
+    assert np.array_equal(read_picture(tmp_path / "big.tif").rgb[..., 0], grey)

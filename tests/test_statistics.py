@@ -13,7 +13,7 @@ from srlib.eraser import TiledSR
 from srlib.hat import HAT
 from srlib.memory import LiveBytes
 from srlib.seams import consistency
-from srlib.tiling import Cancelled, tiled_apply
+from srlib.tiling import Cancelled, Report, _shrink, plan_tiles, tiled_apply
 
 
 @pytest.mark.parametrize("window", [8, 16])
@@ -56,6 +56,27 @@ def test_features_may_lie_in_host_memory_or_on_disk(tmp_path):
     assert not os.listdir(tmp_path)
 
 
+def test_no_room_on_the_disk_is_an_error_and_not_a_crash(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    model = strong(embed_dim=8, depths=(2,), num_heads=(2,), window_size=8)
+    options = {"scale": 2, "tile": 16, "halo": 0, "window": 8, "statistics": "exact", "features": str(tmp_path)}
+    with pytest.raises(OSError, match="No space left"):
+        tiled_apply(model, torch.rand(1, 3, 20, 20), **options)
+    assert not os.listdir(tmp_path)
+
+
+def test_maps_too_large_for_a_gpu_go_to_host_memory_and_chunks_keep_their_size():
+    report = Report(plan_tiles(64, 64, tile=32, halo=0, window=8), 2, "exact", "crop", 1)
+    grid = {"window": 8, "halo": 0, "offset": (0, 0)}
+    host = _shrink(report, grid, torch.device("cuda"))
+    assert (host.features, host.plan.tile) == ("host", 32) and "features in host memory" in host.notes[0]
+    assert _shrink(host, grid, torch.device("cuda")).plan.tile == 16
+    assert _shrink(report, grid, torch.device("cpu")).plan.tile == 16
+
+
 def test_exact_needs_a_fraction_of_the_memory():
     model = strong(embed_dim=16, depths=(2, 2), num_heads=(2, 2), window_size=8)
     x = torch.rand(1, 3, 192, 192)
@@ -79,7 +100,9 @@ def test_exact_under_autocast_stays_near_the_whole_forward_under_autocast():
     options = {"scale": 2, "tile": 16, "halo": 0, "window": 8, "statistics": "exact"}
     picture, _ = tiled_apply(model, x, dtype=torch.bfloat16, **options)
     exact, _ = tiled_apply(model, x, **options)
-    assert picture.dtype == torch.float32
+    seen = []
+    tiled_apply(model, x, dtype=torch.bfloat16, out=lambda *_: seen.append(torch.is_autocast_enabled("cpu")), **options)
+    assert picture.dtype == torch.float32 and not any(seen)
     assert (picture - whole).abs().mean() < 2 * (whole - exact).abs().mean()
 
 

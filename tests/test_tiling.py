@@ -101,10 +101,10 @@ def test_the_picture_goes_to_a_memory_map(tmp_path, dtype):
 
 def test_the_picture_goes_to_a_tensor():
     x = torch.rand(1, 3, 20, 20)
-    for dtype, step in [(torch.float32, 1e-6), (torch.uint8, 0.51)]:
+    for dtype, top, step in [(torch.float32, 1, 1e-6), (torch.uint8, 255, 0.51), (torch.int32, 2**31 - 1, 1000)]:
         out = torch.empty(1, 3, 40, 40, dtype=dtype)
         tiled_apply(nearest, x, scale=2, tile=8, halo=0, out=out)
-        assert (out.double() - nearest(x) * (255 if dtype == torch.uint8 else 1)).abs().max() <= step
+        assert (out.double() - nearest(x).double() * top).abs().max() <= step
 
 
 def test_an_output_of_another_size_is_refused():
@@ -147,11 +147,18 @@ def test_out_of_memory_at_a_later_tile_starts_the_whole_pass_again_smaller():
     assert len({shape[2:] for shape in model.seen[-len(report.plan) :]}) == 1  # one plan, not a mixture
 
 
+def test_a_batch_larger_than_the_plan_costs_no_restarts():
+    picture, report = tiled_apply(
+        OutOfMemory(most=2 * 256), torch.rand(1, 3, 32, 32), scale=2, tile=16, halo=0, batch=64, on_oom="shrink"
+    )
+    assert report.batch == 2 and len(report.notes) == 1
+
+
 def test_out_of_memory_is_raised_unless_shrinking_is_asked_for_and_when_nothing_is_left_to_shrink():
     x = torch.rand(1, 3, 32, 32)
     with pytest.raises(torch.OutOfMemoryError):
         tiled_apply(OutOfMemory(0), x, scale=2, tile=16, halo=0)
-    with pytest.raises(MemoryError, match="out of memory with one tile of 8, and no smaller plan"):
+    with pytest.raises(MemoryError, match="out of memory with one tile of 8, and there is no smaller plan"):
         tiled_apply(OutOfMemory(0), x, scale=2, tile=16, halo=0, window=8, on_oom="shrink")
 
 
@@ -174,7 +181,7 @@ def test_progress_counts_up_to_the_end_and_cancel_stops():
         return nearest(t)
 
     stop = {"out": lambda _, top: bands.append(top), "cancel": lambda: len(calls) == 4}
-    with pytest.raises(Cancelled, match="after 4 of 12"):
+    with pytest.raises(Cancelled, match="after 4 steps of 12"):
         tiled_apply(model, x, scale=2, tile=16, halo=0, batch=1, **stop)
     assert len(calls) == 4 and bands == [0]
 
@@ -205,11 +212,27 @@ def test_autocast_runs_the_model_in_another_precision_and_returns_the_pictures()
     assert set(seen) == {torch.bfloat16} and picture.dtype == torch.float32
 
 
+def test_mistakes_are_refused_at_the_door():
+    x = torch.rand(1, 3, 8, 8)
+    for wrong, message in [
+        ({"on_oom": "retry"}, "'retry' is none of raise, shrink"),
+        ({"batch": 0}, "at least one tile"),
+        ({"x": x[0]}, r"x must be \(B, C, H, W\), not \(3, 8, 8\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            tiled_apply(nearest, **{"x": x, "scale": 2, "tile": 8, "halo": 0, **wrong})
+
+
 def test_unknown_statistics_and_models_without_a_walk_are_refused():
     with pytest.raises(ValueError, match="statistics 'global' is none of local, two_pass, exact"):
         tiled_apply(nearest, torch.rand(1, 3, 8, 8), scale=2, tile=8, halo=0, statistics="global")
     with pytest.raises(ValueError, match="no walk"):
         tiled_apply(nearest, torch.rand(1, 3, 8, 8), scale=2, tile=8, halo=0, statistics="exact")
+    with pytest.raises(ValueError, match="nothing to share"):
+        tiled_apply(nearest, torch.rand(1, 3, 8, 8), scale=2, tile=8, halo=0, statistics="two_pass")
+    hat = HAT(embed_dim=8, depths=(1,), num_heads=(2,), window_size=8, squeeze_factor=4)
+    with pytest.raises(ValueError, match=r"call model.eval\(\) first"):
+        tiled_apply(hat, torch.rand(1, 3, 8, 8), scale=2, tile=8, halo=0, window=8, statistics="exact")
 
 
 @given(plans())
@@ -226,10 +249,12 @@ def test_cut_equals_padding_the_picture_once(arguments):
         assert torch.equal(read, padded[..., y : y + plan.y.read, c : c + plan.x.read])
 
 
-@pytest.mark.parametrize("wrong", [{"tile": 20}, {"halo": 4}, {"offset": (3, 0)}, {"offset": (0, 9)}, {"tile": 0}])
+@pytest.mark.parametrize("wrong", [{"tile": 20}, {"halo": 4}, {"offset": (3, 0)}, {"offset": (0, 9)}])
 def test_off_the_window_grid_is_refused_with_the_remedy(wrong):
     with pytest.raises(ValueError, match="is not a multiple of the window 8.*try"):
         plan_tiles(64, 64, **{"tile": 32, "halo": 8, "window": 8, **wrong})
+    with pytest.raises(ValueError, match="halo -8 must be at least 0"):
+        plan_tiles(64, 64, tile=32, halo=-8, window=8)
 
 
 def test_unknown_blend_is_named():
@@ -277,4 +302,4 @@ def test_gradient_through_the_stitching_equals_the_untiled_one():
 def test_plan_says_beforehand_what_it_costs():
     plan = plan_tiles(128, 128, tile=64, halo=32, window=8)
     assert len(plan) == 4 and plan.overhead == 4.0 and plan.seams(2) == ([128], [128])
-    assert plan.bytes(100.0) == 128 * 128 * 100 and plan.bytes(100.0, batch=9) == 4 * 128 * 128 * 100
+    assert plan.memory(100.0) == 128 * 128 * 100 and plan.memory(100.0, batch=9) == 4 * 128 * 128 * 100

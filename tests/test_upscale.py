@@ -82,7 +82,7 @@ def test_the_modes_of_the_command_agree_with_the_network():
 def test_every_format_keeps_what_it_can_hold_and_refuses_what_it_cannot(tmp_path, suffix, grey, alpha, dtype):
     rgb = ramp(64, 48, dtype)
     rgb = np.repeat(rgb[..., :1], 3, 2) if grey else rgb
-    profile = SRGB if not grey else None
+    profile = SRGB[:16] + b"GRAY" + SRGB[20:] if grey else SRGB
     picture = Picture(rgb, rgb[..., 1].copy() if alpha else None, grey, profile)
     path = tmp_path / f"picture{suffix}"
     if alpha and suffix in (".jpg", ".bmp") or dtype == np.uint16 and suffix not in (".png", ".tif"):
@@ -96,7 +96,7 @@ def test_every_format_keeps_what_it_can_hold_and_refuses_what_it_cannot(tmp_path
     assert back.rgb.dtype == dtype and np.abs(back.rgb.astype(int) - rgb).max() <= lossy
     assert (back.alpha is not None) == alpha and (not alpha or np.array_equal(back.alpha, picture.alpha))
     if suffix != ".bmp":
-        assert back.icc == profile
+        assert back.icc == (profile if back.grey == grey else None)  # a profile for grey does not fit colour
     if not alpha:
         assert back.grey == grey or suffix == ".webp"  # WebP knows no grey
     else:
@@ -116,7 +116,7 @@ def test_orientation_is_applied_and_16_bit_tiff_goes_in_and_out(model, tmp_path)
     Image.fromarray(ramp(20, 30)).save(tmp_path / "side.jpg", exif=exif)
     tifffile.imwrite(tmp_path / "deep.tif", ramp(20, 30, np.uint16), photometric="rgb")
     pairs = targets(tmp_path, tmp_path / "out")
-    written, _, failed = upscale_files(pairs, lambda p, _: upscale(model, p, tile=16)[0])
+    written, _, failed = upscale_files(pairs, lambda p, _: upscale(model, p, tile=16)[0], scale=2)
     assert (written, failed) == (2, {})
     with Image.open(tmp_path / "out" / "side.jpg") as image:
         assert image.size == (40, 60) and image.getexif().get(0x0112, 1) == 1
@@ -138,8 +138,16 @@ def test_targets_mirror_the_tree_and_refuse_collisions(tmp_path):
     (source / "a.jpg").write_bytes(b"")
     with pytest.raises(ValueError, match="a.jpg and .*a.png would both be written to .*a.tif: rename one"):
         targets(source, out, ".tif")
-    with pytest.raises(ValueError, match="over itself"):
+    with pytest.raises(ValueError, match="a.png would be written over .*a.png, which is to be read"):
         targets(source / "a.png", source)
+    with pytest.raises(ValueError, match="holds the pictures themselves"):
+        targets(source, source)
+    (source / "in").mkdir()
+    (source / "in" / "a.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="which is to be read"):
+        targets(source, tmp_path)  # in/in/a.png would become in/a.png
+    (source / "in" / "a.png").unlink()
+    assert targets(source, tmp_path)[source / "a.png"] == tmp_path / "a.png"
     (out / "old.png").unlink()
     with pytest.raises(FileNotFoundError, match="no pictures"):
         targets(out, tmp_path / "elsewhere")
@@ -163,20 +171,38 @@ def test_a_broken_file_is_named_and_the_rest_goes_on_and_nothing_is_done_twice(m
         calls.append(path.name)
         return upscale(model, picture, tile=16)[0]
 
-    written, skipped, failed = upscale_files(pairs, work)
+    written, skipped, failed = upscale_files(pairs, work, scale=2)
     assert (written, skipped, [p.name for p in failed]) == (2, 0, ["b.png"])
     assert "b.png cannot be read" in capsys.readouterr().err
     assert sorted(p.name for p in out.iterdir()) == ["a.png", "c.png"]
-    assert upscale_files(pairs, work)[:2] == (0, 2) and calls == ["a.png", "c.png"]
-    assert upscale_files(pairs, work, overwrite=True)[:2] == (2, 0)
+    assert upscale_files(pairs, work, scale=2)[:2] == (0, 2) and calls == ["a.png", "c.png"]
+    assert upscale_files(pairs, work, scale=2, overwrite=True)[:2] == (2, 0)
+
+    def broken(picture, path):
+        raise RuntimeError()
+
+    assert list(upscale_files(pairs, broken, scale=2, overwrite=True)[2].values())[0] == "RuntimeError"
 
     def stopped(picture, path):
         raise KeyboardInterrupt
 
     (out / "c.png").unlink()
     with pytest.raises(KeyboardInterrupt):
-        upscale_files(pairs, stopped)
+        upscale_files(pairs, stopped, scale=2)
     assert [p.name for p in out.iterdir()] == ["a.png"]
+
+
+def test_what_a_format_cannot_hold_is_refused_before_the_work(model, tmp_path):
+    write_picture(tmp_path / "in" / "a.png", Picture(ramp(), ramp()[..., 0]))
+    write_picture(tmp_path / "in" / "wide.png", Picture(np.zeros((8, 8200, 3), np.uint8)))
+    calls = []
+    pairs = targets(tmp_path / "in", tmp_path / "out", ".jpg")
+    _, _, failed = upscale_files(pairs, lambda p, _: calls.append(1) or p, scale=8)
+    assert "cannot hold transparency" in failed[tmp_path / "in" / "a.png"]
+    assert "65500 pixels a side, not 65600" in failed[tmp_path / "in" / "wide.png"]
+    pairs = targets(tmp_path / "in" / "wide.png", tmp_path / "out", ".webp")
+    assert "16383 pixels" in next(iter(upscale_files(pairs, lambda p, _: calls.append(1) or p, scale=2)[2].values()))
+    assert not calls
 
 
 def test_the_command_takes_a_published_checkpoint_and_says_what_it_did(tmp_path):
@@ -206,6 +232,9 @@ def test_mistakes_in_the_command_end_with_a_sentence(model, tmp_path, monkeypatc
     assert "no checkpoint at" in run(tmp_path / "none.pth", *good[1:])
     assert "does not exist" in run(good[0], tmp_path / "none.png", good[2])
     assert "multiples of the model's window, 8" in run(*good, "--tile", "20")
+    assert "multiples of the model's window, 8" in run(*good, "--tile", "large")
+    assert "--batch must be at least 1" in run(*good, "--batch", "-1")
+    assert "--quality from 1 to 100" in run(*good, "--quality", "150")
     assert "a folder that exists" in run(*good, "--features", tmp_path / "nowhere")
     assert not (tmp_path / "b.png").exists()
 
