@@ -48,19 +48,22 @@ def photo(height: int, width: int) -> Tensor:
     return torch.from_numpy(picture[:height, :width].copy()).permute(2, 0, 1)[None].float() / 255
 
 
-def exact(quick: bool) -> None:
+def exact(quick: bool, trained: Path) -> None:
     """Equality with the whole-picture forward."""
-    print("\nexact: largest |t - r| in fp32, 36 blocks, sizes that are no multiple of the window\n")
+    print("\nexact: largest |t - r| in fp32, sizes that are no multiple of the window\n")
+    networks = {f"random, 36 blocks, window {w}": strong(embed_dim=24, window_size=w, **DEEP) for w in (8, 16)}
+    if trained.is_file():
+        networks["trained"] = load_hat(trained)
     rows = []
-    for window in (8, 16):
-        model = strong(embed_dim=24, window_size=window, **DEEP)
+    for name, model in networks.items():
+        window = model.window_size
         for height, width in [(77, 101), (45, 203)][: 1 if quick else None]:
             x = photo(height, width)
             whole = model(x)
             chunked, _ = tiled_apply(model, x, scale=2, tile=32, halo=0, window=window, statistics="exact")
             local, _ = tiled_apply(model, x, scale=2, tile=32, halo=32, window=window)
             rows.append(
-                {"window": window, "LR": f"{width}x{height}", "output rms": whole.square().mean().sqrt().item()}
+                {"network": name, "LR": f"{width}x{height}", "output rms": whole.square().mean().sqrt().item()}
                 | {"exact": (chunked - whole).abs().max().item(), "tile 32 halo 32": (local - whole).abs().max().item()}
             )
     print(pd.DataFrame(rows).to_string(index=False))
@@ -97,7 +100,7 @@ def _kib(status: str, name: str) -> int:
     return int(next(line for line in status.splitlines() if line.startswith(name)).split()[1])
 
 
-def peak(quick: bool) -> None:
+def peak(quick: bool, trained: Path) -> None:
     """Memory and time of the whole picture, against the peer's and ours at once."""
     side, depth, rounds = (96, 1, 1) if quick else (384, 6, 3)
     size = f"{side}x{side} LR, embed 48, {6 * depth} blocks, window 16, x2, fp32"
@@ -121,13 +124,13 @@ def peak(quick: bool) -> None:
     print(table.round(3).to_string())
 
 
-def halo(quick: bool, trained: Path | None) -> None:
+def halo(quick: bool, trained: Path) -> None:
     """TC, SGR, time, memory by halo and way of tiling."""
     sizes = {"conv_scale": 0.01, "embed_dim": 24, "window_size": 8}  # the published conv_scale
     networks = {"shallow (4 blocks), random": strong(depths=(2, 2), num_heads=(3, 3), **sizes)}
     if not quick:
         networks["deep (36 blocks), random"] = strong(**sizes, **DEEP)
-    if trained and trained.is_file():
+    if trained.is_file():
         networks[f"trained, {trained}"] = load_hat(trained)
     else:
         print(f"\n(no trained model at {trained}: run make demo for its table)")
@@ -187,7 +190,7 @@ def _verdict(table: pd.DataFrame) -> None:
         )
 
 
-def faults(quick: bool) -> None:
+def faults(quick: bool, trained: Path) -> None:
     """Out of memory in the middle, and cancelling."""
     model, x = strong(embed_dim=12, depths=(2,), num_heads=(3,), window_size=8), photo(128, 160)
     calls = []
@@ -215,8 +218,9 @@ def faults(quick: bool) -> None:
 @torch.no_grad()
 def main() -> None:
     warnings.filterwarnings("ignore", message="torch.meshgrid")  # the peer's
+    parts = {part.__name__: part for part in (exact, peak, halo, faults)}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", choices=["exact", "peak", "halo", "faults", []])
+    parser.add_argument("parts", nargs="*", choices=[*parts, []])
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
     parser.add_argument("--model", type=Path, default=Path("outputs/demo/tiling/best.safetensors"), help="trained")
     parser.add_argument("--case", help=argparse.SUPPRESS)
@@ -226,9 +230,8 @@ def main() -> None:
     if arguments.case:
         print(json.dumps(_peak_case(arguments.case, arguments.side, arguments.depth)))
     else:
-        for part in arguments.parts or ["exact", "peak", "halo", "faults"]:
-            extra = {"trained": arguments.model} if part == "halo" else {}
-            globals()[part](arguments.quick, **extra)
+        for part in arguments.parts or parts:
+            parts[part](arguments.quick, arguments.model)
 
 
 if __name__ == "__main__":
