@@ -104,7 +104,8 @@ class Report:
 def plan_tiles(
     height: int, width: int, *, tile: int, halo: int, window: int = 1, offset: tuple[int, int] = (0, 0)
 ) -> TilePlan:
-    """Plan tiles of core size `tile` with `halo` pixels of context on every side.
+    """Plan tiles of core size `tile` with `halo` pixels of context on every side; cores that would have the same
+    read, next to the border, are one larger core.
 
     offset: (rows, columns) at which the first seam lies, 0 for a seam every `tile` from the edge; training
     draws it at random. Raises ValueError when tile, halo or offset is not a multiple of `window`.
@@ -132,7 +133,9 @@ def _plan_axis(size: int, tile: int, halo: int, window: int, offset: int) -> Axi
     read = min(tile + 2 * halo, padded)
     starts = [0, *range(offset % tile or tile, size, tile)]
     origins = [min(max(start - halo, 0), padded - read) for start in starts]
-    return Axis(size, padded, read, (*starts, size), tuple(origins))
+    # near the border several cores may have one and the same read: that is one tile, and no seam inside it
+    own = [i for i, origin in enumerate(origins) if i == 0 or origin != origins[i - 1]]
+    return Axis(size, padded, read, (*(starts[i] for i in own), size), tuple(origins[i] for i in own))
 
 
 def tiled_apply(

@@ -32,7 +32,8 @@ def test_any_plan_is_aligned_complete_and_of_one_read_size(arguments):
     plan = plan_tiles(**arguments)
     for axis, size in ((plan.y, arguments["height"]), (plan.x, arguments["width"])):
         assert axis.cores[0] == 0 and axis.cores[-1] == size
-        assert all(a < b <= a + arguments["tile"] for a, b in zip(axis.cores[:-1], axis.cores[1:], strict=True))
+        assert all(a < b <= a + axis.read for a, b in zip(axis.cores[:-1], axis.cores[1:], strict=True))
+        assert len(set(axis.origins)) == len(axis.origins)
         assert axis.read == min(arguments["tile"] + 2 * arguments["halo"], axis.padded)
         for start, stop, origin in zip(axis.cores[:-1], axis.cores[1:], axis.origins, strict=True):
             assert origin % arguments["window"] == 0
@@ -194,7 +195,7 @@ def test_auto_tile_reads_the_fewest_pixels_that_fit(monkeypatch):
         monkeypatch.setattr("srlib.tiling.free_bytes", lambda device: free)
         return auto_tile(nearest, x, halo=8, window=8, device=torch.device("cpu"))
 
-    assert fitting(1e12) == 200  # one tile
+    assert fitting(1e12) == 184  # with its context the whole picture: one tile
     small = fitting(2 * cost * 64 * 64)
     assert 8 <= small < 104 and small % 8 == 0
     assert fitting(4 * cost * 64 * 64) > small
@@ -300,6 +301,8 @@ def test_gradient_through_the_stitching_equals_the_untiled_one():
 
 
 def test_plan_says_beforehand_what_it_costs():
-    plan = plan_tiles(128, 128, tile=64, halo=32, window=8)
-    assert len(plan) == 4 and plan.overhead == 4.0 and plan.seams(2) == ([128], [128])
-    assert plan.memory(100.0) == 128 * 128 * 100 and plan.memory(100.0, batch=9) == 4 * 128 * 128 * 100
+    plan = plan_tiles(128, 128, tile=64, halo=16, window=8)
+    assert len(plan) == 4 and plan.overhead == 2.25 and plan.seams(2) == ([128], [128])
+    assert plan.memory(100.0) == 96 * 96 * 100 and plan.memory(100.0, batch=9) == 4 * 96 * 96 * 100
+    plan = plan_tiles(128, 128, tile=64, halo=32, window=8)  # every read is the whole picture: one tile, no seam
+    assert len(plan) == 1 and plan.overhead == 1.0 and plan.seams(2) == ([], [])
