@@ -12,7 +12,7 @@ def output(*arguments: str) -> str:
 
 
 def test_tiling():
-    text = output("benchmarks/tiling.py", "--quick", "exact", "faults")
+    text = output("benchmarks/tiling.py", "--quick", "--model", "none", "exact", "faults")
     assert "started again with batch 1" in text and "from the start: True" in text and "files left: []" in text
     rows = [line.split() for line in text.splitlines() if line.strip().startswith("random, 36 blocks")]
     assert len(rows) == 2
