@@ -54,7 +54,9 @@ class SeamViewer:
         kinds = ["tiled", "whole", "bicubic", "HR"]
         self.left = widgets.Dropdown(options=kinds, value="tiled", description="left, A")
         self.right = widgets.Dropdown(options=kinds, value="whole", description="right, B")
-        self.view = widgets.ToggleButtons(options=VIEWS, description="view", style={"button_width": "72px"})
+        self.view = widgets.ToggleButtons(
+            options=VIEWS, description="view", style={"button_width": "84px"}, layout={"width": "380px"}
+        )
         self.position = widgets.FloatSlider(value=0.5, min=0, max=1, step=0.01, description="wipe")
         self.blink = widgets.Play(min=0, max=999, interval=500, description="blink")
         self.gain = widgets.IntSlider(value=16, min=1, max=64, description="gain")

@@ -93,10 +93,11 @@ def _wait_for(url: str, seconds: int = 60) -> None:
 def _use(page: Page) -> None:
     """Run the cell, then move controls as a person would; every one must change the picture shown."""
     page.get_by_text("import torch").first.wait_for(timeout=60_000)
+    page.get_by_text("(ipykernel) | Idle").wait_for(timeout=60_000)  # a cell run before that is run by nobody
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     image = page.locator("img.widget-image")
-    image.wait_for(timeout=180_000)
+    image.wait_for(timeout=120_000)
     time.sleep(1)
     page.screenshot(path=SHOTS / "1_start.png")
     picture = _shown(page, image)
