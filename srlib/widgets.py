@@ -55,7 +55,7 @@ class SeamViewer:
         self.left = widgets.Dropdown(options=kinds, value="tiled", description="left, A")
         self.right = widgets.Dropdown(options=kinds, value="whole", description="right, B")
         self.view = widgets.ToggleButtons(
-            options=VIEWS, description="view", style={"button_width": "84px"}, layout={"width": "380px"}
+            options=VIEWS, description="view", style={"button_width": "96px"}, layout={"width": "410px"}
         )
         self.position = widgets.FloatSlider(value=0.5, min=0, max=1, step=0.01, description="wipe")
         self.blink = widgets.Play(min=0, max=999, interval=500, description="blink")
