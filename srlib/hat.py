@@ -1,4 +1,4 @@
-"""HAT, the hybrid attention transformer for super-resolution (Chen et al., CVPR 2023), whole, in one file.
+"""HAT, the hybrid attention transformer for super-resolution (Chen et al., CVPR 2023).
 
 Every block adds window self-attention and a convolution with channel attention; every group ends in an
 overlapping cross-attention, whose keys come from windows larger than its queries'. Parameter names are
@@ -14,7 +14,7 @@ window, nW windows of a picture, h heads, d = C/h.
 """
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -23,8 +23,21 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-# Keyword arguments of HAT, by name. HAT-S, HAT and HAT-L are the published sizes (x4, x4, x2 there);
-# vram24, vram12, vram8 are what trains on a card of that many GB; demo is for two CPU cores.
+from srlib.attention import (
+    as_windows,
+    attend,
+    from_heads,
+    from_windows,
+    key_parts,
+    linear,
+    position_bias,
+    split_windows,
+    to_heads,
+)
+
+# Keyword arguments of HAT, by name. HAT-S, HAT and HAT-L are the published sizes (x4, x4, x2 there); vram24, vram12,
+# vram8 are what trains on a card of that many GB; ultra_lite, lite and standard are for fast tries (0.2, 0.7 and 4.2 M
+# parameters); demo is for two CPU cores.
 _FULL = {
     "embed_dim": 180,
     "depths": (6,) * 6,
@@ -34,13 +47,17 @@ _FULL = {
     "squeeze_factor": 30,
     "drop_path_rate": 0.1,
 }
+_SMALL = {**_FULL, "window_size": 8}
 CONFIGS: dict[str, dict] = {
     "HAT-S": {**_FULL, "embed_dim": 144, "compress_ratio": 24, "squeeze_factor": 24},
     "HAT": _FULL,
     "HAT-L": {**_FULL, "depths": (6,) * 12, "num_heads": (6,) * 12},
     "vram24": _FULL,
     "vram12": {**_FULL, "embed_dim": 120, "depths": (6,) * 4, "num_heads": (6,) * 4},
-    "vram8": {**_FULL, "embed_dim": 60, "depths": (4,) * 3, "num_heads": (6,) * 3, "window_size": 8},
+    "vram8": {**_SMALL, "embed_dim": 60, "depths": (4,) * 3, "num_heads": (6,) * 3},
+    "standard": {**_FULL, "embed_dim": 96, "depths": (6,) * 4, "num_heads": (6,) * 4, "squeeze_factor": 24},
+    "lite": {**_SMALL, "embed_dim": 48, "depths": (4,) * 3, "num_heads": (4,) * 3, "squeeze_factor": 12},
+    "ultra_lite": {**_SMALL, "embed_dim": 24, "depths": (2,) * 2, "num_heads": (3,) * 2, "squeeze_factor": 6},
     "demo": {
         "embed_dim": 32,
         "depths": (2, 2),
@@ -93,6 +110,9 @@ class HAT(nn.Module):
             raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
         if window_size % 2:
             raise ValueError(f"window_size {window_size} must be even: blocks are shifted by half a window")
+        key_window = int(window_size * overlap_ratio) + window_size
+        if (key_window - window_size) % 2 or not window_size <= key_window <= 3 * window_size:
+            raise ValueError(f"overlap_ratio {overlap_ratio}: window_size times it must be even, and at most 2 windows")
 
         self.window_size = window_size
         self.upscale = upscale
@@ -100,7 +120,6 @@ class HAT(nn.Module):
         self.checkpointing = checkpointing
         mean = (0.4488, 0.4371, 0.4040) if in_chans == 3 else (0.0,) * in_chans
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        key_window = int(window_size * overlap_ratio) + window_size
         self.register_buffer("relative_position_index_SA", _relative_index(window_size, window_size))
         self.register_buffer("relative_position_index_OCA", _relative_index(window_size, key_window))
 
@@ -135,11 +154,7 @@ class HAT(nn.Module):
         if channels != self.mean.shape[1]:
             raise ValueError(f"this HAT takes {self.mean.shape[1]} channels, the picture has {channels}")
         picture = pad_to_multiple(x, self.window_size).permute(0, 2, 3, 1)  # (B, H, W, in_chans)
-        tables = Tables(
-            self.relative_position_index_SA,
-            self.relative_position_index_OCA,
-            cache(partial(shift_mask, self.window_size, self.mean.device)),
-        )
+        tables = Tables(self.relative_position_index_SA, self.relative_position_index_OCA)
         x = run(self._head, picture, reach=1)
         for group in self.layers:
             x = group(x, run, tables, checkpointing=self.checkpointing and self.training)
@@ -226,7 +241,7 @@ class Block(nn.Module):
 
     def _join(self, x: Tensor, attention: Tensor, local: Tensor, gate: Tensor) -> Tensor:
         x = x + self.drop_path(attention) + local * gate
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        return x + self.drop_path(self.mlp(x, self.norm2))
 
 
 class WindowAttention(nn.Module):
@@ -235,25 +250,33 @@ class WindowAttention(nn.Module):
     def __init__(self, dim: int, heads: int, window: int):
         super().__init__()
         self.heads = heads
+        self.scale = (dim // heads) ** -0.5
         self.window = window
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
-    def forward(self, x: Tensor, wrapped: tuple[bool, bool] | None = None, *, tables: "Tables") -> Tensor:
+    def forward(self, x: Tensor, wrapped: tuple[bool, bool] = (False, False), *, tables: "Tables") -> Tensor:
         """x: (B, H, W, C) -> the same. wrapped: of a shifted map, whether its last rows and its last columns
-        come from the picture's other end; those must not see their new neighbours.
+        come from the picture's other end.
+
+        There pixels must not see their new neighbours. The paper masks these in the logits; here such windows are
+        cut in two (the corner in four), which is the same attention with less work and no mask to keep.
         """
-        B, H, W, C = x.shape
-        qkv = to_windows(self.qkv(x), self.window)  # (B*nW, N, 3C)
-        q, k, v = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # (B*nW, h, N, d)
-        bias = self.relative_position_bias_table[tables.self_index].permute(2, 0, 1)[None].to(q.dtype)  # (1, h, N, N)
-        if wrapped and any(wrapped):
-            bias = (bias + tables.mask(H, W, wrapped).to(q.dtype)).repeat(B, 1, 1, 1)  # (B*nW, h, N, N)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        out = self.proj(out.transpose(1, 2).flatten(2))  # (B*nW, N, C)
-        return from_windows(out, self.window, H, W)
+        qkv = to_heads(x, self.qkv.weight, self.qkv.bias, 3 * self.heads)
+        w = self.window
+        bias = position_bias(self.relative_position_bias_table, tables.self_index)  # (h, N, N)
+        bias = bias.unflatten(2, (w, w)).unflatten(1, (w, w))
+        rows = []
+        for band, m in _bands(qkv, 1, w, wrapped[0]):  # windows of m x n pixels
+            row = []
+            for part, n in _bands(band, 2, w, wrapped[1]):
+                part = as_windows(part, m, n)
+                some = bias[:, :m, :n, :m, :n].reshape(self.heads, m * n, m * n)
+                row.append(from_windows(attend(*split_windows(part, 3, self.heads), some, self.scale), part.shape))
+            rows.append(_joined(row, 2))
+        return from_heads(_joined(rows, 1), self.proj, self.heads)
 
 
 class OverlapAttention(nn.Module):
@@ -262,6 +285,7 @@ class OverlapAttention(nn.Module):
     def __init__(self, dim: int, heads: int, window: int, key_window: int, mlp_ratio: float):
         super().__init__()
         self.heads = heads
+        self.scale = (dim // heads) ** -0.5
         self.window = window
         self.key_window = key_window
         self.norm1 = nn.LayerNorm(dim)
@@ -279,23 +303,22 @@ class OverlapAttention(nn.Module):
         return run(partial(self._attend, tables=tables), x, kv, margin=margin, out=x)
 
     def _keys_values(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, 2*h*d'): each head's key, then each head's value."""
         C = x.shape[-1]
-        return F.linear(self.norm1(x), self.qkv.weight[C:], self.qkv.bias[C:])  # (B, H, W, 2C)
+        return to_heads(self.norm1(x), self.qkv.weight[C:], self.qkv.bias[C:], 2 * self.heads)
 
     def _attend(self, x: Tensor, kv: Tensor, tables: "Tables") -> Tensor:
-        """x: (B, H, W, C), kv: (B, H + 2*margin, W + 2*margin, 2C) -> as x."""
-        B, H, W, C = x.shape
-        q = F.linear(self.norm1(x), self.qkv.weight[:C], self.qkv.bias[:C])
-        q = to_windows(q, self.window).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B*nW, h, N, d)
-        kv = kv.unfold(1, self.key_window, self.window).unfold(2, self.key_window, self.window)
-        # (B, H/w, W/w, 2C, kw, kw) -> (2, B*nW, h, M, d), M = kw*kw
-        kv = kv.flatten(4).flatten(0, 2).unflatten(1, (2, self.heads, -1)).permute(1, 0, 2, 4, 3)
-        k, v = kv.contiguous().unbind(0)  # otherwise no fused kernel takes them
-        bias = self.relative_position_bias_table[tables.overlap_index].permute(2, 0, 1)[None]  # (1, h, N, M)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        out = from_windows(out.transpose(1, 2).flatten(2), self.window, H, W)
-        x = x + self.proj(out)
-        return x + self.mlp(self.norm2(x))
+        """x: (B, H, W, C), kv: (B, H + 2*margin, W + 2*margin, 2*h*d') -> as x."""
+        C, w = x.shape[-1], self.window
+        q = as_windows(to_heads(self.norm1(x), self.qkv.weight[:C], self.qkv.bias[:C], self.heads), w, w)
+        kv = torch.cat(key_parts(kv, 1, w, self.key_window), 2)  # (B, H/w, kw, W + 2*margin, 2*h*d')
+        kv = kv.unflatten(4, (2, self.heads, -1)).permute(4, 0, 1, 5, 2, 3, 6)  # (2, B, H/w, h, kw, W + 2*margin, d')
+        kv = torch.cat([p.movedim(5, 3) for p in key_parts(kv, 5, w, self.key_window)], 6)
+        k, v = kv.flatten(5, 6).flatten(1, 3)  # each (B*nW, h, kw*kw, d')
+        bias = position_bias(self.relative_position_bias_table, tables.overlap_index)
+        out = attend(*split_windows(q, 1, self.heads), k, v, bias, self.scale)
+        x = x + from_heads(from_windows(out, q.shape), self.proj, self.heads)
+        return x + self.mlp(x, self.norm2)
 
 
 class ChannelAttention(nn.Module):
@@ -323,16 +346,22 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """Of norm(x). In training its hidden maps, the widest there are, are computed twice and not kept."""
+        if torch.is_grad_enabled() and x.requires_grad:
+            return checkpoint(self._forward, x, norm, use_reentrant=False, preserve_rng_state=False)
+        return self._forward(x, norm)
+
+    def _forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+        x = F.gelu(linear(norm(x), self.fc1.weight, self.fc1.bias))
+        return linear(x, self.fc2.weight, self.fc2.bias)
 
 
 class Tables(NamedTuple):
-    """What all layers share: rows of the bias tables for each pair of query and key, and the shifted masks."""
+    """What all layers share: the row of the bias tables for each pair of query and key."""
 
     self_index: Tensor  # (N, N)
     overlap_index: Tensor  # (N, M)
-    mask: Callable[[int, int, tuple[bool, bool]], Tensor]  # shift_mask, computed once a picture
 
 
 def whole(step: Callable, *maps: Tensor, reach: int = 0, margin: int = 0, shift: int = 0, out=None) -> Tensor:
@@ -354,35 +383,26 @@ def whole(step: Callable, *maps: Tensor, reach: int = 0, margin: int = 0, shift:
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Pad (B, C, H, W) at the right and bottom: mirrored, or the edge repeated where that is impossible."""
     H, W = x.shape[-2:]
-    bottom, right = -H % multiple, -W % multiple
-    if not bottom and not right:
+    bottom, right = ((size + multiple - 1) // multiple * multiple - size for size in (H, W))  # in a form export proves
+    if not torch.compiler.is_compiling() and not bottom and not right:
         return x
     mode = "reflect" if bottom < H and right < W else "replicate"
     return F.pad(x, (0, right, 0, bottom), mode=mode)
 
 
-def to_windows(x: Tensor, w: int) -> Tensor:
-    """(B, H, W, C) -> (B*nW, w*w, C)."""
-    B, H, W, C = x.shape
-    x = x.view(B, H // w, w, W // w, w, C).transpose(2, 3)  # (B, H/w, W/w, w, w, C)
-    return x.reshape(-1, w * w, C)
+def _bands(x: Tensor, dim: int, window: int, wrapped: bool) -> list[tuple[Tensor, int]]:
+    """x along `dim` in parts, each with the side of its windows: the last window, wrapped, is halved."""
+    if not wrapped:
+        return [(x, window)]
+    size = x.shape[dim]
+    if size == window:
+        return [(x, window // 2)]
+    first, last = x.split([size - window, window], dim)
+    return [(first, window), (last, window // 2)]
 
 
-def from_windows(x: Tensor, w: int, H: int, W: int) -> Tensor:
-    """(B*nW, w*w, C) -> (B, H, W, C)."""
-    x = x.view(-1, H // w, W // w, w, w, x.shape[-1]).transpose(2, 3)  # (B, H/w, w, W/w, w, C)
-    return x.reshape(-1, H, W, x.shape[-1])
-
-
-def shift_mask(window: int, device: torch.device, H: int, W: int, wrapped: tuple[bool, bool]) -> Tensor:
-    """(nW, 1, N, N): 0 where two pixels of a window were neighbours before the roll, else -100. wrapped: whether
-    the last half window of the rows, and of the columns, comes from the picture's other end.
-    """
-    rows = torch.arange(H, device=device) >= H - window // 2 * wrapped[0]
-    columns = torch.arange(W, device=device) >= W - window // 2 * wrapped[1]
-    region = (2 * rows[:, None] + 1 * columns)[None, ..., None]  # (1, H, W, 1)
-    region = to_windows(region, window).squeeze(2)  # (nW, N)
-    return ((region[:, :, None] != region[:, None, :]) * -100.0)[:, None]
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def _relative_index(window: int, key_window: int) -> Tensor:

@@ -1,0 +1,138 @@
+"""Windows of a map, and attention inside them, as fast and as small as the device allows. Imports nothing of the
+project.
+
+Shapes in comments: B batch, H W height and width, m x n pixels of a window, G = B*nW windows of all pictures, h heads,
+N queries and M keys of a window, d channels of a head, d' the same padded.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.amp import custom_bwd, custom_fwd
+from torch.autograd.function import once_differentiable
+
+
+def as_windows(x: Tensor, m: int, n: int) -> Tensor:
+    """(B, H, W, C) -> (B, H/m, m, W/n, n, C), a view."""
+    return x.unflatten(2, (-1, n)).unflatten(1, (-1, m))
+
+
+def key_parts(x: Tensor, dim: int, window: int, key_window: int) -> list[Tensor]:
+    """What precedes, fills and follows each window along `dim`, k*window pixels and a margin at each end; the
+    dimension becomes two, (k, pixels). Together: x.unfold(dim, key_window, window), but with a fast gradient.
+    """
+    margin = (key_window - window) // 2
+    length = x.shape[dim] - 2 * margin
+    parts = ((0, 0, margin), (margin, 0, window), (2 * margin, window - margin, margin))
+    return [x.narrow(dim, at, length).unflatten(dim, (-1, window)).narrow(dim + 1, i, n) for at, i, n in parts]
+
+
+def split_windows(x: Tensor, parts: int, heads: int) -> Tensor:
+    """(B, H/m, m, W/n, n, parts*h*d) -> (parts, B*nW, h, m*n, d)."""
+    x = x.unflatten(5, (parts, heads, -1)).permute(5, 0, 1, 3, 6, 2, 4, 7)  # (parts, B, H/m, W/n, h, m, n, d)
+    return x.flatten(5, 6).flatten(1, 3)
+
+
+def from_windows(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """(B*nW, h, m*n, d) -> (B, H, W, h*d); shape: that of as_windows, (B, H/m, m, W/n, n, ...)."""
+    B, rows, m, columns, n = shape[:5]
+    x = x.view(B, rows, columns, x.shape[1], m, n, x.shape[3]).permute(0, 1, 4, 2, 5, 3, 6)
+    return x.reshape(B, rows * m, columns * n, -1)
+
+
+def position_bias(table: Tensor, index: Tensor) -> Tensor:
+    """table (rows, h), index (N, M), which may count from the table's end -> (h, N, M)."""
+    rows = (index % len(table)).flatten().expand(table.shape[1], -1)
+    return table.t().gather(1, rows).unflatten(1, index.shape)  # a gather: its gradient is ten times indexing's speed
+
+
+def to_heads(x: Tensor, weight: Tensor, bias: Tensor, heads: int) -> Tensor:
+    """A linear layer (B, H, W, C) -> (B, H, W, heads*d') whose heads are padded with zeros from d channels to d'."""
+    d = len(weight) // heads
+    pad = -d % (8 if x.is_cuda else 4)  # what fused kernels take, or are fastest with; weights are cheap to pad
+    if pad:
+        weight = F.pad(weight.unflatten(0, (heads, d)), (0, 0, 0, pad)).flatten(0, 1)
+        bias = F.pad(bias.unflatten(0, (heads, d)), (0, pad)).flatten()
+    return linear(x, weight, bias)
+
+
+def from_heads(x: Tensor, layer: nn.Linear, heads: int) -> Tensor:
+    """The linear layer after the attention: (B, H, W, heads*d') -> (B, H, W, C)."""
+    weight = layer.weight
+    pad = (x.shape[3] - weight.shape[1]) // heads
+    if pad:
+        weight = F.pad(weight.unflatten(1, (heads, -1)), (0, pad)).flatten(1)
+    return linear(x, weight, layer.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """F.linear of maps (B, H, W, C). In fp32 on a CPU a 1x1 convolution: oneDNN's is up to twice as fast as
+    the matrix product of MKL that F.linear takes there.
+    """
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return F.linear(x, weight, bias)
+    return F.conv2d(x.permute(0, 3, 1, 2), weight[..., None, None], bias).permute(0, 2, 3, 1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
+    """softmax(scale * q k^T + bias) v: q (G, h, N, d), k and v (G, h, M, d), bias (h, N, M) -> as q.
+
+    Scores do not overflow in fp16, however large q and k are.
+    """
+    trained = bias.requires_grad and torch.is_grad_enabled()
+    if torch.compiler.is_compiling() or q.device.type != "cpu" or not (trained or q.dtype == torch.bfloat16):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].to(q.dtype), scale=scale)
+    dtype = torch.float32 if q.dtype == torch.float16 else q.dtype
+    with torch.autocast("cpu", enabled=False):
+        return _CachedAttention.apply(*(x.to(dtype).contiguous() for x in (q, k, v)), bias, scale).to(q.dtype)
+
+
+class _CachedAttention(torch.autograd.Function):
+    """`attend` for CPUs, some windows at a time, so that their scores stay in the cache and are never kept.
+
+    PyTorch's fused kernel there gives the bias no gradient, and is no faster in bf16 than in fp32.
+    """
+
+    @staticmethod
+    @custom_fwd(device_type="cpu")
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(q, k, v, bias)
+        ctx.scale = scale
+        if q.dtype == torch.float32:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.detach()[None].to(q.dtype), scale=scale)
+        out = torch.empty_like(q)
+        for some, weights, _ in _portions(q, k, bias, scale):
+            torch.bmm(weights, v.flatten(0, 1)[some], out=out.flatten(0, 1)[some])
+        return out
+
+    @staticmethod
+    @once_differentiable
+    @custom_bwd(device_type="cpu")
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, bias = ctx.saved_tensors
+        results = [torch.empty_like(x) for x in (q, k, v)]
+        dbias = torch.zeros_like(bias, dtype=torch.float32)
+        g, Q, K, V, dQ, dK, dV = (x.flatten(0, 1) for x in (gradient.contiguous(), q, k, v, *results))
+        for some, weights, d in _portions(q, k, bias, ctx.scale):
+            torch.bmm(weights.mT, g[some], out=dV[some])
+            torch.bmm(g[some], V[some].mT, out=d).mul_(weights)  # the weights' gradient, on its way to the scores'
+            d.addcmul_(weights, d.sum(-1, keepdim=True), value=-1)
+            dbias += d.unflatten(0, (-1, len(bias))).sum(0)
+            torch.bmm(d, K[some], out=dQ[some])
+            torch.bmm(d.mT, Q[some], out=dK[some])
+        return results[0].mul_(ctx.scale), results[1].mul_(ctx.scale), results[2], dbias.to(bias.dtype), None
+
+
+def _portions(q: Tensor, k: Tensor, bias: Tensor, scale: float) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """(which of the G*h, their softmaxed scores (g*h, N, M), as much room to work in), about 2 MB of each at a time."""
+    heads = len(bias)
+    q, k = q.flatten(0, 1), k.flatten(0, 1)
+    step = min(heads * max(2**19 // bias.numel(), 1), len(q))
+    room = [q.new_empty(step, *bias.shape[1:]) for _ in range(2)]
+    for i in range(0, len(q), step):
+        some = slice(i, min(i + step, len(q)))
+        weights, scores = (r[: some.stop - i] for r in room)
+        scores.unflatten(0, (-1, heads)).copy_(bias)
+        yield some, torch.softmax(scores.baddbmm_(q[some], k[some].mT, alpha=scale), -1, out=weights), scores

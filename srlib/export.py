@@ -1,0 +1,103 @@
+"""A model for other programs, for pictures of any size: python -m srlib.export model.safetensors model.onnx
+
+The whole network is written, without tiling: what calls it cuts the tiles.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import _config as symbolic_shapes
+
+from srlib.checkpoints import load_tiled
+from srlib.eraser import TiledSR
+from srlib.files import atomic
+from srlib.hat import HAT
+
+
+def exported(model: HAT | TiledSR, *, batches: bool = False) -> ExportedProgram:
+    """torch.export of the model in eval mode: (1, C, H, W) in [0, 1] -> (1, C, H*upscale, W*upscale).
+
+    H and W are free, from a window and one pixel on. batches: the number of pictures is free as well; PyTorch
+    itself then wants two or more at a time, ONNX does not. The model's use_tiling is switched off for the export.
+    Raises ValueError for another kind of model.
+    """
+    hat = model.hat_model if isinstance(model, TiledSR) else model
+    if not isinstance(hat, HAT):
+        raise ValueError(f"a {type(model).__name__} cannot be exported, only a HAT or a TiledSR")
+    training, tiling = model.training, getattr(model, "use_tiling", None)
+    if tiling:
+        model.use_tiling = False
+    window, channels = hat.window_size, hat.config["in_chans"]
+    example = torch.zeros(1 + batches, channels, 4 * window + 1, 5 * window + 3, device=hat.mean.device)
+    free = {2: Dim.DYNAMIC, 3: Dim.DYNAMIC} | ({0: Dim.DYNAMIC} if batches else {})
+    try:
+        # sizes stay unknown: otherwise one window more or less than the example would be another program
+        with symbolic_shapes.patch(backed_size_oblivious=True), torch.no_grad():
+            return torch.export.export(model.eval(), (example,), dynamic_shapes=(free,))
+    finally:
+        model.train(training)
+        if tiling:
+            model.use_tiling = True
+
+
+def export_onnx(path: Path | str, model: HAT | TiledSR) -> Path:
+    """Write the model as one ONNX file: "lr" (batch, C, height, width) -> "sr", fp32, all but C free. Atomic."""
+    program = torch.onnx.export(exported(model, batches=True), dynamo=True, verbose=False)
+    proto = program.model_proto
+    scale = (model.hat_model if isinstance(model, TiledSR) else model).upscale
+    _rename(proto.graph.input[0], proto, "lr", ("batch", None, "height", "width"))
+    _rename(proto.graph.output[0], proto, "sr", ("batch", None, f"{scale}*height", f"{scale}*width"))
+    onnx.helper.set_model_props(proto, {"scale": str(scale), "range": "0 to 1", "made by": "srlib"})
+    with atomic(path) as temporary:
+        onnx.save(proto, temporary)
+    return Path(path)
+
+
+def _rename(value: onnx.ValueInfoProto, proto: onnx.ModelProto, name: str, sizes: tuple[str | None, ...]) -> None:
+    """Name an input or output, everywhere it is used, and its free dimensions."""
+    for node in proto.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [name if n == value.name else n for n in names]
+    value.name = name
+    for dim, size in zip(value.type.tensor_type.shape.dim, sizes, strict=True):
+        if size:
+            dim.dim_param = size
+
+
+def largest_difference(path: Path | str, model: nn.Module, shape: tuple[int, ...]) -> float:
+    """Between the model and its ONNX file, in onnxruntime, for a random picture of that shape."""
+    import onnxruntime
+
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (sr,) = session.run(["sr"], {"lr": x.numpy()})
+    with torch.no_grad():
+        return (torch.from_numpy(sr) - model(x)).abs().max().item()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m srlib.export", description=__doc__.split("\n")[0])
+    parser.add_argument("model", help="a checkpoint made here, or a published HAT")
+    parser.add_argument("output", type=Path, help="the ONNX file to write")
+    options = parser.parse_args(arguments)
+    try:
+        model = load_tiled(options.model, use_tiling=False)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    export_onnx(options.output, model)
+    channels, window = model.hat_model.config["in_chans"], model.hat_model.window_size
+    for height, width in ((2 * window, 3 * window), (2 * window + 5, window + 1)):
+        difference = largest_difference(options.output, model, (1, channels, height, width))
+        print(f"{width}x{height}: largest difference from PyTorch {difference:.1e}")
+    print(f"{options.output}: {options.output.stat().st_size / 2**20:.1f} MiB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
