@@ -43,9 +43,8 @@ def from_windows(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def position_bias(table: Tensor, index: Tensor) -> Tensor:
-    """table (rows, h), index (N, M), which may count from the table's end -> (h, N, M)."""
-    rows = (index % len(table)).flatten().expand(table.shape[1], -1)
-    return table.t().gather(1, rows).unflatten(1, index.shape)  # a gather: its gradient is ten times indexing's speed
+    """table (rows, h), index (N, M) of its rows -> (h, N, M). A gather: its gradient is ten times indexing's speed."""
+    return table.t().gather(1, index.flatten().expand(table.shape[1], -1)).unflatten(1, index.shape)
 
 
 def to_heads(x: Tensor, weight: Tensor, bias: Tensor, heads: int) -> Tensor:
@@ -129,7 +128,7 @@ def _portions(q: Tensor, k: Tensor, bias: Tensor, scale: float) -> Iterator[tupl
     """(which of the G*h, their softmaxed scores (g*h, N, M), as much room to work in), about 2 MB of each at a time."""
     heads = len(bias)
     q, k = q.flatten(0, 1), k.flatten(0, 1)
-    step = min(heads * max(2**19 // bias.numel(), 1), len(q))
+    step = min(heads * max(2**21 // (bias.numel() * q.element_size()), 1), len(q))
     room = [q.new_empty(step, *bias.shape[1:]) for _ in range(2)]
     for i in range(0, len(q), step):
         some = slice(i, min(i + step, len(q)))

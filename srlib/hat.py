@@ -115,6 +115,7 @@ class HAT(nn.Module):
             raise ValueError(f"overlap_ratio {overlap_ratio}: window_size times it must be even, and at most 2 windows")
 
         self.window_size = window_size
+        self.key_window = key_window
         self.upscale = upscale
         self.img_range = img_range
         self.checkpointing = checkpointing
@@ -154,7 +155,8 @@ class HAT(nn.Module):
         if channels != self.mean.shape[1]:
             raise ValueError(f"this HAT takes {self.mean.shape[1]} channels, the picture has {channels}")
         picture = pad_to_multiple(x, self.window_size).permute(0, 2, 3, 1)  # (B, H, W, in_chans)
-        tables = Tables(self.relative_position_index_SA, self.relative_position_index_OCA)
+        rows = (self.window_size + self.key_window - 1) ** 2
+        tables = Tables(self.relative_position_index_SA, self.relative_position_index_OCA % rows)  # none from the end
         x = run(self._head, picture, reach=1)
         for group in self.layers:
             x = group(x, run, tables, checkpointing=self.checkpointing and self.training)

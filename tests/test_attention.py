@@ -44,8 +44,8 @@ def test_key_parts_are_unfold(window, key_window):
     assert torch.equal(got, x.unfold(1, key_window, window).transpose(2, 3))
 
 
-def test_position_bias_is_indexing_from_the_end_too():
-    table, index = torch.rand(10, 3), torch.randint(-10, 10, (4, 6))
+def test_position_bias_is_indexing():
+    table, index = torch.rand(10, 3), torch.randint(10, (4, 6))
     assert torch.equal(position_bias(table, index), table[index].permute(2, 0, 1))
 
 
