@@ -80,6 +80,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tenso
 
     Scores do not overflow in fp16, however large q and k are.
     """
+    if q.is_cuda and not torch.compiler.is_compiling() and len(q) > 65535:  # the kernels' largest batch
+        parts = zip(*(x.split(65535) for x in (q, k, v)), strict=True)
+        return torch.cat([attend(*part, bias, scale) for part in parts])
     trained = bias.requires_grad and torch.is_grad_enabled()
     if torch.compiler.is_compiling() or q.device.type != "cpu" or not (trained or q.dtype == torch.bfloat16):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].to(q.dtype), scale=scale)

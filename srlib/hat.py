@@ -77,7 +77,8 @@ class HAT(nn.Module):
 
     upscale: 2, 3, 4 or another power of two. depths, num_heads: one entry a group; heads divide embed_dim.
     overlap_ratio: how much larger than the window the keys' window of the cross-attention is.
-    checkpointing: recompute each block in the backward pass, to save memory.
+    checkpointing: recompute each block in the backward pass, to save memory. Attention's scores and the MLPs'
+    hidden maps, the largest, are never kept.
     `config` holds these arguments; HAT(**model.config) is the same architecture.
     Raises ValueError for a configuration that cannot be built.
     """

@@ -26,3 +26,16 @@ def test_streaming():
         assert f"{mode}: peak RSS" in text
     differences = [float(line.split()[-2]) for line in text.splitlines() if "largest difference" in line]
     assert len(differences) == 2 and max(differences) <= 0.51
+
+
+def test_hat():
+    small = ("--models", "demo", "--side", "16", "--trained", "demo", "--size", "1", "--patch", "16", "--rounds", "1")
+    text = output("benchmarks/hat.py", *small)
+    assert float(text.split("largest difference ")[1].split()[0]) < 3e-5
+    rows = {tuple(line.split()[:2]) for line in text.splitlines()}
+    assert {("ours", "fp32"), ("spandrel", "fp32"), ("ours", "bf16"), ("spandrel", "bf16")} <= rows
+    step = text.split("step:")[1]
+    ours, peer = (
+        next(row for row in step.splitlines() if row.split()[:2] == [who, "fp32"]) for who in ("ours", "spandrel")
+    )
+    assert float(ours.split()[-1]) < 0.9 and float(peer.split()[-1]) == 1  # memory, not time
