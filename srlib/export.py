@@ -4,10 +4,11 @@ The whole network is written, without tiling: what calls it cuts the tiles.
 """
 
 import argparse
+import copy
+import importlib.util
 import sys
 from pathlib import Path
 
-import onnx
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
@@ -24,11 +25,13 @@ def exported(model: HAT | TiledSR, *, batches: bool = False) -> ExportedProgram:
 
     H and W are free, from a window and one pixel on. batches: the number of pictures is free as well; PyTorch
     itself then wants two or more at a time, ONNX does not. The model's use_tiling is switched off for the export.
-    Raises ValueError for another kind of model.
+    Export on the device that it will run on. Raises ValueError for another kind of model.
     """
     hat = model.hat_model if isinstance(model, TiledSR) else model
     if not isinstance(hat, HAT):
         raise ValueError(f"a {type(model).__name__} cannot be exported, only a HAT or a TiledSR")
+    if not hasattr(symbolic_shapes, "backed_size_oblivious"):
+        raise ImportError(f"export needs a newer PyTorch than {torch.__version__}: 2.11 and 2.15 can")
     training, tiling = model.training, getattr(model, "use_tiling", None)
     if tiling:
         model.use_tiling = False
@@ -46,20 +49,33 @@ def exported(model: HAT | TiledSR, *, batches: bool = False) -> ExportedProgram:
 
 
 def export_onnx(path: Path | str, model: HAT | TiledSR) -> Path:
-    """Write the model as one ONNX file: "lr" (batch, C, height, width) -> "sr", fp32, all but C free. Atomic."""
+    """Write the model as one ONNX file: "lr" (batch, C, height, width) -> "sr", fp32, all but C free. Atomic.
+
+    Pictures must be larger than a window, the smallest side is in the file's metadata. Raises ImportError, with the
+    remedy, without the packages of the extra `export`.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 - torch's exporter asks for it late
+    except ImportError as error:
+        raise ImportError(f"{error.name} is needed to write ONNX: pip install -e .[export]") from error
+    model = copy.deepcopy(model).float().cpu()
     program = torch.onnx.export(exported(model, batches=True), dynamo=True, verbose=False)
     proto = program.model_proto
-    scale = (model.hat_model if isinstance(model, TiledSR) else model).upscale
+    hat = model.hat_model if isinstance(model, TiledSR) else model
+    scale = hat.upscale
     _rename(proto.graph.input[0], proto, "lr", ("batch", None, "height", "width"))
     _rename(proto.graph.output[0], proto, "sr", ("batch", None, f"{scale}*height", f"{scale}*width"))
-    onnx.helper.set_model_props(proto, {"scale": str(scale), "range": "0 to 1", "made by": "srlib"})
+    onnx.helper.set_model_props(
+        proto, {"scale": str(scale), "range": "0 to 1", "smallest side": str(hat.window_size + 1)}
+    )
     with atomic(path) as temporary:
         onnx.save(proto, temporary)
     return Path(path)
 
 
-def _rename(value: onnx.ValueInfoProto, proto: onnx.ModelProto, name: str, sizes: tuple[str | None, ...]) -> None:
-    """Name an input or output, everywhere it is used, and its free dimensions."""
+def _rename(value, proto, name: str, sizes: tuple[str | None, ...]) -> None:
+    """Name a graph's input or output, everywhere it is used, and its free dimensions."""
     for node in proto.graph.node:
         for names in (node.input, node.output):
             names[:] = [name if n == value.name else n for n in names]
@@ -90,12 +106,24 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    export_onnx(options.output, model)
+    try:
+        export_onnx(options.output, model)
+    except (OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     channels, window = model.hat_model.config["in_chans"], model.hat_model.window_size
+    print(f"{options.output}: {options.output.stat().st_size / 2**20:.1f} MiB")
+    if importlib.util.find_spec("onnxruntime") is None:
+        print("not compared with PyTorch: onnxruntime is not installed")
+        return 0
+    worst = 0.0
     for height, width in ((2 * window, 3 * window), (2 * window + 5, window + 1)):
         difference = largest_difference(options.output, model, (1, channels, height, width))
         print(f"{width}x{height}: largest difference from PyTorch {difference:.1e}")
-    print(f"{options.output}: {options.output.stat().st_size / 2**20:.1f} MiB")
+        worst = max(worst, difference if difference == difference else float("inf"))
+    if worst > 1e-3:
+        print(f"error: {options.output} does not give PyTorch's picture; do not use it", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -78,7 +78,7 @@ class HAT(nn.Module):
     upscale: 2, 3, 4 or another power of two. depths, num_heads: one entry a group; heads divide embed_dim.
     overlap_ratio: how much larger than the window the keys' window of the cross-attention is.
     checkpointing: recompute each block in the backward pass, to save memory. Attention's scores and the MLPs'
-    hidden maps, the largest, are never kept.
+    hidden maps, the largest, are not kept either way (scores are by torch.compile on a CPU).
     `config` holds these arguments; HAT(**model.config) is the same architecture.
     Raises ValueError for a configuration that cannot be built.
     """
@@ -141,6 +141,9 @@ class HAT(nn.Module):
         self.conv_last = nn.Conv2d(num_feat, in_chans, 3, padding=1)
 
         self.apply(_init_weights)
+        for module in self.modules():
+            if isinstance(module, Mlp):
+                module.recompute = not checkpointing  # a whole block's recomputation holds the MLP's
 
     def forward(self, x: Tensor) -> Tensor:
         H, W = x.shape[2] * self.upscale, x.shape[3] * self.upscale
@@ -346,12 +349,13 @@ class ChannelAttention(nn.Module):
 class Mlp(nn.Module):
     def __init__(self, dim: int, hidden: int):
         super().__init__()
+        self.recompute = True
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
         """Of norm(x). In training its hidden maps, the widest there are, are computed twice and not kept."""
-        if torch.is_grad_enabled() and x.requires_grad:
+        if self.recompute and torch.is_grad_enabled() and x.requires_grad:
             return checkpoint(self._forward, x, norm, use_reentrant=False, preserve_rng_state=False)
         return self._forward(x, norm)
 

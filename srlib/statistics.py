@@ -86,7 +86,8 @@ class Chunks:
     approximated and no context is guessed, however deep the network is.
 
     Memory: four maps of B*H*W*C*b bytes (H, W the padded picture in LR pixels, C embed_dim, b 4 in fp32: input,
-    shortcut, and two that a step reads and writes), and what one step takes for one chunk, of the order of
+    shortcut, and two that a step reads and writes; that of keys and values has 2*C channels), and what one step
+    takes for one chunk, of the order of
     B * size**2 * b * max(20*C, 2*num_feat*scale**2). Only the maps grow with the picture, and `features` says where
     they lie. The answer goes out chunk by chunk.
     Time: the network's own, what convolutions repeat around chunks, less than (1 + 8/size)**2 of their own time,

@@ -107,6 +107,16 @@ def test_half_precision_is_near_and_stays_finite_with_large_activations(dtype, t
         assert all(x.grad.isfinite().all() for x in large)
 
 
+def test_bf16_gradients_are_near_the_formulas():
+    exact = inputs(G=9, N=64, M=64)
+    half = [x.detach().bfloat16().requires_grad_() for x in exact[:3]] + [exact[3].detach().requires_grad_()]
+    up = torch.randn(9, 3, 64, 12)
+    ours = torch.autograd.grad(attend(*half, 0.3), half, up.bfloat16())
+    theirs = torch.autograd.grad(formula(*exact, 0.3), exact, up)
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a - b).square().mean().sqrt() < 0.02 * b.square().mean().sqrt()
+
+
 def test_autocast_may_mix_precisions():
     q, k, v, bias = (x.detach() for x in inputs())
     with torch.autocast("cpu", torch.bfloat16):

@@ -56,6 +56,7 @@ def test_command(model, tmp_path, capsys):
     checkpoint = save_model(tmp_path / "m.safetensors", model)
     assert main([str(checkpoint), str(tmp_path / "m.onnx")]) == 0
     printed = capsys.readouterr().out
+    assert (tmp_path / "m.onnx").exists()
     assert printed.count("largest difference") == 2 and "MiB" in printed
     assert main([str(tmp_path / "missing.safetensors"), str(tmp_path / "n.onnx")]) == 2
     assert "no checkpoint at" in capsys.readouterr().err and not (tmp_path / "n.onnx").exists()
