@@ -1,110 +1,59 @@
-"""Data: LR pre-generation from HR pictures, the split, packed patches, datasets.
+"""LR pictures out of HR pictures: every picture decoded once, by every scale and method, with its training patches.
 
     python -m srlib.data --input hr/ --output data/ --scales 2 3 4 --methods bicubic lanczos --jobs 2
+    python -m srlib.data --input hr/ --output data/ --verify
 
 A data folder holds scale_2x/<method>/<subdir>/<name>.png, manifest.csv (a row a pair), processing_stats.json,
-packs/ and data.json, which tells the later notebooks what it is.
+packs/ and data.json, which tells the later notebooks what it is. While a run is under way, manifest.journal holds
+a line for each finished picture: killed at any moment, the same call goes on from there.
 """
 
 import argparse
-import difflib
-import hashlib
 import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import joblib
-import numpy as np
 import pandas as pd
-import skimage.data
-import torch
-from tqdm import tqdm
 
-from srlib.drawings import draw
-from srlib.files import atomic
-from srlib.pictures import (
-    METHODS,
-    SUFFIXES,
-    crop_to_multiple,
-    enlarge,
-    read_picture,
-    resize,
-    to_float,
-    to_integers,
-    write_png,
-)
-
-# Photographs inside the scikit-image package; motorcycle_right shows what motorcycle_left shows, so it is out.
-_PHOTOGRAPHS = [
-    "astronaut.png",
-    "chelsea.png",
-    "coffee.png",
-    "rocket.jpg",
-    "motorcycle_left.png",
-    "hubble_deep_field.jpg",
-    "ihc.png",
-    "camera.png",
-    "brick.png",
-    "grass.png",
-    "gravel.png",
-    "moon.png",
-]
-EMBEDDED_SPLIT = {
-    "validation": ["photos/chelsea", "photos/moon", "drawings/drawing_05"],
-    "test": ["photos/coffee", "photos/rocket", "photos/camera", "drawings/drawing_06", "drawings/drawing_07"],
-}
-
-_COLUMNS = ["source", "lr", "scale", "method", "hr_top", "hr_left", "hr_height", "hr_width", "lr_height", "lr_width"]
-_COLUMNS += ["source_checksum", "lr_checksum", "settings"]
+from srlib.degrade import Degradation
+from srlib.files import atomic, digest
+from srlib.manifest import COLUMNS, Journal, enlarged, verify
+from srlib.packs import Pack, PackSettings
+from srlib.parallel import cluster, in_parallel, one_thread
+from srlib.pictures import picture_size, read_picture, write_png
+from srlib.resize import METHODS, crop_to_multiple, enlarge_integers, resize_integers
+from srlib.sources import list_pictures, sampled
 
 
 @dataclass(frozen=True)
 class Result:
-    """What pregenerate did: a row a pair, and the figures of processing_stats.json."""
+    """What pregenerate did: a row a pair asked for, the figures of processing_stats.json, the facts of each pack."""
 
     manifest: pd.DataFrame
     stats: dict
+    packs: list[dict]
 
 
-def embedded_pictures(folder: Path | str, drawings: int = 8) -> None:
-    """Fill `folder` with photos/ (from scikit-image, nothing is downloaded) and drawings/; kept when there."""
-    folder = Path(folder)
-    source = Path(skimage.data.__file__).parent
-    for name in _PHOTOGRAPHS:
-        target = folder / "photos" / name
-        content = (source / name).read_bytes()
-        if not target.is_file() or target.read_bytes() != content:
-            with atomic(target) as temporary:
-                temporary.write_bytes(content)
-    for number in range(drawings):
-        target = folder / "drawings" / f"drawing_{number:02d}.png"
-        if not target.is_file():
-            write_png(target, draw(number))
+@dataclass(frozen=True)
+class Recipe:
+    """What is made of every picture; travels with every task."""
 
+    scales: tuple[int, ...]
+    methods: tuple[str, ...]
+    size: int | None
+    upsampled: bool
+    degradation: Degradation
 
-def list_pictures(folder: Path | str) -> list[str]:
-    """Paths of the pictures below `folder`, relative to it, sorted. FileNotFoundError when there are none."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}: give the folder that holds the HR pictures")
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    names = sorted(p.relative_to(folder).as_posix() for p in found if p.is_file())
-    if not names:
-        raise FileNotFoundError(f"{folder} holds no pictures ({', '.join(SUFFIXES)})")
-    return names
-
-
-def sampled(names: Sequence[str], share: float, seed: int = 0) -> list[str]:
-    """The share (0-1) of the names with the smallest hash: the same ones each time, at least one."""
-    if not 0 < share <= 1:
-        raise ValueError(f"sample {share} is no share of the pictures: give more than 0 and at most 1")
-    ranked = sorted(names, key=lambda n: hashlib.sha256(f"{seed}/{n}".encode()).digest())
-    return sorted(ranked[: max(1, round(share * len(names)))])
+    @property
+    def key(self) -> str:
+        """Of what changes a pair's pixels; another scale or method is another pair. 2: resampled in levels."""
+        degradation = None if self.degradation.nothing else asdict(self.degradation)
+        return digest(json.dumps([2, self.size, degradation]).encode())[:16]
 
 
 def pregenerate(
@@ -116,6 +65,9 @@ def pregenerate(
     sample: float = 1.0,
     size: int | None = None,
     upsampled: bool = False,
+    degradation: Degradation | None = None,
+    split: Mapping[str, str] | None = None,
+    packs: Sequence[PackSettings] = (),
     jobs: int = 1,
     overwrite: bool = False,
     seed: int = 0,
@@ -124,74 +76,85 @@ def pregenerate(
     """Make the LR pictures of every HR picture below `input`, by every method and scale, below `output`.
 
     sample: share of the pictures; size: HR is cropped to at most size x size (centre); upsampled: also write
-    each LR picture enlarged back by bicubic; jobs: processes, with no influence on the result.
+    each LR picture enlarged back by bicubic; degradation: compression, blur and noise on top; packs: training
+    patches, at every scale, of the pictures that `split` calls "train"; jobs: processes, with no influence on the
+    result. Inside `joblib.parallel_config(backend="dask")` the workers of that cluster do it.
     A picture whose source and settings have not changed is skipped; one that cannot be read is recorded in
-    the stats and the rest goes on. What a stopped run has made is not made again.
+    the stats and the rest goes on. What a stopped or killed run has made is not made again. Pairs of other scales
+    and methods that are still true stay in the manifest.
     Raises FileNotFoundError for a missing or empty folder, ValueError for an unknown method or scale or for an
     output inside the input, OSError when nothing can be written (disk full): that is no fault of a picture.
     """
     input, output = Path(input), Path(output)
-    scales, methods = list(dict.fromkeys(scales)), list(dict.fromkeys(methods))
-    _check(input, output, scales, methods, size, jobs)
+    recipe = Recipe(
+        tuple(dict.fromkeys(scales)), tuple(dict.fromkeys(methods)), size, upsampled, degradation or Degradation()
+    )
+    _check(input, output, recipe, jobs)
     everything = list_pictures(input)
     stems = _lr_stems(everything)
     names = sampled(everything, sample, seed)
-    output.mkdir(parents=True, exist_ok=True)
-    before = _read_manifest(output) if not overwrite else {}
-    settings = {"scales": scales, "methods": methods, "size": size, "upsampled": upsampled}
+    start = time.perf_counter()
+    journal = Journal(output, fresh=overwrite)
+    training = [n for n in names if (split or {}).get(n) == "train"]
+    planned = list(_plan(input, output, training, recipe, packs, journal)) if training and packs else []
+    open_packs = [p for p in planned if overwrite or not p.done]
+    for pack in open_packs:
+        if not pack.begin():
+            journal.forget_patches(pack.key)
 
-    start = saved = time.perf_counter()
-    tasks = (
-        joblib.delayed(process_picture)(input, output, n, stems[n], settings=settings, before=before.get(n, []))
-        for n in names
-    )
-    bar = tqdm(
-        joblib.Parallel(n_jobs=jobs, return_as="generator")(tasks),
-        total=len(names),
-        desc="pre-generate",
-        unit="picture",
-        file=sys.stdout,
-        disable=not progress,
-        mininterval=0.5 if sys.stdout.isatty() else 30,
-    )
-    done = []
-    try:
-        for one in bar:
-            done.append(one)
-            if time.perf_counter() - saved > 300:  # so that a run killed after hours goes on where it was
-                _write_manifest(output, done, before, names)
-                saved = time.perf_counter()
-    finally:
-        manifest = _write_manifest(output, done, before, names)
-    made = [d for d in done if d["rows"] and not d["skipped"]]
-    failed = [d for d in done if not d["rows"]]
+    done, tasks = [], []
+    for name in names:
+        shelves = [
+            (p.key, p.shelf, p.first[name]) for p in open_packs if name in p.first and not journal.has(name, p.key)
+        ]
+        rows = journal.rows.get(name, [])
+        if not shelves and _untouched(input, output, name, stems[name], recipe, rows):
+            done.append({"name": name, "rows": rows, "files": 0, "seconds": 0.0})
+        else:
+            task = joblib.delayed(process_picture)
+            tasks.append(task(input, output, name, stems[name], recipe=recipe, before=rows, shelves=shelves))
+    for one in in_parallel(tasks, jobs, "pre-generate", progress):
+        journal.add(one)
+        done.append(one)
+    facts = [p.finish(journal.patches[p.key]) if p in open_packs else p.facts() for p in planned]
+    manifest = journal.close(set(everything), recipe.key)
+    asked = manifest[manifest["source"].isin(names)]
+    asked = asked[asked["scale"].isin(recipe.scales) & asked["method"].isin(recipe.methods)]
+
+    made = [d for d in done if d["files"]]
+    failed = sorted((d for d in done if "reason" in d), key=lambda d: d["name"])
+    seconds = time.perf_counter() - start
     stats = {
         "total_processed": len(made),
         "total_skipped": len(done) - len(made) - len(failed),
         "total_failed": len(failed),
-        "avg_processing_time": float(np.mean([d["seconds"] for d in made])) if made else 0.0,
-        "wall_seconds": time.perf_counter() - start,
+        "files_written": sum(d["files"] for d in made),
+        "avg_processing_time": sum(d["seconds"] for d in made) / max(1, len(made)),
+        "wall_seconds": seconds,
+        "pictures_per_second": len(made) / seconds,
         "jobs": jobs,
-        "pairs": {f"{s}x": manifest[manifest["scale"] == s]["method"].value_counts().to_dict() for s in scales},
+        "pairs": {f"{s}x": asked[asked["scale"] == s]["method"].value_counts().to_dict() for s in recipe.scales},
         "failures": [{"path": d["name"], "reason": d["reason"]} for d in failed],
     }
     with atomic(output / "processing_stats.json") as temporary:
         temporary.write_text(json.dumps(stats, indent=2) + "\n")
-    return Result(manifest.drop(columns="settings"), stats)
+    return Result(asked.reset_index(drop=True), stats, facts)
 
 
-def _check(input: Path, output: Path, scales: list, methods: list, size: int | None, jobs: int) -> None:
+def _check(input: Path, output: Path, recipe: Recipe, jobs: int) -> None:
     """Everything that can be wrong with pregenerate's arguments, before the first picture is opened."""
-    if not scales or not methods:
+    if not recipe.scales or not recipe.methods:
         raise ValueError("nothing to make: give at least one scale and one method")
-    for method in methods:
+    for method in recipe.methods:
         if method not in METHODS:
             raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
-    for scale in scales:
+    for scale in recipe.scales:
         if not isinstance(scale, int) or not 1 < scale <= 8:
             raise ValueError(f"scale {scale!r} is not a whole number from 2 to 8")
-    if size is not None and size < max(scales):
-        raise ValueError(f"size {size} leaves no pixel at scale {max(scales)}: give a larger one, or none")
+    if recipe.size is not None and recipe.size < max(recipe.scales):
+        raise ValueError(
+            f"size {recipe.size} leaves no pixel at scale {max(recipe.scales)}: give a larger one, or none"
+        )
     if jobs == 0:
         raise ValueError("0 jobs do nothing: give 1 or more, or -1 for every core")
     if output.resolve().is_relative_to(input.resolve()):
@@ -212,167 +175,138 @@ def _lr_stems(names: Sequence[str]) -> dict[str, str]:
     return stems
 
 
-def process_picture(input: Path, output: Path, name: str, stem: str, *, settings: dict, before: list[dict]) -> dict:
+def _plan(
+    input: Path, output: Path, names: list[str], recipe: Recipe, packs: Sequence[PackSettings], journal: Journal
+) -> Iterator[Pack]:
+    """One Pack a scale and setting, from the pictures' headers alone; what has no readable header gets no slots."""
+    sizes, stamps = {}, {}
+    for name in names:
+        try:
+            sizes[name] = tuple(min(side, recipe.size or side) for side in picture_size(input / name))
+            stamps[name] = [*_stamp(input / name), recipe.key]
+        except (ValueError, OSError):
+            continue  # process_picture will say why
+    for scale in recipe.scales:
+        cropped = {n: (h - h % scale, w - w % scale) for n, (h, w) in sizes.items()}
+        for settings in packs:
+            yield Pack(output, cropped, scale=scale, methods=recipe.methods, settings=settings, stamps=stamps)
+
+
+def process_picture(
+    input: Path, output: Path, name: str, stem: str, *, recipe: Recipe, before: list[dict], shelves: list
+) -> dict:
     """One picture, decoded once, by every scale and method. Pure: what it writes depends on its arguments.
 
-    stem: LR path without scale, method and .png; before: the picture's rows of an earlier manifest. Returns
-    {"name", "rows", "skipped", "seconds"}; without rows there is a "reason".
+    stem: LR path without scale, method and .png; before: the picture's rows of an earlier manifest, kept where
+    they are still true; shelves: (key, Shelf, first slot) of the packs that wait for its patches. Returns {"name",
+    "rows", "files" written, "seconds", "patches": {key: what Shelf.put returned}}; on failure no rows and a "reason".
     """
     start = time.perf_counter()
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    targets = {(s, m): f"scale_{s}x/{m}/{stem}.png" for s in settings["scales"] for m in settings["methods"]}
+    failed = {"name": name, "rows": [], "files": 0, "seconds": 0.0, "patches": {}}
     try:
-        checksum = _checksum(input / name)
-        if _up_to_date(output, before, set(targets.values()), checksum, key, settings["upsampled"]):
-            return {"name": name, "rows": before, "skipped": True, "seconds": 0.0}
-        hr = read_picture(input / name).rgb
-        size = settings["size"] or max(hr.shape)
+        stamp = _stamp(input / name)
+        content = (input / name).read_bytes()
+        checksum = digest(content)
+        kept = {
+            (r["scale"], r["method"]): r | {"source_mtime": stamp[1]}
+            for r in before
+            if r["source_checksum"] == checksum and _is_true(output, r, stem, recipe)
+        }
+        wanted = [(s, m) for s in recipe.scales for m in recipe.methods]
+        missing = [p for p in wanted if p not in kept or recipe.upsampled and not _enlarged_there(output, kept[p])]
+        if not missing and not shelves:
+            return failed | {"rows": list(kept.values())}
+        hr = read_picture(input / name, content).rgb
+        size = recipe.size or max(hr.shape)
         top, left = (max(0, (side - size) // 2) for side in hr.shape[:2])
         hr = hr[top : top + size, left : left + size]
-        if min(hr.shape[:2]) < max(settings["scales"]):
-            raise ValueError(f"{name} is smaller than one pixel at 1/{max(settings['scales'])}; remove it")
+        if min(hr.shape[:2]) < max(recipe.scales):
+            raise ValueError(f"{name} is smaller than one pixel at 1/{max(recipe.scales)}; remove it")
+        degraded = recipe.degradation.hr(hr, name) if set(wanted) - set(kept) else hr
     except (ValueError, OSError) as error:
-        return {"name": name, "rows": [], "skipped": False, "seconds": 0.0, "reason": str(error)}
-    rows = []
-    with _one_thread():
-        for scale in settings["scales"]:
-            cropped = crop_to_multiple(hr, scale)
-            x = to_float(cropped)
-            for method in settings["methods"]:
-                target = targets[scale, method]
-                lr = to_integers(resize(x, scale, method), hr.dtype)
-                write_png(output / target, lr)
-                if settings["upsampled"]:
-                    write_png(output / _enlarged(target), to_integers(enlarge(to_float(lr), scale), hr.dtype))
-                row = [name, target, scale, method, top, left, *cropped.shape[:2], *lr.shape[:2]]
-                row += [checksum, _checksum(output / target), key]
-                rows.append(dict(zip(_COLUMNS, row, strict=True)))
-    return {"name": name, "rows": rows, "skipped": False, "seconds": time.perf_counter() - start}
+        return failed | {"reason": str(error)}
+
+    files, patches = 0, {}
+    with one_thread():
+        for scale in recipe.scales:
+            cropped, lrs = crop_to_multiple(degraded, scale), {}
+            needed = any(shelf.scale == scale for _, shelf, _ in shelves)
+            for method in recipe.methods:
+                target = _target(scale, method, stem)
+                row = kept.get((scale, method))
+                if row is None:
+                    lr = recipe.degradation.lr(resize_integers(cropped, scale, method), target)
+                    png = write_png(output / target, lr)
+                    values = [
+                        name,
+                        target,
+                        scale,
+                        method,
+                        top,
+                        left,
+                        *cropped.shape[:2],
+                        *lr.shape[:2],
+                        *stamp,
+                        checksum,
+                    ]
+                    values += [len(png), digest(png), 0, "", recipe.key]
+                    row = kept[scale, method] = dict(zip(COLUMNS, values, strict=True))
+                    files += 1
+                elif needed or (scale, method) in missing:
+                    lr = read_picture(output / target).rgb
+                if (scale, method) in missing and recipe.upsampled:
+                    png = write_png(output / enlarged(target), enlarge_integers(lr, scale))
+                    row |= {"upsampled_bytes": len(png), "upsampled_checksum": digest(png)}
+                    files += 1
+                if needed:
+                    lrs[method] = lr
+            for key, shelf, first in shelves:
+                if shelf.scale == scale:
+                    patches[key] = shelf.put(first, crop_to_multiple(hr, scale), lrs)
+                    files += 1
+    done = {"rows": list(kept.values()), "files": files, "seconds": time.perf_counter() - start, "patches": patches}
+    return failed | done
 
 
-def _up_to_date(output: Path, before: list[dict], targets: set[str], checksum: str, key: str, upsampled: bool) -> bool:
-    return {r["lr"] for r in before} == targets and all(
-        r["source_checksum"] == checksum
-        and r["settings"] == key
-        and (output / r["lr"]).is_file()
-        and (not upsampled or (output / _enlarged(r["lr"])).is_file())
-        for r in before
+def _target(scale: int, method: str, stem: str) -> str:
+    return f"scale_{scale}x/{method}/{stem}.png"
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Bytes and time of change: the cheap question whether a file is still the same."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _bytes(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
+
+
+def _is_true(output: Path, row: dict, stem: str, recipe: Recipe) -> bool:
+    """Whether a manifest's row still describes the file, given that its source has not changed."""
+    at = row["lr"] == _target(row["scale"], row["method"], stem)
+    return at and row["settings"] == recipe.key and _bytes(output / row["lr"]) == row["lr_bytes"]
+
+
+def _enlarged_there(output: Path, row: dict) -> bool:
+    return row["upsampled_bytes"] > 0 and _bytes(output / enlarged(row["lr"])) == row["upsampled_bytes"]
+
+
+def _untouched(input: Path, output: Path, name: str, stem: str, recipe: Recipe, rows: list[dict]) -> bool:
+    """The cheap check, by sizes and times; what it doubts, process_picture decides by checksum."""
+    pairs = {(r["scale"], r["method"]): r for r in rows}
+    wanted = [(s, m) for s in recipe.scales for m in recipe.methods]
+    return (
+        all(p in pairs for p in wanted)
+        and all((r["source_bytes"], r["source_mtime"]) == _stamp(input / name) for r in rows)
+        and all(_is_true(output, r, stem, recipe) for r in rows)
+        and (not recipe.upsampled or all(_enlarged_there(output, pairs[p]) for p in wanted))
     )
 
 
-def _enlarged(target: str) -> str:
-    """scale_2x/bicubic/a.png -> scale_2x/bicubic_upsampled/a.png"""
-    scale, method, rest = target.split("/", 2)
-    return f"{scale}/{method}_upsampled/{rest}"
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Processes are the parallel part; the caller's own setting comes back, for with one job this is its process."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _read_manifest(output: Path) -> dict[str, list[dict]]:
-    path = output / "manifest.csv"
-    if not path.is_file():
-        return {}
-    text = dict.fromkeys(("source_checksum", "lr_checksum", "settings"), str)  # or 16 digits become a number
-    return {name: rows.to_dict("records") for name, rows in pd.read_csv(path, dtype=text).groupby("source")}
-
-
-def _write_manifest(output: Path, done: list[dict], before: dict[str, list[dict]], names: list[str]) -> pd.DataFrame:
-    """manifest.csv: what is done, then, of a run that is not over, what is known of the rest."""
-    rows = [row for d in done for row in d["rows"]]
-    rows += [row for name in names[len(done) :] for row in before.get(name, [])]
-    manifest = pd.DataFrame(rows, columns=_COLUMNS)
-    with atomic(output / "manifest.csv") as temporary:
-        manifest.to_csv(temporary, index=False)
-    return manifest
-
-
-def _checksum(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
-
-
-def split_pictures(
-    names: Sequence[str],
-    *,
-    validation: float | Sequence[str],
-    test: float | Sequence[str],
-    seed: int = 0,
-) -> dict[str, str]:
-    """{name: "train", "validation" or "test"}, by picture. validation, test: names (with or without suffix),
-    or a share, which gets at least one picture. Independent of the order of `names`.
-    Raises ValueError for an unknown name, a name in both parts, or when nothing is left to train on.
-    """
-    stems = Counter(Path(n).with_suffix("").as_posix() for n in names)
-    by_stem = {Path(n).with_suffix("").as_posix(): n for n in names} | {n: n for n in names}
-    split = dict.fromkeys(sorted(names), "train")
-    for part, wanted in (("validation", validation), ("test", test)):
-        if isinstance(wanted, int | float):
-            continue
-        for name in wanted:
-            if name not in by_stem:
-                near = difflib.get_close_matches(name, by_stem, 2)
-                raise ValueError(
-                    f"{part} picture {name!r} is not there" + (f"; near: {', '.join(near)}" if near else "")
-                )
-            if name not in split and stems[name] > 1:
-                raise ValueError(f"{part} picture {name!r} is there with {stems[name]} suffixes: give the suffix too")
-            if split[by_stem[name]] != "train":
-                raise ValueError(f"{name} is named for validation and for test: choose one")
-            split[by_stem[name]] = part
-    free = [n for n, part in split.items() if part == "train"]
-    free.sort(key=lambda n: hashlib.sha256(f"split/{seed}/{n}".encode()).digest())
-    for part, wanted in (("validation", validation), ("test", test)):
-        if isinstance(wanted, int | float) and wanted > 0:
-            count = max(1, round(wanted * len(names)))
-            for name in free[:count]:
-                split[name] = part
-            free = free[count:]
-    if not free:
-        raise ValueError(
-            f"{len(names)} pictures leave none to train on: name fewer for validation and test, or add some"
-        )
-    return split
-
-
-def write_description(
-    data_dir: Path | str,
-    *,
-    hr_root: Path | str,
-    split: Mapping[str, str],
-    scales: Sequence[int],
-    methods: Sequence[str],
-) -> None:
-    """data.json: what the later notebooks need to know, so that nobody tells them twice."""
-    content = {
-        "hr_root": str(hr_root),
-        "scales": list(scales),
-        "methods": list(methods),
-        "split": dict(split),
-    }
-    with atomic(Path(data_dir) / "data.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def read_description(data_dir: Path | str) -> dict:
-    """The content of data.json. FileNotFoundError, naming the notebook to run, when it is not there."""
-    path = Path(data_dir) / "data.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: run notebooks/01_data.ipynb first, with the same `run`")
-    return json.loads(path.read_text())
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; a mistake ends in one sentence and exit status 2."""
-    parser = argparse.ArgumentParser(prog="python -m srlib.data", description=pregenerate.__doc__.splitlines()[0])
+    """The command line; a mistake ends in one sentence and exit status 2, a failed --verify in 1."""
+    parser = argparse.ArgumentParser(prog="python -m srlib.data", description=__doc__.splitlines()[0])
     parser.add_argument("--input", required=True, help="folder of HR pictures, searched with its subfolders")
     parser.add_argument("--output", required=True, help="folder to write to")
     parser.add_argument("--scales", type=int, nargs="+", default=[2])
@@ -380,11 +314,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, help="crop HR pictures to at most this many pixels a side")
     parser.add_argument("--sample", type=float, default=1.0, help="share of the pictures, the same ones each time")
     parser.add_argument("--upsampled", action="store_true", help="also write LR pictures enlarged back")
+    parser.add_argument("--blur", type=float, nargs=2, default=(0, 0), metavar=("LOW", "HIGH"), help="sigma, HR pixels")
+    parser.add_argument("--noise", type=float, nargs=2, default=(0, 0), metavar=("LOW", "HIGH"), help="sigma, levels")
+    parser.add_argument("--before", default="", help="compress before reducing: jpeg or webp")
+    parser.add_argument("--after", default="", help="compress the LR picture: jpeg or webp")
+    parser.add_argument("--quality", type=int, nargs=2, default=(60, 95), metavar=("LOW", "HIGH"), help="1-100")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--dask", metavar="ADDRESS", help='a Dask scheduler, or "local": its workers do the work')
     parser.add_argument("--overwrite", action="store_true", help="redo what is up to date")
+    parser.add_argument("--verify", action="store_true", help="only re-check every checksum of the output")
+    given = vars(parser.parse_args(arguments))
+    check, address = given.pop("verify"), given.pop("dask")
     try:
-        stats = pregenerate(**vars(parser.parse_args(arguments))).stats
-    except (ValueError, OSError) as error:
+        if check:
+            complaints = verify(given["input"], given["output"], jobs=given["jobs"])
+            print("\n".join([*complaints, f"{len(complaints)} differences"]))
+            return 1 if complaints else 0
+        ranges = {name: given.pop(name) for name in ("blur", "noise", "before", "after", "quality")}
+        with cluster(address, given["jobs"]):
+            stats = pregenerate(**given, degradation=Degradation(**ranges)).stats
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"srlib.data: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from srlib.eraser import TiledSR
 from srlib.memory import peak_of
 from srlib.metrics import psnr_y, ssim_y
-from srlib.pictures import enlarge
+from srlib.resize import enlarge
 from srlib.seams import Seams, seam_profile, seam_report
 from srlib.tiling import plan_tiles
 

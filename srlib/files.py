@@ -1,7 +1,8 @@
 """Files that are either whole or not there."""
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,3 +22,13 @@ def atomic(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def digest(content: bytes | Iterable[str]) -> str:
+    """128 bits of SHA-256 of bytes, or of texts one after the other, in hexadecimal."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()[:32]
+    whole = hashlib.sha256()
+    for text in content:
+        whole.update(text.encode() + b"\0")
+    return whole.hexdigest()[:32]

@@ -13,7 +13,7 @@ from torch import Tensor
 from srlib import plots
 from srlib.eraser import TiledSR
 from srlib.metrics import psnr_y
-from srlib.pictures import enlarge
+from srlib.resize import enlarge
 from srlib.seams import seam_profile, seam_report, worst_seam
 from srlib.tiling import BLENDS, STATISTICS, Report
 

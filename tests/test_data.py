@@ -12,18 +12,10 @@ import torch
 from PIL import Image
 
 from srlib import data
-from srlib.data import (
-    EMBEDDED_SPLIT,
-    embedded_pictures,
-    list_pictures,
-    main,
-    pregenerate,
-    read_description,
-    sampled,
-    split_pictures,
-    write_description,
-)
-from srlib.pictures import read_picture, resize, to_float, to_integers, write_png
+from srlib.data import main, pregenerate
+from srlib.pictures import read_picture, write_png
+from srlib.resize import resize_integers
+from srlib.sources import list_pictures
 
 
 @pytest.fixture
@@ -51,10 +43,10 @@ def test_tree_is_mirrored_and_every_pair_is_in_the_manifest(hr):
     assert (out / "scale_3x/area/sub/deep/c.png").is_file()
     assert read_picture(out / "scale_3x/bicubic_upsampled/a.png").rgb.shape == (39, 51, 3)
     for row in pd.read_csv(out / "manifest.csv").itertuples():
-        x = to_float(read_picture(hr / row.source).rgb)[:, : row.hr_height, : row.hr_width]
+        x = read_picture(hr / row.source).rgb[: row.hr_height, : row.hr_width]
         lr = read_picture(out / row.lr).rgb
         assert lr.shape[:2] == (row.lr_height, row.lr_width) == (row.hr_height // row.scale, row.hr_width // row.scale)
-        assert np.array_equal(lr, to_integers(resize(x, row.scale, row.method)))
+        assert np.array_equal(lr, resize_integers(x, row.scale, row.method))
     stats = json.loads((out / "processing_stats.json").read_text())
     assert stats["pairs"]["2x"] == {"bicubic": 3, "area": 3} and stats["avg_processing_time"] > 0
 
@@ -170,15 +162,6 @@ def test_size_crops_the_centre(hr):
     assert (row["hr_top"], row["hr_left"], row["hr_height"], row["hr_width"]) == (4, 10, 32, 32)
 
 
-def test_sample_is_stable_and_grows():
-    names = [f"{i}.png" for i in range(100)]
-    assert sampled(names, 0.1) == sampled(names[::-1], 0.1) and len(sampled(names, 0.1)) == 10
-    assert set(sampled(names, 0.1)) < set(sampled(names, 0.3)) and len(sampled(names, 0.001)) == 1
-    assert sampled(names, 0.1, seed=1) != sampled(names, 0.1)
-    with pytest.raises(ValueError, match="sample 0 is no share"):
-        sampled(names, 0)
-
-
 def test_missing_and_empty_folders_and_wrong_choices_are_one_sentence(hr, tmp_path, capsys):
     with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
         list_pictures(tmp_path / "nowhere")
@@ -207,55 +190,3 @@ def test_command_line(hr):
     command = [sys.executable, "-m", "srlib.data", "--input", str(hr), "--output", str(hr.parent / "out")]
     done = subprocess.run([*command, "--scales", "2", "--methods", "area"], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1].startswith("3 made, 0 up to date, 0 left out")
-
-
-def test_split_by_name_and_by_share():
-    names = [f"p/{i}.png" for i in range(10)]
-    split = split_pictures(names, validation=["p/3"], test=["p/4.png"])
-    assert split["p/3.png"] == "validation" and split["p/4.png"] == "test" and list(split.values()).count("train") == 8
-    shares = split_pictures(names, validation=0.2, test=0.2)
-    assert sorted(shares.values()) == ["test"] * 2 + ["train"] * 6 + ["validation"] * 2
-    assert shares == split_pictures(names[::-1], validation=0.2, test=0.2)
-    assert sorted(split_pictures(names[:3], validation=0.1, test=0.1).values()) == ["test", "train", "validation"]
-
-
-def test_a_name_without_suffix_must_mean_one_picture():
-    names = ["a.png", "a.jpg", "b.png"]
-    with pytest.raises(ValueError, match="test picture 'a' is there with 2 suffixes"):
-        split_pictures(names, validation=[], test=["a"])
-    assert split_pictures(names, validation=[], test=["a.jpg"])["a.jpg"] == "test"
-
-
-@pytest.mark.parametrize(
-    ("validation", "test", "message"),
-    [
-        (["p/33"], [], "validation picture 'p/33' is not there; near: p/3"),
-        (["p/3"], ["p/3"], "named for validation and for test"),
-        (0.6, 0.6, "leave none to train on"),
-    ],
-)
-def test_wrong_splits_are_refused(validation, test, message):
-    with pytest.raises(ValueError, match=message):
-        split_pictures([f"p/{i}.png" for i in range(5)], validation=validation, test=test)
-
-
-def test_embedded_pictures_are_there_and_their_split_is_known(tmp_path):
-    embedded_pictures(tmp_path)
-    names = list_pictures(tmp_path)
-    assert len(names) == 20
-    split = split_pictures(names, **EMBEDDED_SPLIT)
-    assert {p: list(split.values()).count(p) for p in ("train", "validation", "test")} == {
-        "train": 12,
-        "validation": 3,
-        "test": 5,
-    }
-    stamp = (tmp_path / "photos/coffee.png").stat().st_mtime_ns
-    embedded_pictures(tmp_path)
-    assert (tmp_path / "photos/coffee.png").stat().st_mtime_ns == stamp
-
-
-def test_description_round_trip_and_its_absence(tmp_path):
-    write_description(tmp_path, hr_root=tmp_path, split={"a": "train"}, scales=[2], methods=["area"])
-    assert read_description(tmp_path)["split"] == {"a": "train"}
-    with pytest.raises(FileNotFoundError, match="run notebooks/01_data.ipynb first"):
-        read_description(tmp_path / "nowhere")

@@ -9,7 +9,7 @@ from srlib.evaluate import evaluate, gap_closed, means, seams_of, tiling_name, t
 from srlib.hat import HAT
 from srlib.initial import start_as_interpolation
 from srlib.metrics import psnr_y
-from srlib.pictures import enlarge
+from srlib.resize import enlarge
 
 PAIRS = [
     {

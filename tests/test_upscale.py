@@ -16,7 +16,8 @@ from srlib.checkpoints import save_model
 from srlib.eraser import TiledSR
 from srlib.hat import HAT
 from srlib.initial import start_as_interpolation
-from srlib.pictures import Picture, read_picture, resize, to_float, to_integers, write_picture
+from srlib.pictures import Picture, read_picture, to_float, to_integers, write_picture
+from srlib.resize import resize
 from srlib.upscale import targets, upscale, upscale_files
 
 TINY = {"embed_dim": 16, "depths": (2,), "num_heads": (2,), "window_size": 8, "squeeze_factor": 4}

@@ -1,0 +1,136 @@
+"""High dynamic range: linear light read from Radiance, OpenEXR or NumPy files, its LDR picture, its log mapping."""
+
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+SUFFIXES = (".hdr", ".exr", ".npy")
+PEAK = 1000.0  # cd/m2 that LDR white and a log-mapped 1 stand for
+
+
+def read_hdr(path: Path | str) -> np.ndarray:
+    """Read linear light: (H, W, 3) float32, RGB order, finite and >= 0, in the file's units (cd/m2, nominally 0-PEAK).
+
+    .hdr is Radiance RGBE (its EXPOSURE line, if any, is not applied); .exr has R, G and B or Y alone, of several
+    parts the first, and is the data window; .npy is (H, W) or (H, W, 1, 3 or 4) of floats or integers. Grey is
+    repeated, alpha dropped. Values below 0 by no more than a millionth of the largest are a resampler's rounding: 0.
+    Raises ValueError naming the file when it is truncated, foreign, of another shape, or holds negative or
+    non-finite values; ImportError when .exr is asked for without the OpenEXR package.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{path}: {suffix or 'no suffix'} is none of {', '.join(SUFFIXES)}; convert it to .exr")
+    read = {".hdr": _read_radiance, ".exr": _read_exr, ".npy": _read_npy}[suffix]
+    try:
+        array = read(path)
+    except (OSError, ImportError):
+        raise
+    except Exception as error:  # broken bytes: cv2.error, RuntimeError, EOFError, MemoryError
+        raise ValueError(f"{path} cannot be read ({error}); copy it again or remove it") from error
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.dtype.kind not in "fiu" or array.ndim != 3 or array.shape[2] not in (1, 3, 4) or not array.size:
+        raise ValueError(
+            f"{path} holds {array.dtype} of shape {array.shape}; save it as (height, width, 3) of float32 in RGB order"
+        )
+    with np.errstate(over="ignore"):  # a float64 too large becomes inf and is refused as such
+        light = array[..., :3].astype(np.float32, order="C")
+    if broken := int((~np.isfinite(light)).sum()):
+        raise ValueError(f"{path} holds {broken} values that are infinite or no number; repair it or remove it")
+    negative, lowest = int((light < 0).sum()), float(light.min())
+    if lowest < -1e-6 * float(light.max()):
+        raise ValueError(
+            f"{path} holds {negative} negative values, the lowest {lowest:g}; light is never negative: "
+            "set them to 0 in the file, or remove it"
+        )
+    if negative:
+        np.maximum(light, 0, out=light)
+    return np.repeat(light, 3, 2) if light.shape[2] == 1 else light
+
+
+def _read_radiance(path: Path | str) -> np.ndarray:
+    content = Path(path).read_bytes()
+    array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content[:2] == b"#?" else None
+    if array is None:
+        raise ValueError("not a whole Radiance RGBE picture")
+    return array[..., ::-1]
+
+
+def _read_exr(path: Path | str) -> np.ndarray:
+    try:
+        import OpenEXR  # an option: OpenCV comes without it
+    except ImportError:
+        raise ImportError(f"{path} needs the OpenEXR package: pip install 'OpenEXR>=3.3'") from None
+    with open(path, "rb") as file:  # asked here, as the library also prints its complaints
+        if file.read(4) != b"\x76\x2f\x31\x01":
+            raise ValueError("not an OpenEXR picture")
+    # separate, as channels of mixed types (half and float) can't come interleaved
+    with OpenEXR.File(str(path), separate_channels=True) as file:
+        if not file.parts:  # so it ends when pixels were cut off or don't decode
+            raise ValueError("its pixels are cut short or damaged")
+        planes = {name: channel.pixels for name, channel in file.channels().items()}
+    names = ("Y",) if "Y" in planes and not {"R", "G", "B", "RY", "BY"} & set(planes) else ("R", "G", "B")
+    if not set(names) <= set(planes):
+        raise ValueError(f"channels {', '.join(planes)}, where R, G and B, or Y alone, are read; save it so")
+    return np.stack([planes[name] for name in names], 2)
+
+
+def _read_npy(path: Path | str) -> np.ndarray:
+    array = np.load(path, allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise ValueError("an archive of several arrays, which numpy.savez writes, where numpy.save's one is read")
+    return array
+
+
+def read_gain(path: Path | str) -> tuple[float, float]:
+    """(dgain, gamma) from a text file with the lines `dgain: <number>` and `gamma: <number>`; other lines are ignored.
+
+    Raises ValueError naming file and line when one is missing, given twice, or not a finite number above 0.
+    """
+    found: dict[str, float] = {}
+    lines = Path(path).read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        key, _, text = (part.strip() for part in line.partition(":"))
+        if key not in ("dgain", "gamma"):
+            continue
+        if key in found:
+            raise ValueError(f"{path}, line {number}: {key} is given a second time; keep one")
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise ValueError(f"{path}, line {number}: {key} is {text!r}; write a number above 0, as {key}: 2.2")
+        found[key] = value
+    for key in ("dgain", "gamma"):
+        if key not in found:
+            raise ValueError(f"{path} has no line for {key}; add one, as {key}: 2.2")
+    return found["dgain"], found["gamma"]
+
+
+def ldr_of(hdr: np.ndarray, dgain: float, gamma: float) -> np.ndarray:
+    """How such a pair's LDR picture was made: clip(hdr / PEAK * dgain, 0, 1)^(1 / gamma), float32 in [0, 1].
+
+    hdr: (H, W, 3), linear, in cd/m2.
+    """
+    return (np.clip(hdr / PEAK * dgain, 0, 1) ** (1 / gamma)).astype(np.float32)
+
+
+def linearised(ldr: np.ndarray, dgain: float, gamma: float) -> np.ndarray:
+    """Undo ldr_of where it did not clip: clip(ldr^gamma / dgain, 0, 1) * PEAK, float32 in [0, PEAK].
+
+    ldr: (H, W, 3) in [0, 1].
+    """
+    return (np.clip(ldr**gamma / dgain, 0, 1) * PEAK).astype(np.float32)
+
+
+def log_mapped(linear: np.ndarray) -> np.ndarray:
+    """log(1 + x) / log(1 + PEAK), float32: [0, PEAK] to [0, 1]; brighter light lies above 1."""
+    return (np.log1p(linear) / math.log1p(PEAK)).astype(np.float32)
+
+
+def log_unmapped(mapped: np.ndarray) -> np.ndarray:
+    """The inverse of log_mapped: [0, 1] to [0, PEAK], float32."""
+    return np.expm1(mapped * math.log1p(PEAK)).astype(np.float32)

@@ -1,0 +1,120 @@
+"""manifest.csv, a row a pair, and the journal that keeps it true while a run is under way or has been killed."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import joblib
+import pandas as pd
+
+from srlib.files import atomic, digest
+from srlib.parallel import in_parallel
+
+COLUMNS = ["source", "lr", "scale", "method", "hr_top", "hr_left", "hr_height", "hr_width", "lr_height", "lr_width"]
+COLUMNS += ["source_bytes", "source_mtime", "source_checksum", "lr_bytes", "lr_checksum"]
+COLUMNS += ["upsampled_bytes", "upsampled_checksum", "settings"]
+
+
+class Journal:
+    """What is known of every picture: the manifest of earlier runs and a line for each picture finished since.
+
+    A line is appended the moment a picture is done, and survives a kill; `close` turns it all into manifest.csv.
+    """
+
+    def __init__(self, output: Path, *, fresh: bool):
+        self.output, self.path = output, output / "manifest.journal"
+        self.rows: dict[str, list[dict]] = {} if fresh else read_manifest(output)
+        self.patches: dict[str, dict] = defaultdict(dict)  # pack's key -> picture -> what Shelf.put returned
+        output.mkdir(parents=True, exist_ok=True)
+        if self.path.is_file():  # an earlier run was killed
+            for half in output.glob("scale_*/**/.*.part.*"):
+                half.unlink(missing_ok=True)
+            if fresh:
+                self.path.unlink()
+            else:
+                self._read()
+        self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  (close() ends it)
+
+    def _read(self) -> None:
+        whole = self.path.read_bytes()
+        whole = whole[: whole.rfind(b"\n") + 1]  # a line that was being written is cut off
+        with open(self.path, "r+b") as file:
+            file.truncate(len(whole))
+        for line in whole.splitlines():
+            self._take(json.loads(line))
+
+    def _take(self, one: dict) -> None:
+        self.rows[one["name"]] = one["rows"]
+        for key, put in one["patches"].items():
+            self.patches[key][one["name"]] = put
+
+    def has(self, name: str, key: str) -> bool:
+        return name in self.patches[key]
+
+    def forget_patches(self, key: str) -> None:
+        self.patches.pop(key, None)
+
+    def add(self, one: dict) -> None:
+        self._take(one)
+        self.file.write(json.dumps({k: one[k] for k in ("name", "rows", "patches")}) + "\n")
+        self.file.flush()
+
+    def close(self, sources: set[str], key: str) -> pd.DataFrame:
+        """Write manifest.csv, sorted, of the pictures that are still there, as made by these settings."""
+        rows = [r for name, rows in self.rows.items() if name in sources for r in rows if r["settings"] == key]
+        manifest = pd.DataFrame(rows, columns=COLUMNS).sort_values(["source", "scale", "method"])
+        with atomic(self.output / "manifest.csv") as temporary:
+            manifest.to_csv(temporary, index=False)
+        self.file.close()
+        self.path.unlink()
+        return manifest
+
+
+def read_manifest(output: Path | str) -> dict[str, list[dict]]:
+    """source -> its rows of manifest.csv; {} where there is none, or one of an earlier layout, which is made anew."""
+    path = Path(output) / "manifest.csv"
+    if not path.is_file():
+        return {}
+    text = dict.fromkeys(("source", "lr", "source_checksum", "lr_checksum", "upsampled_checksum", "settings"), str)
+    manifest = pd.read_csv(path, dtype=text, keep_default_na=False)  # or 16 digits become a number, "NA.png" nothing
+    if list(manifest.columns) != COLUMNS:
+        return {}
+    return {str(name): rows.to_dict("records") for name, rows in manifest.groupby("source")}
+
+
+def verify(input: Path | str, output: Path | str, *, jobs: int = 1, progress: bool = True) -> list[str]:
+    """Read every file of a data folder again, compare its checksum with the manifest's: one sentence a difference."""
+    input, output = Path(input), Path(output)
+    rows = read_manifest(output)
+    if not rows:
+        raise FileNotFoundError(f"no {output / 'manifest.csv'}: pre-generate first")
+    tasks = [joblib.delayed(_complaints)(input, output, name, rows[name]) for name in sorted(rows)]
+    complaints = sorted(c for found in in_parallel(tasks, jobs, "verify", progress) for c in found)
+    known = {r["lr"] for of in rows.values() for r in of}
+    known |= {enlarged(r["lr"]) for of in rows.values() for r in of if r["upsampled_bytes"]}
+    for path in sorted(output.glob("scale_*/**/*.png")):
+        if (name := path.relative_to(output).as_posix()) not in known:
+            complaints.append(f"{name} is in no row of the manifest: remove it, or run the settings that made it")
+    return complaints
+
+
+def _complaints(input: Path, output: Path, name: str, rows: list[dict]) -> list[str]:
+    expected = [(input / name, f"{name} (source)", rows[0]["source_checksum"], "pre-generate again")]
+    for row in rows:
+        expected.append((output / row["lr"], row["lr"], row["lr_checksum"], "remove it and pre-generate again"))
+        if row["upsampled_bytes"]:
+            copy = enlarged(row["lr"])
+            expected.append((output / copy, copy, row["upsampled_checksum"], "remove it and pre-generate again"))
+    found = []
+    for path, label, checksum, remedy in expected:
+        if not path.is_file():
+            found.append(f"{label} is missing: pre-generate again")
+        elif digest(path.read_bytes()) != checksum:
+            found.append(f"{label} has changed since it was recorded: {remedy}")
+    return found
+
+
+def enlarged(target: str) -> str:
+    """scale_2x/bicubic/a.png -> scale_2x/bicubic_upsampled/a.png"""
+    scale, method, rest = target.split("/", 2)
+    return f"{scale}/{method}_upsampled/{rest}"

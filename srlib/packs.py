@@ -1,0 +1,217 @@
+"""Packed training patches: shards to memory-map, written by many processes at once, read without decoding.
+
+packs/<scale>x_<patch>/ holds hr_0000.npy (N, p, p, 3), <method>_0000.npy (N, p/s, p/s, 3) and so on, index.csv (a row
+a patch: slot, source, y, x) and pack.json. Every picture has its slots before any is cut: whoever cuts it writes
+there, so that the files are the same whatever the number of processes. A dropped patch leaves its slot empty,
+which in a sparse file takes no room.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from srlib.files import atomic, digest
+
+DTYPES = ("uint8", "uint16", "float16", "float32")
+
+
+@dataclass(frozen=True)
+class PackSettings:
+    """What is cut. patch: HR pixels, lowered to a multiple of the scale. dtype: of DTYPES; a picture of another
+    depth is converted. flat: drop patches whose luma deviates by less than so many levels of 255 (standard
+    deviation); blurred: drop those whose Laplacian does. 0 keeps everything.
+    shard: bytes of a file at most, about.
+    """
+
+    patch: int = 128
+    dtype: str = "uint8"
+    flat: float = 0.0
+    blurred: float = 0.0
+    shard: int = 2**30
+
+    def __post_init__(self):
+        if self.dtype not in DTYPES:
+            raise ValueError(f"packs of {self.dtype!r} are not made: choose one of {', '.join(DTYPES)}")
+        if self.patch < 8 or min(self.flat, self.blurred) < 0:
+            raise ValueError("a pack needs patches of at least 8 pixels, and thresholds that are not negative")
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where a worker puts patches: the folder being filled and the shape of its files. Small: it travels with every
+    task. per_file: slots a file. total: slots in all.
+    """
+
+    folder: str
+    scale: int
+    side: int
+    methods: tuple[str, ...]
+    settings: PackSettings
+    per_file: int
+    total: int
+
+    def put(self, first: int, hr: np.ndarray, lrs: Mapping[str, np.ndarray]) -> dict:
+        """Cut a picture into the slots from `first` on. hr: (H, W, 3); lrs: method -> (H/s, W/s, 3).
+
+        Returns {"kept": [[slot, y, x], ...], "flat": dropped, "blurred": dropped}.
+        """
+        settings, side, s = self.settings, self.side, self.scale
+        result = {"kept": [], "flat": 0, "blurred": 0}
+        luma = hr.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) * (255 / _top(hr.dtype))
+        edges = ndimage.laplace(luma) if settings.blurred else luma
+        for slot, (y, x) in enumerate(places(*hr.shape[:2], side), first):
+            box = (slice(y, y + side), slice(x, x + side))
+            if luma[box].std() < settings.flat:
+                result["flat"] += 1
+            elif settings.blurred and edges[box].std() < settings.blurred:
+                result["blurred"] += 1
+            else:
+                result["kept"].append([slot, y, x])
+        for name, array, factor in [("hr", hr, 1), *((m, lrs[m], s) for m in self.methods)]:
+            self._write(name, _converted(array, self.settings.dtype), side // factor, factor, result["kept"])
+        return result
+
+    def _write(self, name: str, array: np.ndarray, side: int, factor: int, kept: list) -> None:
+        """Patch by patch at its place in its file: nobody else's bytes are touched, on a network's disk either."""
+        size = side * side * 3 * array.itemsize
+        files: dict[int, int] = {}
+        try:
+            for slot, y, x in kept:
+                number, place = divmod(slot, self.per_file)
+                if number not in files:
+                    files[number] = os.open(f"{self.folder}/{name}_{number:04d}.npy", os.O_WRONLY)
+                end = os.fstat(files[number]).st_size - (self._slots_in(number) - place) * size
+                patch = array[y // factor : y // factor + side, x // factor : x // factor + side]
+                os.pwrite(files[number], np.ascontiguousarray(patch).tobytes(), end)
+        finally:
+            for file in files.values():
+                os.close(file)
+
+    def _slots_in(self, number: int) -> int:
+        return min(self.per_file, self.total - number * self.per_file)
+
+    def create(self) -> None:
+        """Make the files at their full size, with nothing in them."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        Path(self.folder).mkdir(parents=True)
+        sides = {"hr": self.side} | dict.fromkeys(self.methods, self.side // self.scale)
+        for name, side in sides.items():
+            for number in range(-(-self.total // self.per_file)):
+                shape = (self._slots_in(number), side, side, 3)
+                np.lib.format.open_memmap(f"{self.folder}/{name}_{number:04d}.npy", "w+", self.settings.dtype, shape)
+
+
+class Pack:
+    """A pack in the making: planned before the pictures are read, finished when all have been put.
+
+    sizes: (H, W) of every training picture, cropped as its LR pictures are; stamps: what tells that a picture is
+    still the same. `done` when the folder already holds exactly this; otherwise fill the slots, then `finish`.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        sizes: Mapping[str, tuple[int, int]],
+        *,
+        scale: int,
+        methods: Sequence[str],
+        settings: PackSettings,
+        stamps: Mapping[str, object],
+    ):
+        side = settings.patch - settings.patch % scale
+        self.folder = data_dir / "packs" / f"{scale}x_{settings.patch}"
+        self.names = sorted(sizes)
+        counts = [len(places(*sizes[n], side)) for n in self.names]
+        self.first = dict(zip(self.names, np.cumsum([0, *counts]).tolist(), strict=False))
+        self.small = [n for n, count in zip(self.names, counts, strict=True) if not count]
+        per_file = max(1, settings.shard // (side * side * 3 * np.dtype(settings.dtype).itemsize))
+        part = self.folder.with_name(f".{self.folder.name}.part")  # the folder appears whole or not at all
+        methods = tuple(sorted(methods))
+        self.shelf = Shelf(str(part), scale, side, methods, settings, per_file, sum(counts))
+        if not self.shelf.total:
+            raise ValueError(
+                f"no training picture is as large as a patch of {side} pixels: lower patch_sizes in 01_data"
+            )
+        self.key = digest([repr(self.shelf), *(f"{n} {sizes[n]} {stamps[n]}" for n in self.names)])
+
+    @property
+    def done(self) -> bool:
+        return self.facts().get("key") == self.key
+
+    def facts(self) -> dict:
+        return read_pack(self.folder)
+
+    def begin(self) -> bool:
+        """Make the empty files, unless an interrupted run of the same plan left them: then True."""
+        mark = Path(self.shelf.folder) / "plan"
+        if mark.is_file() and mark.read_text() == self.key:
+            return True
+        self.shelf.create()
+        with atomic(mark) as temporary:
+            temporary.write_text(self.key)
+        return False
+
+    def finish(self, put: Mapping[str, dict]) -> dict:
+        """Write index and facts and let the folder appear. put: what `Shelf.put` returned, by picture."""
+        rows = [(slot, name, y, x) for name in self.names for slot, y, x in put.get(name, {}).get("kept", [])]
+        if not rows:
+            raise ValueError(f"no patch is left of {self.shelf.total}: lower flat or blurred in 01_data")
+        folder, shelf = Path(self.shelf.folder), self.shelf
+        pd.DataFrame(rows, columns=["slot", "source", "y", "x"]).to_csv(folder / "index.csv", index=False)
+        facts = {
+            "key": self.key,
+            "scale": shelf.scale,
+            "patch": shelf.side,
+            "dtype": shelf.settings.dtype,
+            "patches": len(rows),
+            "dropped_flat": sum(p["flat"] for p in put.values()),
+            "dropped_blurred": sum(p["blurred"] for p in put.values()),
+            "methods": list(shelf.methods),
+            "too_small": self.small,
+        }
+        (folder / "pack.json").write_text(json.dumps(facts, indent=2) + "\n")
+        (folder / "plan").unlink()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        folder.rename(self.folder)
+        return facts
+
+
+def read_pack(folder: Path | str) -> dict:
+    """The content of pack.json; {} when there is none."""
+    path = Path(folder) / "pack.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def open_shards(folder: Path, name: str) -> list[np.ndarray]:
+    """The memory-mapped files of one array, in order."""
+    return [np.load(path, mmap_mode="r") for path in sorted(Path(folder).glob(f"{name}_[0-9]*.npy"))]
+
+
+def places(height: int, width: int, side: int) -> list[tuple[int, int]]:
+    """(y, x) of the patches of a picture, row by row; the last ones lie flush with the border."""
+    return [(y, x) for y in _starts(height, side) for x in _starts(width, side)]
+
+
+def _starts(size: int, side: int) -> Iterator[int]:
+    return sorted({*range(0, size - side + 1, side), size - side}) if size >= side else []
+
+
+def _top(dtype: np.dtype) -> float:
+    return np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1.0
+
+
+def _converted(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Levels of one type as levels of another; floats are in [0, 1]."""
+    if array.dtype == dtype:
+        return array
+    values = array.astype(np.float64) / _top(array.dtype) * _top(np.dtype(dtype))
+    if dtype.startswith("float"):
+        return values.astype(dtype)
+    return np.floor(values.clip(0, _top(np.dtype(dtype))) + 0.5).astype(dtype)

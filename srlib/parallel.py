@@ -1,0 +1,63 @@
+"""Many pictures at once: processes of this machine, or the workers of a Dask cluster."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+
+import cv2
+import joblib
+import torch
+from tqdm import tqdm
+
+
+def in_parallel(tasks: Iterable, jobs: int, what: str, progress: bool) -> Iterator[dict]:
+    """Results as they come, with a progress bar; one task at a time each, so that little is in flight when killed."""
+    tasks = list(tasks)
+    if not tasks:
+        return
+    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+    interval = 0.5 if sys.stdout.isatty() else 30
+    bar = {"total": len(tasks), "desc": what, "unit": "picture", "file": sys.stdout, "mininterval": interval}
+    try:
+        yield from tqdm(parallel(tasks), disable=not progress, **bar)
+    except BrokenProcessPool:
+        raise RuntimeError(
+            "a worker process was killed, perhaps for want of memory: give fewer jobs and start again"
+        ) from None
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Processes are the parallel part; the caller's own setting comes back, for with one job this is its process."""
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])
+
+
+@contextmanager
+def cluster(address: str | None, workers: int = 2) -> Iterator[None]:
+    """Hand pregenerate's work to Dask: the scheduler at `address`, or with "local" `workers` processes of this machine.
+
+    Prints the address of the dashboard. None or "" leaves everything to this process and its jobs. All workers must
+    see input and output under the same paths.
+    """
+    if not address:
+        yield
+        return
+    from dask.distributed import Client, LocalCluster  # a second to import, for few
+
+    local = LocalCluster(n_workers=max(1, workers), threads_per_worker=1) if address == "local" else None
+    try:
+        with Client(local or address, timeout=30) as client:
+            print(f"Dask dashboard: {client.dashboard_link}")
+            with joblib.parallel_config(backend="dask"):
+                yield
+    finally:
+        if local:
+            local.close()

@@ -1,0 +1,152 @@
+"""Reduce and enlarge pictures exactly, in floating point: products of small matrices instead of a general resampler."""
+
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+METHODS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
+
+
+def crop_to_multiple(array: np.ndarray, scale: int) -> np.ndarray:
+    """(H, W, ...) cropped at its right and bottom, so that H and W are multiples of `scale`."""
+    height, width = array.shape[:2]
+    return array[: height - height % scale, : width - width % scale]
+
+
+def resize(x: Tensor, scale: int, method: str = "bicubic") -> Tensor:
+    """Reduce (..., H, W) in [0, 1] by the integer `scale`; H and W are multiples of it. Clamped to [0, 1].
+
+    bicubic is MATLAB's imresize: kernel a = -0.5 stretched by the scale, the border mirrored with its edge
+    pixel. bilinear and lanczos (3 lobes) are stretched likewise; area is the mean of scale x scale pixels;
+    nearest takes the pixel at, or after, the centre of that square. On the CPU, without gradient.
+    Raises ValueError for another method or a size that is no multiple.
+    """
+    _check(x.shape[-2], x.shape[-1], scale, method)
+    return _by_plane(x, scale, method, enlarging=False)
+
+
+def enlarge(x: Tensor, scale: int, method: str = "bicubic") -> Tensor:
+    """Enlarge (..., H, W) in [0, 1] by the integer `scale`: the baseline of every comparison.
+
+    method: "bicubic" (MATLAB's imresize), "bilinear" or "nearest". Clamped to [0, 1]. On the CPU, without gradient.
+    """
+    return _by_plane(x, scale, method, enlarging=True)
+
+
+def resize_integers(array: np.ndarray, scale: int, method: str = "bicubic") -> np.ndarray:
+    """`resize` of (H, W, C) uint8 or uint16, rounded half up to the same type: what a data set's LR pictures are.
+
+    Works in levels, where the weights of scales 2 and 4 are exact, and strip by strip: little memory is touched.
+    """
+    _check(*array.shape[:2], scale, method)
+    if method == "nearest":
+        return array[scale // 2 :: scale, scale // 2 :: scale].copy()
+    return _rounded(array, scale, method, enlarging=False)
+
+
+def enlarge_integers(array: np.ndarray, scale: int) -> np.ndarray:
+    """Bicubic `enlarge` of (H, W, C) uint8 or uint16, rounded half up to the same type."""
+    return _rounded(array, scale, "bicubic", enlarging=True)
+
+
+def _check(height: int, width: int, scale: int, method: str) -> None:
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
+    if height % scale or width % scale:
+        raise ValueError(f"{width}x{height} is not a multiple of the scale {scale}: crop_to_multiple first")
+
+
+def _by_plane(x: Tensor, scale: int, method: str, *, enlarging: bool) -> Tensor:
+    if method == "nearest":
+        if enlarging:
+            return x.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+        return x[..., scale // 2 :: scale, scale // 2 :: scale]
+    planes = x.reshape(-1, *x.shape[-2:], 1)  # (P, H, W, 1)
+    done = [torch.cat(list(_strips(plane, scale, method, enlarging=enlarging))) for plane in planes]
+    result = torch.stack(done).clamp_(0, 1)  # (P, h, w, 1)
+    return result.view(*x.shape[:-2], *result.shape[1:3])
+
+
+def _rounded(array: np.ndarray, scale: int, method: str, *, enlarging: bool) -> np.ndarray:
+    top = np.iinfo(array.dtype).max
+    # torch has no arithmetic for uint16: through int32
+    x = torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.int32))
+    height, width = (n * scale if enlarging else n // scale for n in array.shape[:2])
+    out = np.empty((height, width, array.shape[2]), array.dtype)
+    row = 0
+    for strip in _strips(x, scale, method, enlarging=enlarging):
+        out[row : row + len(strip)] = strip.add_(0.5).clamp_(0, top).numpy()
+        row += len(strip)
+    return out
+
+
+def _strips(x: Tensor, scale: int, method: str, *, enlarging: bool) -> Iterator[Tensor]:
+    """Strips of rows of the result of resampling (H, W, C), from the top, in float32, not clamped.
+
+    A cell is what scale x scale pixels and one pixel have in common. The same weights serve every cell, so
+    a block of neighbouring cells is one matrix product: a few zeros are multiplied, and still it is the
+    fastest way, for nothing is gathered and everything stays in the cache.
+    """
+    height, width, channels = x.shape
+    into, out = (1, scale) if enlarging else (scale, 1)  # pixels of a cell, before and after
+    tall, broad = (8, 4) if enlarging else (16, 8)  # cells of a block
+    down, pad = _weights(method, scale, enlarging, tall)
+    across, _ = _weights(method, scale, enlarging, broad)
+    across = torch.kron(across, torch.eye(channels)).T.contiguous()  # the channels lie side by side in a row
+    blocks = -(-width // (into * broad))
+    columns = _mirrored(width, -pad, blocks * broad * into + pad)
+    left, right = columns[:pad], columns[pad + width :]
+    rows = x.reshape(height, width * channels)
+    for cell in range(0, height // into, tall):
+        top, bottom = cell * into - pad, (cell + tall) * into + pad
+        inside = top >= 0 and bottom <= height
+        strip = rows[top:bottom] if inside else rows[_mirrored(height, top, bottom)]
+        strip = (down @ strip.float()).view(-1, width, channels)
+        strip = torch.cat([strip[:, left], strip, strip[:, right]], 1)
+        step, row = broad * into * channels, strip.shape[1] * channels
+        overlapping = strip.as_strided((blocks, len(strip), len(across)), (step, row, 1))
+        strip = torch.bmm(overlapping, across.expand(blocks, -1, -1))  # (blocks, rows, broad * out * C)
+        strip = strip.transpose(0, 1).reshape(strip.shape[1], -1, channels)
+        yield strip[: (height // into - cell) * out, : width // into * out]
+
+
+@cache
+def _weights(method: str, scale: int, enlarging: bool, cells: int) -> tuple[Tensor, int]:
+    """Matrix (pixels out, pixels in) of a block of cells along one axis, and how far it reads beyond the block."""
+    kernels = {"area": (0.5, _box), "bilinear": (1, _triangle), "bicubic": (2, _cubic), "lanczos": (3, _lanczos)}
+    reach, kernel = kernels[method]
+    if enlarging:
+        centres, inside, stretch, pad = (np.arange(cells * scale) + 0.5) / scale - 0.5, cells, 1, reach
+    else:
+        centres, inside, stretch = (np.arange(cells) + 0.5) * scale - 0.5, cells * scale, scale
+        pad = int(np.ceil((reach - 0.5) * scale))
+    weights = kernel((centres[:, None] - np.arange(-pad, inside + pad)) / stretch)
+    return torch.from_numpy(weights / weights.sum(1, keepdims=True)).float(), pad
+
+
+def _mirrored(size: int, start: int, stop: int) -> Tensor:
+    """Where pixels start..stop-1 of an axis mirrored at both ends, edge pixels included, are found."""
+    index = torch.arange(start, stop) % (2 * size)
+    return torch.where(index < size, index, 2 * size - 1 - index)
+
+
+def _box(x: np.ndarray) -> np.ndarray:
+    return (np.abs(x) < 0.5).astype(float)
+
+
+def _triangle(x: np.ndarray) -> np.ndarray:
+    return np.maximum(1 - np.abs(x), 0)
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    """Keys' cubic convolution kernel with a = -0.5 (Keys, 1981)."""
+    x = np.abs(x)
+    near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0))
+
+
+def _lanczos(x: np.ndarray) -> np.ndarray:
+    return np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0)
