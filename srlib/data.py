@@ -14,29 +14,21 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import joblib
+import numpy as np
 import pandas as pd
 
 from srlib.degrade import Degradation
-from srlib.files import atomic, digest
-from srlib.manifest import COLUMNS, Journal, enlarged, verify
+from srlib.files import digest, stamp
+from srlib.manifest import COLUMNS, enlarged, verify, write_manifest
 from srlib.packs import Pack, PackSettings
-from srlib.parallel import cluster, in_parallel, one_thread
+from srlib.parallel import cluster, one_thread
+from srlib.passes import Result, run_pass
 from srlib.pictures import picture_size, read_picture, write_png
-from srlib.resize import METHODS, crop_to_multiple, enlarge_integers, resize_integers
+from srlib.resize import METHODS, centre, crop_to_multiple, enlarge_integers, resize_integers
 from srlib.sources import list_pictures, sampled
-
-
-@dataclass(frozen=True)
-class Result:
-    """What pregenerate did: a row a pair asked for, the figures of processing_stats.json, the facts of each pack."""
-
-    manifest: pd.DataFrame
-    stats: dict
-    packs: list[dict]
 
 
 @dataclass(frozen=True)
@@ -54,6 +46,10 @@ class Recipe:
         """Of what changes a pair's pixels; another scale or method is another pair. 2: resampled in levels."""
         degradation = None if self.degradation.nothing else asdict(self.degradation)
         return digest(json.dumps([2, self.size, degradation]).encode())[:16]
+
+    def reduce(self, degraded: np.ndarray, name: str, scale: int, method: str) -> np.ndarray:
+        """The LR picture of an HR one that has been degraded and cropped to a multiple of the scale."""
+        return self.degradation.lr(resize_integers(degraded, scale, method), f"{scale}x/{method}/{name}")
 
 
 def pregenerate(
@@ -93,52 +89,55 @@ def pregenerate(
     everything = list_pictures(input)
     stems = _lr_stems(everything)
     names = sampled(everything, sample, seed)
-    start = time.perf_counter()
-    journal = Journal(output, fresh=overwrite)
     training = [n for n in names if (split or {}).get(n) == "train"]
-    planned = list(_plan(input, output, training, recipe, packs, journal)) if training and packs else []
-    open_packs = [p for p in planned if overwrite or not p.done]
-    for pack in open_packs:
-        if not pack.begin():
-            journal.forget_patches(pack.key)
-
-    done, tasks = [], []
-    for name in names:
-        shelves = [
-            (p.key, p.shelf, p.first[name]) for p in open_packs if name in p.first and not journal.has(name, p.key)
-        ]
-        rows = journal.rows.get(name, [])
-        if not shelves and _untouched(input, output, name, stems[name], recipe, rows):
-            done.append({"name": name, "rows": rows, "files": 0, "seconds": 0.0})
-        else:
-            task = joblib.delayed(process_picture)
-            tasks.append(task(input, output, name, stems[name], recipe=recipe, before=rows, shelves=shelves))
-    for one in in_parallel(tasks, jobs, "pre-generate", progress):
-        journal.add(one)
-        done.append(one)
-    facts = [p.finish(journal.patches[p.key]) if p in open_packs else p.facts() for p in planned]
-    manifest = journal.close(set(everything), recipe.key)
-    asked = manifest[manifest["source"].isin(names)]
+    result = run_pass(
+        output,
+        names,
+        process_picture,
+        lambda name: (input, output, name, stems[name], recipe),
+        lambda name, rows: _untouched(input, output, name, stems[name], recipe, rows),
+        key=recipe.key,
+        sources=set(everything),
+        packs=list(_plan(input, output, training, recipe, packs)) if training and packs else [],
+        jobs=jobs,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    asked = result.manifest[result.manifest["source"].isin(names)]
     asked = asked[asked["scale"].isin(recipe.scales) & asked["method"].isin(recipe.methods)]
+    return replace(result, manifest=asked.reset_index(drop=True))
 
-    made = [d for d in done if d["files"]]
-    failed = sorted((d for d in done if "reason" in d), key=lambda d: d["name"])
-    seconds = time.perf_counter() - start
-    stats = {
-        "total_processed": len(made),
-        "total_skipped": len(done) - len(made) - len(failed),
-        "total_failed": len(failed),
-        "files_written": sum(d["files"] for d in made),
-        "avg_processing_time": sum(d["seconds"] for d in made) / max(1, len(made)),
-        "wall_seconds": seconds,
-        "pictures_per_second": len(made) / seconds,
-        "jobs": jobs,
-        "pairs": {f"{s}x": asked[asked["scale"] == s]["method"].value_counts().to_dict() for s in recipe.scales},
-        "failures": [{"path": d["name"], "reason": d["reason"]} for d in failed],
-    }
-    with atomic(output / "processing_stats.json") as temporary:
-        temporary.write_text(json.dumps(stats, indent=2) + "\n")
-    return Result(asked.reset_index(drop=True), stats, facts)
+
+def list_online(
+    input: Path | str,
+    output: Path | str,
+    *,
+    scales: Sequence[int],
+    methods: Sequence[str],
+    sample: float = 1.0,
+    size: int | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """manifest.csv of pairs whose LR pictures are made when they are asked for (datasets.OnlinePairs), and no picture.
+
+    As pregenerate; sizes come from the headers, pictures without a readable one are left out. `lr` is empty.
+    """
+    input, output = Path(input), Path(output)
+    recipe = Recipe(tuple(dict.fromkeys(scales)), tuple(dict.fromkeys(methods)), size, False, Degradation())
+    _check(input, output, recipe, 1)
+    rows = []
+    for name in sampled(list_pictures(input), sample, seed):
+        try:
+            height, width = picture_size(input / name)
+        except ValueError:
+            continue
+        height, width = min(height, size or height), min(width, size or width)
+        for s, m in ((s, m) for s in recipe.scales for m in recipe.methods):
+            rows.append(dict.fromkeys(COLUMNS, 0) | {"source": name, "lr": "", "scale": s, "method": m})
+            rows[-1] |= {"hr_height": height - height % s, "hr_width": width - width % s}
+            rows[-1] |= {"lr_height": height // s, "lr_width": width // s}
+    output.mkdir(parents=True, exist_ok=True)
+    return write_manifest(output, rows)
 
 
 def _check(input: Path, output: Path, recipe: Recipe, jobs: int) -> None:
@@ -175,15 +174,13 @@ def _lr_stems(names: Sequence[str]) -> dict[str, str]:
     return stems
 
 
-def _plan(
-    input: Path, output: Path, names: list[str], recipe: Recipe, packs: Sequence[PackSettings], journal: Journal
-) -> Iterator[Pack]:
+def _plan(input: Path, output: Path, names: list[str], recipe: Recipe, packs: Sequence[PackSettings]) -> Iterator[Pack]:
     """One Pack a scale and setting, from the pictures' headers alone; what has no readable header gets no slots."""
     sizes, stamps = {}, {}
     for name in names:
         try:
             sizes[name] = tuple(min(side, recipe.size or side) for side in picture_size(input / name))
-            stamps[name] = [*_stamp(input / name), recipe.key]
+            stamps[name] = [*stamp(input / name), recipe.key]
         except (ValueError, OSError):
             continue  # process_picture will say why
     for scale in recipe.scales:
@@ -193,7 +190,7 @@ def _plan(
 
 
 def process_picture(
-    input: Path, output: Path, name: str, stem: str, *, recipe: Recipe, before: list[dict], shelves: list
+    input: Path, output: Path, name: str, stem: str, recipe: Recipe, *, before: list[dict], shelves: list
 ) -> dict:
     """One picture, decoded once, by every scale and method. Pure: what it writes depends on its arguments.
 
@@ -204,11 +201,11 @@ def process_picture(
     start = time.perf_counter()
     failed = {"name": name, "rows": [], "files": 0, "seconds": 0.0, "patches": {}}
     try:
-        stamp = _stamp(input / name)
+        written = stamp(input / name)
         content = (input / name).read_bytes()
         checksum = digest(content)
         kept = {
-            (r["scale"], r["method"]): r | {"source_mtime": stamp[1]}
+            (r["scale"], r["method"]): r | {"source_mtime": written[1]}
             for r in before
             if r["source_checksum"] == checksum and _is_true(output, r, stem, recipe)
         }
@@ -216,10 +213,7 @@ def process_picture(
         missing = [p for p in wanted if p not in kept or recipe.upsampled and not _enlarged_there(output, kept[p])]
         if not missing and not shelves:
             return failed | {"rows": list(kept.values())}
-        hr = read_picture(input / name, content).rgb
-        size = recipe.size or max(hr.shape)
-        top, left = (max(0, (side - size) // 2) for side in hr.shape[:2])
-        hr = hr[top : top + size, left : left + size]
+        hr, top, left = centre(read_picture(input / name, content).rgb, recipe.size)
         if min(hr.shape[:2]) < max(recipe.scales):
             raise ValueError(f"{name} is smaller than one pixel at 1/{max(recipe.scales)}; remove it")
         degraded = recipe.degradation.hr(hr, name) if set(wanted) - set(kept) else hr
@@ -235,7 +229,7 @@ def process_picture(
                 target = _target(scale, method, stem)
                 row = kept.get((scale, method))
                 if row is None:
-                    lr = recipe.degradation.lr(resize_integers(cropped, scale, method), target)
+                    lr = recipe.reduce(cropped, name, scale, method)
                     png = write_png(output / target, lr)
                     values = [
                         name,
@@ -246,7 +240,7 @@ def process_picture(
                         left,
                         *cropped.shape[:2],
                         *lr.shape[:2],
-                        *stamp,
+                        *written,
                         checksum,
                     ]
                     values += [len(png), digest(png), 0, "", recipe.key]
@@ -272,12 +266,6 @@ def _target(scale: int, method: str, stem: str) -> str:
     return f"scale_{scale}x/{method}/{stem}.png"
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """Bytes and time of change: the cheap question whether a file is still the same."""
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
-
-
 def _bytes(path: Path) -> int:
     return path.stat().st_size if path.is_file() else -1
 
@@ -298,7 +286,7 @@ def _untouched(input: Path, output: Path, name: str, stem: str, recipe: Recipe, 
     wanted = [(s, m) for s in recipe.scales for m in recipe.methods]
     return (
         all(p in pairs for p in wanted)
-        and all((r["source_bytes"], r["source_mtime"]) == _stamp(input / name) for r in rows)
+        and all((r["source_bytes"], r["source_mtime"]) == stamp(input / name) for r in rows)
         and all(_is_true(output, r, stem, recipe) for r in rows)
         and (not recipe.upsampled or all(_enlarged_there(output, pairs[p]) for p in wanted))
     )

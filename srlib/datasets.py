@@ -1,97 +1,51 @@
-"""Datasets: packed training patches, whole pictures, and the order in which patches are drawn."""
+"""Datasets: packed patches, patches made on the fly, mixtures of both, whole pictures, and the order of drawing.
 
-import hashlib
-import json
-import shutil
+Patches are indexed by keys (number, draw): the number says which patch, the draw seeds the crop's place and one of
+8 flips and rotations, so that a key always means the same pixels. Items are {"lr": (3, h, h), "hr": (3, h*s, h*s),
+"name": str}, float32 in [0, 1].
+"""
+
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 from torch.utils.data import Dataset, Sampler
 
-from srlib.data import read_description
-from srlib.pictures import read_picture, to_float, to_integers
+from srlib.data import Recipe
+from srlib.degrade import Degradation
+from srlib.packs import open_shards, read_pack
+from srlib.pairs import read_pair
+from srlib.pictures import read_picture, to_float
+from srlib.resize import centre, crop_to_multiple, resize_integers
+from srlib.sources import read_description
 
 
-def pack(data_dir: Path | str, hr_root: Path | str, split: Mapping[str, str], *, scale: int, patch: int = 128) -> dict:
-    """Cut the training pictures into HR patches and the matching LR patches: uint8 arrays to memory-map.
+def training_patches(data_dir: Path | str, *, scale: int, lr_patch: int, methods: Sequence[str] = ()) -> Dataset:
+    """What 01_data prepared to train on: a pack, pictures reduced on the fly, or a mixture with other runs' data.
 
-    patch: HR pixels, lowered to a multiple of the scale. LR patches are cut out of the LR pictures, which is
-    not the same as reducing the HR patch. The last row and column lie flush with the border. 16-bit pictures
-    are rounded to 8 bits. Writes packs/<scale>x_<patch>/: hr.npy (N, p, p, 3), <method>.npy (N, p/s, p/s, 3),
-    index.csv, pack.json, whose content is returned; skipped when up to date.
-    Raises ValueError when no training picture is large enough.
+    lr_patch: side of the crops in LR pixels. methods: LR kernels to use; none: all there are.
+    Raises FileNotFoundError or ValueError naming what to do in 01_data.
     """
     data_dir = Path(data_dir)
-    manifest = pd.read_csv(data_dir / "manifest.csv")
-    manifest = manifest[(manifest["scale"] == scale) & (manifest["source"].map(split) == "train")]
-    side = patch - patch % scale
-    folder = data_dir / "packs" / f"{scale}x_{patch}"
-    content = pd.util.hash_pandas_object(manifest[["source", "lr", "lr_checksum", "source_checksum"]], index=False)
-    key = hashlib.sha256(content.to_numpy().tobytes()).hexdigest()[:16]
-    if (folder / "pack.json").is_file() and (known := json.loads((folder / "pack.json").read_text()))["key"] == key:
-        return known
-    methods = sorted(manifest["method"].unique())
-    first = manifest.drop_duplicates("source").set_index("source", drop=False)
-    index = pd.DataFrame(
-        [
-            (source, y, x)
-            for source, row in first.iterrows()
-            for y in _starts(row["hr_height"], side)
-            for x in _starts(row["hr_width"], side)
-        ],
-        columns=["source", "y", "x"],
-    )
-    if index.empty:
-        raise ValueError(f"no training picture is as large as a patch of {side} pixels: lower patch_sizes in 01_data")
-    temporary = folder.with_name(f".{folder.name}.part")  # the folder appears whole or not at all
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    sides = {"hr": side} | dict.fromkeys(methods, side // scale)
-    arrays = {
-        name: np.lib.format.open_memmap(temporary / f"{name}.npy", "w+", np.uint8, (len(index), s, s, 3))
-        for name, s in sides.items()
-    }
-    files = manifest.set_index(["source", "method"])["lr"]
-    for source, places in index.groupby("source"):
-        hr = _eight_bits(read_hr(hr_root, first.loc[source]))
-        lrs = {m: _eight_bits(read_picture(data_dir / files[source, m]).rgb) for m in methods}
-        for number, y, x in places[["y", "x"]].itertuples():
-            arrays["hr"][number] = hr[y : y + side, x : x + side]
-            for method, lr in lrs.items():
-                arrays[method][number] = lr[y // scale : (y + side) // scale, x // scale : (x + side) // scale]
-    for array in arrays.values():
-        array.flush()
-    index.to_csv(temporary / "index.csv", index=False)
-    small = sorted(set(first.index) - set(index["source"]))
-    facts = {
-        "key": key,
-        "scale": scale,
-        "patch": side,
-        "patches": len(index),
-        "methods": methods,
-        "too_small": small,
-    }
-    (temporary / "pack.json").write_text(json.dumps(facts, indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
-    return facts
+    description = read_description(data_dir)
+    if description["online"]:
+        own = OnlinePairs(data_dir, scale=scale, lr_patch=lr_patch, methods=methods)
+    else:
+        own = PackedPairs(find_pack(data_dir, scale, lr_patch * scale), methods=methods, lr_patch=lr_patch)
+    others = [
+        training_patches(data_dir / other, scale=scale, lr_patch=lr_patch, methods=methods if shared else ())
+        for other, shared in _others(data_dir, description, methods)
+    ]
+    return Mixture([own, *others], [1.0, *description["also"].values()]) if others else own
 
 
-def _starts(size: int, side: int) -> list[int]:
-    return sorted({*range(0, size - side + 1, side), size - side}) if size >= side else []
-
-
-def read_hr(hr_root: Path | str, row: Mapping) -> np.ndarray:
-    """The part of the HR picture that a manifest row's LR picture was made from: (H, W, 3)."""
-    rgb = read_picture(Path(hr_root) / row["source"]).rgb
-    top, left = row["hr_top"], row["hr_left"]
-    return rgb[top : top + row["hr_height"], left : left + row["hr_width"]]
-
-
-def _eight_bits(array: np.ndarray) -> np.ndarray:
-    return array if array.dtype == np.uint8 else to_integers(to_float(array))
+def _others(data_dir: Path, description: dict, methods: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Folders of the other runs' data, and whether they know the methods: given pairs have only one of their own."""
+    for other in description["also"]:
+        yield other, set(methods) <= set(read_description(data_dir / other)["methods"])
 
 
 def find_pack(data_dir: Path | str, scale: int, patch: int) -> Path:
@@ -99,7 +53,7 @@ def find_pack(data_dir: Path | str, scale: int, patch: int) -> Path:
 
     Raises ValueError naming 01_data's parameter to change when there is none.
     """
-    packs = [json.loads(p.read_text()) | {"path": p.parent} for p in Path(data_dir).glob("packs/*/pack.json")]
+    packs = [read_pack(p.parent) | {"path": p.parent} for p in Path(data_dir).glob("packs/[!.]*/pack.json")]
     if not any(p["scale"] == scale for p in packs):
         made = sorted({p["scale"] for p in packs})
         raise ValueError(f"no patches at scale {scale} in {data_dir}, only at {made}: set scales in 01_data")
@@ -114,17 +68,13 @@ def find_pack(data_dir: Path | str, scale: int, patch: int) -> Path:
 
 
 class PackedPairs(Dataset):
-    """Training pairs out of a pack, by random access to memory-mapped arrays.
+    """Training pairs out of a pack, by random access to memory-mapped arrays; number = patch * methods + method.
 
-    methods: LR kernels to use (None: all); lr_patch: side of the random crop in LR pixels (None: the whole
-    patch). An item's key is (number, draw): number = patch * len(methods) + method; draw seeds the crop's place
-    and one of 8 flips and rotations, so that a key always means the same pixels.
-    Items: {"lr": (3, h, h), "hr": (3, h*s, h*s), "name": str}, float32 in [0, 1].
+    methods: LR kernels to use (none: all); lr_patch: side of the random crop in LR pixels (None: the whole patch).
     """
 
-    def __init__(self, folder: Path | str, *, methods: Sequence[str] | None = None, lr_patch: int | None = None):
-        folder = Path(folder)
-        facts = json.loads((folder / "pack.json").read_text())
+    def __init__(self, folder: Path | str, *, methods: Sequence[str] = (), lr_patch: int | None = None):
+        self.folder, facts = Path(folder), read_pack(folder)
         self.scale = facts["scale"]
         self.methods = list(methods or facts["methods"])
         for method in self.methods:
@@ -135,31 +85,129 @@ class PackedPairs(Dataset):
             raise ValueError(
                 f"lr_patch {lr_patch} needs HR patches of {lr_patch * self.scale}, {folder} has {facts['patch']}"
             )
-        self.hr = np.load(folder / "hr.npy", mmap_mode="r")
-        self.lrs = [np.load(folder / f"{m}.npy", mmap_mode="r") for m in self.methods]
-        self.names = pd.read_csv(folder / "index.csv")["source"].tolist()
+        self.hr = open_shards(self.folder, "hr")
+        self.lrs = [open_shards(self.folder, m) for m in self.methods]
+        self.per_file = len(self.hr[0])
+        index = pd.read_csv(self.folder / "index.csv", dtype={"source": str}, keep_default_na=False)
+        # as arrays, not lists of objects: workers share them without copying
+        self.slots, self.names = index["slot"].to_numpy(), index["source"].to_numpy(str)
 
     def __len__(self) -> int:
-        return len(self.hr) * len(self.methods)
+        return len(self.slots) * len(self.methods)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        lr, hr = self.levels(key)
+        return {"lr": to_float(lr), "hr": to_float(hr), "name": str(self.names[key[0] // len(self.methods)])}
+
+    def levels(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """lr (h, h, 3) and hr (h*s, h*s, 3) as they are stored, in the pack's type."""
+        patch, method = divmod(key[0], len(self.methods))
+        file, place = divmod(int(self.slots[patch]), self.per_file)
+        lr, hr = self.lrs[method][file][place], self.hr[file][place]
+        return _crop(lr, hr, self.lr_patch, self.scale, _random(key))
+
+
+class OnlinePairs(Dataset):
+    """Training pairs reduced from the HR pictures while training: no LR files, no packs, and a decoder's speed.
+
+    For those without disk, and to compare with. number = picture * methods + method. The same pixels as the
+    pre-generated LR pictures, except that blur, noise and compression are drawn anew for every draw.
+    """
+
+    def __init__(self, data_dir: Path | str, *, scale: int, lr_patch: int, methods: Sequence[str] = ()):
+        description = read_description(data_dir)
+        self.hr_root = Path(description["hr_root"])
+        degradation = Degradation(**description["degradation"])
+        self.recipe = Recipe(
+            (scale,), tuple(methods or description["methods"]), description["size"], False, degradation
+        )
+        self.scale, self.lr_patch = scale, lr_patch
+        self.names = [n for n, part in description["split"].items() if part == "train"]
+
+    def __len__(self) -> int:
+        return len(self.names) * len(self.recipe.methods)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        lr, hr = self.levels(key)
+        return {"lr": to_float(lr), "hr": to_float(hr), "name": self.names[key[0] // len(self.recipe.methods)]}
+
+    def levels(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """lr (h, h, 3) and hr (h*s, h*s, 3), uint8 or uint16. ValueError for a picture smaller than the patch."""
+        number, method = divmod(key[0], len(self.recipe.methods))
+        name, s = self.names[number], self.scale
+        hr, rng = crop_to_multiple(self._picture(name), s), _random(key)
+        height, width = (side // s - self.lr_patch for side in hr.shape[:2])
+        if min(height, width) < 0:
+            raise ValueError(f"{name} is smaller than a patch of {self.lr_patch * s} HR pixels: lower lr_patch")
+        y, x = rng.randrange(height + 1), rng.randrange(width + 1)
+        # 4 LR pixels around the crop are all that any kernel reaches; less at the picture's own border
+        top, left = max(0, y - 4), max(0, x - 4)
+        context = hr[top * s : (y + self.lr_patch + 4) * s, left * s : (x + self.lr_patch + 4) * s]
+        drawn = f"{name} {key}"
+        degraded = self.recipe.degradation.hr(np.ascontiguousarray(context), drawn)
+        lr = self.recipe.degradation.lr(resize_integers(degraded, s, self.recipe.methods[method]), drawn)
+        y, x = y - top, x - left
+        lr = lr[y : y + self.lr_patch, x : x + self.lr_patch]
+        hr = context[y * s : (y + self.lr_patch) * s, x * s : (x + self.lr_patch) * s]
+        return _crop(lr, hr, self.lr_patch, s, rng)
+
+    def whole(self, row: Mapping) -> tuple[np.ndarray, np.ndarray]:
+        """lr and hr of a row of the manifest: the very pixels that pregenerate would have written."""
+        name, s, hr = row["source"], self.scale, self._picture(row["source"])
+        degraded = crop_to_multiple(self.recipe.degradation.hr(hr, name), s)
+        return self.recipe.reduce(degraded, name, s, row["method"]), crop_to_multiple(hr, s)
+
+    def _picture(self, name: str) -> np.ndarray:
+        return centre(read_picture(self.hr_root / name).rgb, self.recipe.size)[0]
+
+
+class Mixture(Dataset):
+    """Several datasets of patches as one: of an epoch's items each gets the share of its weight.
+
+    weights: one a dataset, above 0; only their ratio counts. A dataset with more patches than its share of an
+    epoch goes on in the next one, a smaller one is repeated.
+    """
+
+    def __init__(self, datasets: Sequence[Dataset], weights: Sequence[float]):
+        if len(datasets) != len(weights) or min(weights) <= 0:
+            raise ValueError(f"{len(datasets)} datasets need as many weights above 0, not {list(weights)}")
+        self.datasets = list(datasets)
+        total = sum(map(len, datasets))
+        self.shares = [max(1, round(total * w / sum(weights))) for w in weights]
+
+    def __len__(self) -> int:
+        return sum(self.shares)
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
         number, draw = key
-        patch, method = divmod(number, len(self.methods))
-        rng = np.random.default_rng([number, draw])
-        lr = self.lrs[method][patch]
-        y, x = rng.integers(0, lr.shape[0] - self.lr_patch + 1, 2)
-        s, side = self.scale, self.lr_patch
-        lr = lr[y : y + side, x : x + side]
-        hr = self.hr[patch, y * s : (y + side) * s, x * s : (x + side) * s]
-        turn = rng.integers(8)
-        lr, hr = _turned(lr, turn), _turned(hr, turn)
-        return {"lr": to_float(lr), "hr": to_float(hr), "name": self.names[patch]}
+        for dataset, share in zip(self.datasets, self.shares, strict=True):
+            if number < share:
+                turn = (draw % 2**32) * share + number  # KeySampler's draw ends in the number of the epoch
+                return dataset[(turn % len(dataset), draw + turn // len(dataset))]
+            number -= share
+        raise IndexError(f"{key[0]} of {len(self)}")
+
+
+def _random(key: tuple[int, int]) -> random.Random:
+    """A generator of the key's own; numpy's takes ten times as long to begin."""
+    return random.Random(key[0] << 96 | key[1])
+
+
+def _crop(lr: np.ndarray, hr: np.ndarray, side: int, scale: int, rng: random.Random) -> tuple[np.ndarray, np.ndarray]:
+    """The same random square of both, turned alike into one of the eight flips and rotations; contiguous."""
+    y, x, turn = rng.randrange(lr.shape[0] - side + 1), rng.randrange(lr.shape[1] - side + 1), rng.randrange(8)
+    box = (slice(y, y + side), slice(x, x + side))
+    large = (slice(y * scale, (y + side) * scale), slice(x * scale, (x + side) * scale))
+    return _turned(lr[box], turn), _turned(hr[large], turn)
 
 
 def _turned(array: np.ndarray, turn: int) -> np.ndarray:
-    """One of the eight flips and rotations of a square (H, H, C)."""
-    array = np.rot90(array, turn % 4)
-    return np.ascontiguousarray(array[::-1] if turn >= 4 else array)
+    """(H, H, C) with its rows, its columns or both reversed (turn % 4), then perhaps exchanged (turn // 4); a copy."""
+    half = array.dtype == np.float16  # unknown to OpenCV, which turns ten times as fast as NumPy
+    array = array.view(np.uint16) if half else array
+    array = cv2.flip(array, (0, 1, -1)[turn % 4 - 1]) if turn % 4 else array.copy()
+    array = cv2.transpose(array) if turn >= 4 else array
+    return array.view(np.float16) if half else array
 
 
 class KeySampler(Sampler):
@@ -188,16 +236,20 @@ class KeySampler(Sampler):
 
 
 class PicturePairs(Dataset):
-    """Whole pictures of one part of the split: {"lr": (3, h, w), "hr": (3, H, W), "name": str}, in [0, 1].
+    """Whole pictures of one part of the split: {"lr": (3, h, w), "hr": (3, H, W), "name": str}, in [0, 1]; HDR pairs
+    log-mapped.
 
-    `name` has no suffix. LR pictures are those of `method`; HR is cropped to what they were made from.
+    `name` has no suffix. LR pictures are those of `method` (none: bicubic, or the first there is).
     """
 
-    def __init__(self, data_dir: Path | str, part: str, *, scale: int, method: str = "bicubic"):
+    def __init__(self, data_dir: Path | str, part: str, *, scale: int, method: str = ""):
         self.data_dir = Path(data_dir)
         description = read_description(data_dir)
-        manifest = pd.read_csv(self.data_dir / "manifest.csv")
+        manifest = pd.read_csv(self.data_dir / "manifest.csv", dtype={"source": str}, keep_default_na=False)
         self.hr_root = description["hr_root"]
+        self.online = OnlinePairs(data_dir, scale=scale, lr_patch=1).whole if description["online"] else None
+        if not method:
+            method = "bicubic" if "bicubic" in description["methods"] else description["methods"][0]
         wanted = (manifest["scale"] == scale) & (manifest["source"].map(description["split"]) == part)
         self.rows = manifest[wanted & (manifest["method"] == method)].to_dict("records")
         if not self.rows:
@@ -214,5 +266,5 @@ class PicturePairs(Dataset):
         if index >= len(self):
             raise IndexError(index)  # ends a for loop over the dataset
         row = self.rows[index]
-        lr = to_float(read_picture(self.data_dir / row["lr"]).rgb)
-        return {"lr": lr, "hr": to_float(read_hr(self.hr_root, row)), "name": self.names[index]}
+        lr, hr = self.online(row) if self.online else read_pair(self.data_dir, self.hr_root, row)
+        return {"lr": to_float(lr), "hr": to_float(hr), "name": self.names[index]}

@@ -58,6 +58,8 @@ class Degradation:
         of the same shape and type, or the picture itself when there is nothing to do. Blur keeps 16 bits;
         compression rounds to 8 and scales back. Raises ValueError for a picture of another type, or too large.
         """
+        if self.nothing:
+            return picture
         random = self._random("hr", picture, name)
         # both are drawn, needed or not: switching one on leaves the other as it was
         sigma, quality = random.uniform(*self.blur), random.integers(*self.quality, endpoint=True)
@@ -68,6 +70,8 @@ class Degradation:
 
         name: "scale_2x/bicubic/dir/a.png", say, so that each reduction of a picture has noise of its own.
         """
+        if self.nothing:
+            return picture
         random = self._random("lr", picture, name)
         sigma, quality = random.uniform(*self.noise), random.integers(*self.quality, endpoint=True)
         return _compressed(_noisy(picture, sigma, random), self.after, int(quality), name)

@@ -32,3 +32,9 @@ def digest(content: bytes | Iterable[str]) -> str:
     for text in content:
         whole.update(text.encode() + b"\0")
     return whole.hexdigest()[:32]
+
+
+def stamp(path: Path | str) -> tuple[int, int]:
+    """Bytes and time of change (ns): the cheap question whether a file is still the same."""
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns

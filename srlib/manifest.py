@@ -48,12 +48,6 @@ class Journal:
         for key, put in one["patches"].items():
             self.patches[key][one["name"]] = put
 
-    def has(self, name: str, key: str) -> bool:
-        return name in self.patches[key]
-
-    def forget_patches(self, key: str) -> None:
-        self.patches.pop(key, None)
-
     def add(self, one: dict) -> None:
         self._take(one)
         self.file.write(json.dumps({k: one[k] for k in ("name", "rows", "patches")}) + "\n")
@@ -62,12 +56,18 @@ class Journal:
     def close(self, sources: set[str], key: str) -> pd.DataFrame:
         """Write manifest.csv, sorted, of the pictures that are still there, as made by these settings."""
         rows = [r for name, rows in self.rows.items() if name in sources for r in rows if r["settings"] == key]
-        manifest = pd.DataFrame(rows, columns=COLUMNS).sort_values(["source", "scale", "method"])
-        with atomic(self.output / "manifest.csv") as temporary:
-            manifest.to_csv(temporary, index=False)
+        manifest = write_manifest(self.output, rows)
         self.file.close()
         self.path.unlink()
         return manifest
+
+
+def write_manifest(output: Path, rows: list[dict]) -> pd.DataFrame:
+    """manifest.csv, sorted by source, scale and method."""
+    manifest = pd.DataFrame(rows, columns=COLUMNS).sort_values(["source", "scale", "method"], ignore_index=True)
+    with atomic(output / "manifest.csv") as temporary:
+        manifest.to_csv(temporary, index=False)
+    return manifest
 
 
 def read_manifest(output: Path | str) -> dict[str, list[dict]]:

@@ -9,13 +9,13 @@ which in a sparse file takes no room.
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
-from scipy import ndimage
 
 from srlib.files import atomic, digest
 
@@ -65,7 +65,7 @@ class Shelf:
         settings, side, s = self.settings, self.side, self.scale
         result = {"kept": [], "flat": 0, "blurred": 0}
         luma = hr.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) * (255 / _top(hr.dtype))
-        edges = ndimage.laplace(luma) if settings.blurred else luma
+        edges = cv2.Laplacian(luma, cv2.CV_32F) if settings.blurred else luma
         for slot, (y, x) in enumerate(places(*hr.shape[:2], side), first):
             box = (slice(y, y + side), slice(x, x + side))
             if luma[box].std() < settings.flat:
@@ -139,7 +139,7 @@ class Pack:
             raise ValueError(
                 f"no training picture is as large as a patch of {side} pixels: lower patch_sizes in 01_data"
             )
-        self.key = digest([repr(self.shelf), *(f"{n} {sizes[n]} {stamps[n]}" for n in self.names)])
+        self.key = digest([repr(replace(self.shelf, folder="")), *(f"{n} {sizes[n]} {stamps[n]}" for n in self.names)])
 
     @property
     def done(self) -> bool:
@@ -199,7 +199,7 @@ def places(height: int, width: int, side: int) -> list[tuple[int, int]]:
     return [(y, x) for y in _starts(height, side) for x in _starts(width, side)]
 
 
-def _starts(size: int, side: int) -> Iterator[int]:
+def _starts(size: int, side: int) -> list[int]:
     return sorted({*range(0, size - side + 1, side), size - side}) if size >= side else []
 
 

@@ -219,9 +219,10 @@ def _png(array: np.ndarray, icc: bytes | None = None) -> bytes:
 
 
 def to_float(array: np.ndarray) -> Tensor:
-    """(H, W, C) uint8 or uint16 -> (C, H, W) float32 in [0, 1]."""
+    """(H, W, C) uint8 or uint16 -> (C, H, W) float32 in [0, 1]; floats keep their values."""
     values = array.astype(np.float32)
-    values /= np.iinfo(array.dtype).max  # in place: half the time on a large picture
+    if array.dtype.kind == "u":
+        values /= np.iinfo(array.dtype).max  # in place: half the time on a large picture
     return torch.from_numpy(values).permute(2, 0, 1)
 
 

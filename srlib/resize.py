@@ -16,6 +16,13 @@ def crop_to_multiple(array: np.ndarray, scale: int) -> np.ndarray:
     return array[: height - height % scale, : width - width % scale]
 
 
+def centre(array: np.ndarray, size: int | None) -> tuple[np.ndarray, int, int]:
+    """(H, W, ...) cropped around its centre to at most size x size (None: whole), and the crop's top and left."""
+    size = size or max(array.shape)
+    top, left = (max(0, (side - size) // 2) for side in array.shape[:2])
+    return array[top : top + size, left : left + size], top, left
+
+
 def resize(x: Tensor, scale: int, method: str = "bicubic") -> Tensor:
     """Reduce (..., H, W) in [0, 1] by the integer `scale`; H and W are multiples of it. Clamped to [0, 1].
 
@@ -72,8 +79,8 @@ def _by_plane(x: Tensor, scale: int, method: str, *, enlarging: bool) -> Tensor:
 
 def _rounded(array: np.ndarray, scale: int, method: str, *, enlarging: bool) -> np.ndarray:
     top = np.iinfo(array.dtype).max
-    # torch has no arithmetic for uint16: through int32
-    x = torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.int32))
+    array = array if array.flags.writeable else array.copy()  # torch warns of what it must not write
+    x = torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.int32))  # no arithmetic for uint16
     height, width = (n * scale if enlarging else n // scale for n in array.shape[:2])
     out = np.empty((height, width, array.shape[2]), array.dtype)
     row = 0
@@ -97,8 +104,7 @@ def _strips(x: Tensor, scale: int, method: str, *, enlarging: bool) -> Iterator[
     across, _ = _weights(method, scale, enlarging, broad)
     across = torch.kron(across, torch.eye(channels)).T.contiguous()  # the channels lie side by side in a row
     blocks = -(-width // (into * broad))
-    columns = _mirrored(width, -pad, blocks * broad * into + pad)
-    left, right = columns[:pad], columns[pad + width :]
+    left, right = _mirrored(width, -pad, 0), _mirrored(width, width, blocks * broad * into + pad)
     rows = x.reshape(height, width * channels)
     for cell in range(0, height // into, tall):
         top, bottom = cell * into - pad, (cell + tall) * into + pad

@@ -120,12 +120,24 @@ def write_description(
     split: Mapping[str, str],
     scales: Sequence[int],
     methods: Sequence[str],
+    size: int | None = None,
+    degradation: Mapping | None = None,
+    online: bool = False,
+    also: Mapping[str, float] | None = None,
 ) -> None:
-    """data.json: what the later notebooks need to know, so that nobody tells them twice."""
+    """data.json: what the later notebooks need to know, so that nobody tells them twice.
+
+    online: patches are reduced while training, there are no packs; also: other data folders, relative to this one,
+    that training draws from too, with their weights against this one's 1.
+    """
     content = {
         "hr_root": str(hr_root),
         "scales": list(scales),
         "methods": list(methods),
+        "size": size,
+        "degradation": dict(degradation or {}),
+        "online": online,
+        "also": dict(also or {}),
         "split": dict(split),
     }
     with atomic(Path(data_dir) / "data.json") as temporary:

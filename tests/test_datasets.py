@@ -1,52 +1,48 @@
-"""Packed patches are the pictures' own pixels; keys always mean the same pixels; missing things are named."""
+"""Patches are the pictures' own pixels; keys always mean the same pixels; missing things are named."""
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from srlib.data import pregenerate, split_pictures, write_description
-from srlib.datasets import KeySampler, PackedPairs, PicturePairs, find_pack, pack
+from srlib.data import list_online, pregenerate
+from srlib.datasets import KeySampler, Mixture, OnlinePairs, PackedPairs, PicturePairs, find_pack, training_patches
+from srlib.degrade import Degradation
+from srlib.packs import PackSettings
+from srlib.pairs import METHOD, prepare_pairs
 from srlib.pictures import read_picture, to_float, write_png
+from srlib.resize import resize_integers
+from srlib.sources import split_pictures, write_description
+
+METHODS = ("bicubic", "area")
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """Three pictures, one a part, packed at patch 24."""
+def hr(tmp_path):
     rng = np.random.default_rng(0)
     for name, shape in {"a": (41, 52), "b": (36, 48), "c": (30, 34)}.items():
         write_png(tmp_path / "hr" / f"{name}.png", rng.integers(0, 256, (*shape, 3), dtype=np.uint8))
-    pregenerate(tmp_path / "hr", tmp_path / "data", scales=(2, 3), methods=("bicubic", "area"), progress=False)
-    split = split_pictures(["a.png", "b.png", "c.png"], validation=["b"], test=["c"])
-    for scale in (2, 3):
-        pack(tmp_path / "data", tmp_path / "hr", split, scale=scale, patch=25)
-    write_description(
-        tmp_path / "data", hr_root=tmp_path / "hr", split=split, scales=[2, 3], methods=["bicubic", "area"]
-    )
-    return tmp_path / "data"
+    return tmp_path / "hr"
 
 
-@pytest.mark.parametrize("scale", [2, 3])
-def test_patches_are_cut_out_of_the_training_pictures_up_to_the_border(folder, scale):
-    data = PackedPairs(folder / "packs" / f"{scale}x_25", methods=["area"])
-    hr = read_picture(folder.parent / "hr/a.png").rgb
-    lr = read_picture(folder / f"scale_{scale}x/area/a.png").rgb
-    assert set(data.names) == {"a.png"}  # never a held-out picture
-    index = np.loadtxt(
-        folder / "packs" / f"{scale}x_25" / "index.csv", delimiter=",", skiprows=1, usecols=(1, 2), dtype=int
-    )
-    side = 25 - 25 % scale
-    assert index.max(0).tolist() == [41 // scale * scale - side, 52 // scale * scale - side]
-    for number, (y, x) in enumerate(index):
-        assert np.array_equal(data.hr[number], hr[y : y + side, x : x + side])
-        box = (slice(y // scale, (y + side) // scale), slice(x // scale, (x + side) // scale))
-        assert np.array_equal(data.lrs[0][number], lr[box])
+SPLIT = {"a.png": "train", "b.png": "validation", "c.png": "test"}
+
+
+@pytest.fixture
+def folder(hr):
+    """Three pictures, one a part, packed at patch 25, in files of three patches."""
+    out = hr.parent / "data"
+    settings = PackSettings(patch=25, shard=3 * 24 * 24 * 3)
+    pregenerate(hr, out, scales=(2, 3), methods=METHODS, split=SPLIT, packs=[settings], progress=False)
+    write_description(out, hr_root=hr, split=SPLIT, scales=[2, 3], methods=METHODS)
+    return out
 
 
 def test_items_are_aligned_crops_turned_alike(folder):
     data = PackedPairs(folder / "packs/2x_25", lr_patch=8, methods=["area"])
     seen = set()
     for draw in range(40):
-        item = data[(0, draw)]
+        item = data[(draw % len(data), draw)]
         assert item["lr"].shape == (3, 8, 8) and item["hr"].shape == (3, 16, 16) and item["name"] == "a.png"
         means = torch.nn.functional.avg_pool2d(item["hr"], 2)  # area: the LR picture, up to 8-bit rounding
         assert (means - item["lr"]).abs().max() < 0.6 / 255
@@ -55,53 +51,136 @@ def test_items_are_aligned_crops_turned_alike(folder):
     assert torch.equal(data[(0, 5)]["hr"], data[(0, 5)]["hr"])
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float16", "float32"])
+def test_all_eight_turns_are_drawn_in_every_type(hr, dtype):
+    out = hr.parent / dtype
+    pregenerate(hr, out, methods=["area"], split=SPLIT, packs=[PackSettings(patch=16, dtype=dtype)], progress=False)
+    data = PackedPairs(out / "packs/2x_16")
+    hr_picture = to_float(read_picture(hr / "a.png").rgb)[:, :16, :16]
+    turns = [torch.rot90(flipped, k, (1, 2)) for flipped in (hr_picture, hr_picture.flip(1)) for k in range(4)]
+    drawn = [data[(0, draw)]["hr"] for draw in range(60)]
+    for turn in turns:
+        assert any((item - turn).abs().max() < 1e-3 for item in drawn)
+
+
 def test_all_methods_are_drawn(folder):
     data = PackedPairs(folder / "packs/2x_25")
-    assert len(data) == 2 * len(data.hr) and data.methods == ["area", "bicubic"]
+    assert len(data) == 2 * len(data.slots) and data.methods == ["area", "bicubic"]
     assert not torch.equal(data[(0, 0)]["lr"], data[(1, 0)]["lr"])
 
 
-def test_packs_are_kept_and_redone_when_the_pictures_change(folder):
-    split = {"a.png": "train", "b.png": "validation", "c.png": "test"}
-    path = folder / "packs/2x_25/hr.npy"
-    stamp = path.stat().st_mtime_ns
-    pack(folder, folder.parent / "hr", split, scale=2, patch=25)
-    assert path.stat().st_mtime_ns == stamp
-    facts = pack(folder, folder.parent / "hr", {**split, "b.png": "train"}, scale=2, patch=32)
-    assert facts["patches"] == 4 + 4 and facts["patch"] == 32
-    pack(folder, folder.parent / "hr", {**split, "c.png": "train"}, scale=2, patch=25)
-    assert path.stat().st_mtime_ns != stamp
+def test_workers_give_the_same_batches(folder):
+    data = PackedPairs(folder / "packs/2x_25", lr_patch=8)
+    batches = [
+        [
+            b["lr"]
+            for b in DataLoader(data, batch_sampler=KeySampler(len(data), seed=1, batch=3, steps=4), num_workers=n)
+        ]
+        for n in (0, 2)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
 
 
-def test_sampler_is_a_function_of_seed_and_step():
+@pytest.mark.parametrize("method", METHODS)
+def test_online_patches_are_cut_out_of_the_pregenerated_pictures(folder, hr, method):
+    data = OnlinePairs(folder, scale=2, lr_patch=6, methods=[method])
+    lr = to_float(read_picture(folder / f"scale_2x/{method}/a.png").rgb)
+    windows = lr.unfold(1, 6, 1).unfold(2, 6, 1)  # (3, y, x, 6, 6)
+    places = set()
+    for draw in range(40):
+        item = data[(0, draw)]
+        for flipped in (item["lr"], item["lr"].flip(1)):
+            for k in range(4):
+                same = (windows == torch.rot90(flipped, k, (1, 2))[:, None, None]).all((0, 3, 4)).nonzero()
+                places |= {tuple(place) for place in same.tolist()}
+                assert len(same) <= 1
+    assert len(places) > 25  # found among the LR picture's own squares, nearly every time elsewhere
+
+
+def test_online_pictures_are_the_pregenerated_ones(hr):
+    rough = Degradation(blur=(0.5, 1), noise=(1, 3), after="jpeg")
+    out, online = hr.parent / "made", hr.parent / "online"
+    pregenerate(hr, out, methods=METHODS, size=31, degradation=rough, progress=False)
+    list_online(hr, online, scales=(2,), methods=METHODS, size=31)
+    for folder, flag in ((out, False), (online, True)):
+        extra = {"size": 31, "degradation": vars(rough), "online": flag}
+        write_description(folder, hr_root=hr, split=SPLIT, scales=[2], methods=METHODS, **extra)
+    for part in ("train", "validation"):
+        for method in METHODS:
+            made, fresh = (PicturePairs(f, part, scale=2, method=method)[0] for f in (out, online))
+            assert torch.equal(made["lr"], fresh["lr"]) and torch.equal(made["hr"], fresh["hr"])
+    assert not list(online.glob("scale_*"))
+    patches = training_patches(online, scale=2, lr_patch=8, methods=["area"])
+    assert isinstance(patches, OnlinePairs) and patches[(0, 1)]["hr"].shape == (3, 16, 16)
+    assert not torch.equal(patches[(0, 1)]["lr"], patches[(0, 2)]["lr"])
+    with pytest.raises(ValueError, match="a.png is smaller than a patch of 64 HR pixels"):
+        training_patches(online, scale=2, lr_patch=32)[(0, 0)]
+
+
+def test_a_mixture_keeps_its_weights_and_forgets_no_patch():
+    class Numbered(torch.utils.data.Dataset):
+        def __init__(self, name, length):
+            self.name, self.length = name, length
+
+        def __len__(self):
+            return self.length
+
+        def __getitem__(self, key):
+            return self.name, key
+
+    mixture = Mixture([Numbered("a", 10), Numbered("b", 90)], [3, 1])
+    sampler = KeySampler(len(mixture), seed=0, batch=len(mixture), steps=8)
+    drawn = [[mixture[key] for key in batch] for batch in sampler]
+    counts = [sum(name == "a" for name, _ in epoch) for epoch in drawn]
+    assert counts == [75] * 8
+    assert {key[0] for epoch in drawn for name, key in epoch if name == "b"} == set(range(90))
+    keys = [item for epoch in drawn for item in epoch]
+    assert len(set(keys)) == len(keys)  # a repeated patch is drawn with another crop
+    with pytest.raises(ValueError, match="2 datasets need as many weights"):
+        Mixture([Numbered("a", 1), Numbered("b", 1)], [1])
+
+
+def test_another_runs_data_joins_by_weight(folder, hr):
+    for part in ("train", "test"):
+        for side, s in (("input", 1), ("gt", 2)):
+            write_png(hr.parent / f"given/{part}/{side}/x.png", np.full((20 * s, 20 * s, 3), 77, np.uint8))
+            write_png(hr.parent / f"given/{part}/{side}/y.png", np.full((20 * s, 20 * s, 3), 77, np.uint8))
+    result, split = prepare_pairs(
+        hr.parent / "given", hr.parent / "other", scale=2, packs=[PackSettings(patch=20)], progress=False
+    )
+    write_description(hr.parent / "other", hr_root=hr.parent / "given", split=split, scales=[2], methods=[METHOD])
+    write_description(folder, hr_root=hr, split=SPLIT, scales=[2, 3], methods=METHODS, also={"../other": 1.0})
+    mixed = training_patches(folder, scale=2, lr_patch=8, methods=["area"])
+    names = [mixed[(number, 0)]["name"] for number in range(len(mixed))]
+    assert {n.split("/")[0] for n in names} == {"a.png", "train"}
+    assert abs(names.count("a.png") - len(names) / 2) <= 1
+
+
+def test_the_sampler_is_a_function_of_seed_and_step():
     whole = list(KeySampler(7, seed=3, batch=4, steps=10))
     assert list(KeySampler(7, seed=3, batch=4, steps=10, start=6)) == whole[6:]
-    flat = [key for batch in whole for key in batch]
-    assert sorted(n for n, _ in flat[:7]) == list(range(7)) == sorted(n for n, _ in flat[7:14])  # epochs
-    assert len(set(flat)) == len(flat) == 40
+    flat = [number for batch in whole for number, _ in batch]
+    assert sorted(flat[:7]) == sorted(flat[7:14]) == list(range(7)) and flat[:7] != flat[7:14]
     assert whole != list(KeySampler(7, seed=4, batch=4, steps=10))
 
 
-def test_whole_pictures_by_part(folder):
+def test_whole_pictures_have_the_sizes_the_manifest_says(folder, hr):
     pairs = PicturePairs(folder, "validation", scale=3)
-    assert pairs.names == ["b"] and len(pairs) == 1
+    assert len(pairs) == 1 and pairs.names == ["b"]
     item = pairs[0]
     assert item["lr"].shape == (3, 12, 16) and item["hr"].shape == (3, 36, 48)
-    assert torch.equal(item["hr"], to_float(read_picture(folder.parent / "hr/b.png").rgb))
-    assert [i["name"] for i in pairs] == ["b"]
+    assert torch.equal(item["hr"], to_float(read_picture(hr / "b.png").rgb))
+    assert torch.equal(item["lr"], to_float(resize_integers(read_picture(hr / "b.png").rgb, 3)))
 
 
-def test_what_is_missing_is_named_with_its_remedy(folder):
-    with pytest.raises(
-        ValueError, match="largest packed are 24: add 32 to patch_sizes in 01_data, or lower lr_patch to 12"
-    ):
+def test_what_is_missing_is_named(folder):
+    with pytest.raises(ValueError, match="patches of 32 pixels, the largest packed are 24: add 32 to patch_sizes"):
         find_pack(folder, 2, 32)
-    with pytest.raises(ValueError, match="no patches at scale 4 .* only at .2, 3.: set scales"):
+    with pytest.raises(ValueError, match="no patches at scale 4 .* only at"):
         find_pack(folder, 4, 24)
     assert find_pack(folder, 2, 20).name == "2x_25"
-    with pytest.raises(ValueError, match="no lanczos patches .* only area, bicubic"):
+    with pytest.raises(ValueError, match="no lanczos patches"):
         PackedPairs(folder / "packs/2x_25", methods=["lanczos"])
     with pytest.raises(ValueError, match="no validation pictures made by lanczos at scale 2"):
         PicturePairs(folder, "validation", scale=2, method="lanczos")
-    with pytest.raises(ValueError, match="no training picture is as large as a patch of 64"):
-        pack(folder, folder.parent / "hr", {"a.png": "train"}, scale=2, patch=64)
+    assert split_pictures(list(SPLIT), validation=["b"], test=["c"]) == SPLIT

@@ -14,6 +14,7 @@ from papermill.exceptions import PapermillExecutionError
 from srlib.drawings import draw
 from srlib.hat import CONFIGS
 from srlib.pictures import write_png
+from srlib.resize import resize_integers
 
 ROOT = Path(__file__).parent.parent
 NAMES = ["01_data", "02_stage1", "03_tiling", "04_artifact_ft", "05_eval"]
@@ -112,6 +113,24 @@ def test_a_folder_with_a_broken_picture_goes_on_and_names_it(executed, folder):
     assert "left out: cut.png" in text and "cannot be read" in text
     shutil.rmtree(folder / "some broken")
     assert "no folder" in complaint(folder, "01_data", input="some broken", run="broken")
+
+
+def test_pairs_and_pictures_reduced_on_the_fly_train_like_any_other(folder):
+    for part in ("train", "test"):
+        for seed in range(4):
+            hr = draw(seed, 128, 144)
+            write_png(folder / f"given/{part}/gt/{seed}.png", hr)
+            write_png(folder / f"given/{part}/input/{seed}.png", resize_integers(hr, 2, "area"))
+    given = {**TINY["01_data"], "run": "given", "input": "given", "pairs": True, "validation": [], "jobs": 1}
+    execute(folder, "01_data", **given)
+    assert json.loads((folder / "outputs/given/data/data.json").read_text())["methods"] == ["input"]
+    rough = {"noise": [1.0, 3.0], "compress_after": "jpeg"}
+    online = {"run": "online", "online": True, "also": ["given"], "weights": [0.5], **rough}
+    execute(folder, "01_data", **{**TINY["01_data"], **online})
+    done = execute(folder, "02_stage1", **TINY["02_stage1"], run="online")
+    text = "".join(o.text for c in done.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "stream")
+    assert "dB PSNR-Y against bicubic" in text
+    assert not (folder / "outputs/online/data/packs").exists()
 
 
 def declared(name) -> dict:

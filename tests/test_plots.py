@@ -5,6 +5,7 @@ import pandas as pd
 import torch
 
 from srlib import plots
+from srlib.resize import resize
 
 
 def test_pictures_keep_their_pixels():
@@ -99,8 +100,27 @@ def test_the_other_figures_draw_all_they_are_given():
     table = pd.DataFrame({"picture": ["p", "q"] * 2, "variant": ["x", "x", "y", "y"], "PSNR-Y": [1.0, 2, 3, 4]})
     assert len(plots.quality(table, "PSNR-Y", "PSNR-Y, dB").axes[0].collections) == 2
     hr, lrs = torch.rand(3, 8, 8), {"bicubic": torch.rand(3, 4, 4), "area": torch.rand(3, 4, 4)}
-    assert "rms 0.0 levels" in plots.compare_methods(hr, lrs, "bicubic").axes[4].get_title()
+    assert "rms 0.0 levels" in plots.compare_methods(hr, lrs, "bicubic").axes[3].get_title()
     manifest = pd.DataFrame({"source": ["a", "b"], "scale": 2, "method": "area", "hr_width": 5, "hr_height": 6})
+    manifest[["source_bytes", "lr_bytes", "upsampled_bytes"]] = [2**20, 2**19, 2**18]
     overview = plots.data_overview(manifest, {"a": "train", "b": "test"})
     assert [t.get_text() for t in overview.axes[0].get_legend().get_texts()][0] == "train: 1 pictures"
+    assert [bar.get_height() for bar in overview.axes[2].patches] == [2.0, 1.5]  # MiB
     assert len(plots.curve(pd.DataFrame({"step": [1, 2], "loss": [1, 2]}), "loss", "l").axes[0].lines) == 2
+
+
+def test_methods_are_shown_pixel_for_pixel():
+    hr, lrs = torch.rand(3, 120, 120), {"bicubic": torch.rand(3, 60, 60), "area": torch.rand(3, 60, 60)}
+    figure = plots.compare_methods(hr, lrs, "bicubic")
+    for axis in figure.axes[:5]:
+        box = axis.get_window_extent()
+        assert (round(box.width), round(box.height)) == axis.images[0].get_array().shape[:2] == (120, 120)
+
+
+def test_spectra_show_what_a_kernel_keeps():
+    hrs = [torch.rand(3, 96, 128, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    lrs = {m: [resize(hr, 2, m) for hr in hrs] for m in ("bicubic", "bilinear", "nearest")}
+    lines = {line.get_label(): line.get_ydata() for line in plots.spectra(lrs, hrs).axes[0].lines}
+    assert lines["bilinear"][-4:].mean() < lines["bicubic"][-4:].mean() - 1  # dB
+    assert lines["nearest"].mean() > 3  # white noise folds back: all its power lies below the LR grid's end
+    assert abs(lines["bicubic"][1:4].mean()) < 1
