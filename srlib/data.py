@@ -73,8 +73,9 @@ def pregenerate(
 
     sample: share of the pictures; size: HR is cropped to at most size x size (centre); upsampled: also write
     each LR picture enlarged back by bicubic; degradation: compression, blur and noise on top; packs: training
-    patches, at every scale, of the pictures that `split` calls "train"; jobs: processes, with no influence on the
-    result. Inside `joblib.parallel_config(backend="dask")` the workers of that cluster do it.
+    patches, at every scale, of the pictures that `split` calls "train", in place of all packs of other settings;
+    jobs: processes, with no influence on the result. Inside `joblib.parallel_config(backend="dask")` the workers of
+    that cluster do it.
     A picture whose source and settings have not changed is skipped; one that cannot be read is recorded in
     the stats and the rest goes on. What a stopped or killed run has made is not made again. Pairs of other scales
     and methods that are still true stay in the manifest.
@@ -90,6 +91,8 @@ def pregenerate(
     stems = _lr_stems(everything)
     names = sampled(everything, sample, seed)
     training = [n for n in names if (split or {}).get(n) == "train"]
+    if packs and not training:
+        raise ValueError('no picture of the split is "train": packs need some')
     result = run_pass(
         output,
         names,
@@ -98,7 +101,7 @@ def pregenerate(
         lambda name, rows: _untouched(input, output, name, stems[name], recipe, rows),
         key=recipe.key,
         sources=set(everything),
-        packs=list(_plan(input, output, training, recipe, packs)) if training and packs else [],
+        packs=list(_plan(input, output, training, recipe, packs)) if packs else [],
         jobs=jobs,
         overwrite=overwrite,
         progress=progress,
@@ -199,67 +202,74 @@ def process_picture(
     "rows", "files" written, "seconds", "patches": {key: what Shelf.put returned}}; on failure no rows and a "reason".
     """
     start = time.perf_counter()
-    failed = {"name": name, "rows": [], "files": 0, "seconds": 0.0, "patches": {}}
+    done = {"name": name, "rows": [], "files": 0, "seconds": 0.0, "patches": {}}
+    wanted = [(s, m) for s in recipe.scales for m in recipe.methods]
     try:
-        written = stamp(input / name)
+        now = stamp(input / name)
         content = (input / name).read_bytes()
         checksum = digest(content)
         kept = {
-            (r["scale"], r["method"]): r | {"source_mtime": written[1]}
+            (r["scale"], r["method"]): r | {"source_mtime": now[1]}
             for r in before
             if r["source_checksum"] == checksum and _is_true(output, r, stem, recipe)
         }
-        wanted = [(s, m) for s in recipe.scales for m in recipe.methods]
-        missing = [p for p in wanted if p not in kept or recipe.upsampled and not _enlarged_there(output, kept[p])]
-        if not missing and not shelves:
-            return failed | {"rows": list(kept.values())}
+        lacking = {p for p in wanted if p not in kept or recipe.upsampled and not _enlarged_there(output, kept[p])}
+        if not lacking and not shelves:
+            return done | {"rows": list(kept.values())}
         hr, top, left = centre(read_picture(input / name, content).rgb, recipe.size)
         if min(hr.shape[:2]) < max(recipe.scales):
             raise ValueError(f"{name} is smaller than one pixel at 1/{max(recipe.scales)}; remove it")
-        degraded = recipe.degradation.hr(hr, name) if set(wanted) - set(kept) else hr
+        with one_thread():
+            degraded = recipe.degradation.hr(hr, name) if set(wanted) - set(kept) else hr
     except (ValueError, OSError) as error:
-        return failed | {"reason": str(error)}
-
-    files, patches = 0, {}
+        return done | {"reason": str(error)}
+    common = {"source": name, "hr_top": top, "hr_left": left, "settings": recipe.key, "source_checksum": checksum}
+    common |= dict(zip(("source_bytes", "source_mtime"), now, strict=True))
     with one_thread():
-        for scale in recipe.scales:
-            cropped, lrs = crop_to_multiple(degraded, scale), {}
-            needed = any(shelf.scale == scale for _, shelf, _ in shelves)
-            for method in recipe.methods:
-                target = _target(scale, method, stem)
-                row = kept.get((scale, method))
-                if row is None:
-                    lr = recipe.reduce(cropped, name, scale, method)
-                    png = write_png(output / target, lr)
-                    values = [
-                        name,
-                        target,
-                        scale,
-                        method,
-                        top,
-                        left,
-                        *cropped.shape[:2],
-                        *lr.shape[:2],
-                        *written,
-                        checksum,
-                    ]
-                    values += [len(png), digest(png), 0, "", recipe.key]
-                    row = kept[scale, method] = dict(zip(COLUMNS, values, strict=True))
-                    files += 1
-                elif needed or (scale, method) in missing:
-                    lr = read_picture(output / target).rgb
-                if (scale, method) in missing and recipe.upsampled:
-                    png = write_png(output / enlarged(target), enlarge_integers(lr, scale))
-                    row |= {"upsampled_bytes": len(png), "upsampled_checksum": digest(png)}
-                    files += 1
-                if needed:
-                    lrs[method] = lr
-            for key, shelf, first in shelves:
-                if shelf.scale == scale:
-                    patches[key] = shelf.put(first, crop_to_multiple(hr, scale), lrs)
-                    files += 1
-    done = {"rows": list(kept.values()), "files": files, "seconds": time.perf_counter() - start, "patches": patches}
-    return failed | done
+        try:
+            for scale in recipe.scales:
+                waiting = [(key, shelf, first) for key, shelf, first in shelves if shelf.scale == scale]
+                methods = [m for m in recipe.methods if waiting or (scale, m) in lacking]
+                lrs, files = _make(
+                    output, stem, crop_to_multiple(degraded, scale), scale, methods, recipe, common, kept
+                )
+                for key, shelf, first in waiting:
+                    done["patches"][key] = shelf.put(first, crop_to_multiple(hr, scale), lrs)
+                done["files"] += files + len(waiting)
+        except ValueError as error:  # an LR picture of an earlier run cannot be read again, for one
+            return done | {"rows": [], "patches": {}, "reason": str(error)}
+    return done | {"rows": list(kept.values()), "seconds": time.perf_counter() - start}
+
+
+def _make(
+    output: Path, stem: str, hr: np.ndarray, scale: int, methods: list[str], recipe: Recipe, common: dict, kept: dict
+) -> tuple[dict[str, np.ndarray], int]:
+    """Write what is lacking at one scale; returns the LR picture of every method and the number of files written.
+
+    hr: degraded, cropped to a multiple of the scale; common: what all rows of the picture share; kept: (scale,
+    method) -> row of what is there already, and where new rows are put.
+    """
+    lrs, files = {}, 0
+    for method in methods:
+        target = _target(scale, method, stem)
+        row = kept.get((scale, method))
+        if row is None:
+            lrs[method] = lr = recipe.reduce(hr, common["source"], scale, method)
+            png = write_png(output / target, lr)
+            files += 1
+            row = kept[scale, method] = dict.fromkeys(COLUMNS, 0) | common
+            row |= {"lr": target, "scale": scale, "method": method, "lr_bytes": len(png), "lr_checksum": digest(png)}
+            row |= dict(
+                zip(("hr_height", "hr_width", "lr_height", "lr_width"), hr.shape[:2] + lr.shape[:2], strict=True)
+            )
+            row["upsampled_checksum"] = ""
+        else:
+            lrs[method] = lr = read_picture(output / target).rgb
+        if recipe.upsampled and not _enlarged_there(output, row):
+            png = write_png(output / enlarged(target), enlarge_integers(lr, scale))
+            row |= {"upsampled_bytes": len(png), "upsampled_checksum": digest(png)}
+            files += 1
+    return lrs, files
 
 
 def _target(scale: int, method: str, stem: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 
 import joblib
@@ -27,7 +28,7 @@ class Journal:
         self.patches: dict[str, dict] = defaultdict(dict)  # pack's key -> picture -> what Shelf.put returned
         output.mkdir(parents=True, exist_ok=True)
         if self.path.is_file():  # an earlier run was killed
-            for half in output.glob("scale_*/**/.*.part.*"):
+            for half in (*output.glob(".*.part.*"), *output.glob("scale_*/**/.*.part.*")):
                 half.unlink(missing_ok=True)
             if fresh:
                 self.path.unlink()
@@ -41,7 +42,8 @@ class Journal:
         with open(self.path, "r+b") as file:
             file.truncate(len(whole))
         for line in whole.splitlines():
-            self._take(json.loads(line))
+            with suppress(ValueError):  # zeros, after the power failed: that picture is made again
+                self._take(json.loads(line))
 
     def _take(self, one: dict) -> None:
         self.rows[one["name"]] = one["rows"]
@@ -53,9 +55,9 @@ class Journal:
         self.file.write(json.dumps({k: one[k] for k in ("name", "rows", "patches")}) + "\n")
         self.file.flush()
 
-    def close(self, sources: set[str], key: str) -> pd.DataFrame:
+    def close(self, sources: set[str], key: str | None) -> pd.DataFrame:
         """Write manifest.csv, sorted, of the pictures that are still there, as made by these settings."""
-        rows = [r for name, rows in self.rows.items() if name in sources for r in rows if r["settings"] == key]
+        rows = [r for name, rows in self.rows.items() if name in sources for r in rows if key in (None, r["settings"])]
         manifest = write_manifest(self.output, rows)
         self.file.close()
         self.path.unlink()
@@ -73,7 +75,7 @@ def write_manifest(output: Path, rows: list[dict]) -> pd.DataFrame:
 def read_manifest(output: Path | str) -> dict[str, list[dict]]:
     """source -> its rows of manifest.csv; {} where there is none, or one of an earlier layout, which is made anew."""
     path = Path(output) / "manifest.csv"
-    if not path.is_file():
+    if not path.is_file() or not path.stat().st_size:
         return {}
     text = dict.fromkeys(("source", "lr", "source_checksum", "lr_checksum", "upsampled_checksum", "settings"), str)
     manifest = pd.read_csv(path, dtype=text, keep_default_na=False)  # or 16 digits become a number, "NA.png" nothing
@@ -101,7 +103,9 @@ def verify(input: Path | str, output: Path | str, *, jobs: int = 1, progress: bo
 def _complaints(input: Path, output: Path, name: str, rows: list[dict]) -> list[str]:
     expected = [(input / name, f"{name} (source)", rows[0]["source_checksum"], "pre-generate again")]
     for row in rows:
-        expected.append((output / row["lr"], row["lr"], row["lr_checksum"], "remove it and pre-generate again"))
+        given = Path(row["lr"]).is_absolute()  # an LR picture of somebody's own, not to be removed
+        remedy = "run 01_data again" if given else "remove it and pre-generate again"
+        expected.append((output / row["lr"], row["lr"], row["lr_checksum"], remedy))
         if row["upsampled_bytes"]:
             copy = enlarged(row["lr"])
             expected.append((output / copy, copy, row["upsampled_checksum"], "remove it and pre-generate again"))

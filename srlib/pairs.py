@@ -48,19 +48,18 @@ def prepare_pairs(
     found = _matched(folder)
     sizes = _checked_sizes(folder, found, scale)
     split = _split(list(found), validation, seed)
-    key = digest(f"pairs {scale}".encode())[:16]
+    keys = {name: _key(folder, name, found[name], scale) for name in found}
     training = {n: size for n, size in sizes.items() if split[n] == "train"}
-    stamps = {n: _stamps(folder, n, found[n]) for n in training}
     planned = [
-        Pack(output, training, scale=scale, methods=[METHOD], settings=settings, stamps=stamps) for settings in packs
+        Pack(output, training, scale=scale, methods=[METHOD], settings=settings, stamps=keys) for settings in packs
     ]
     result = run_pass(
         output,
         list(found),
         process_pair,
-        lambda name: (folder, name, found[name], scale, key),
-        lambda name, rows: bool(rows) and _row_stamps(rows[0]) == _stamps(folder, name, found[name]),
-        key=key,
+        lambda name: (folder, name, found[name], scale, keys[name]),
+        lambda name, rows: bool(rows) and rows[0]["settings"] == keys[name],
+        key=None,
         sources=set(found),
         packs=planned,
         jobs=jobs,
@@ -186,10 +185,8 @@ def _split(names: list[str], validation: float, seed: int) -> dict[str, str]:
     return parts | split_pictures([n for n in names if parts[n] == "train"], **missing, seed=seed)
 
 
-def _stamps(folder: Path, name: str, lr_name: str) -> tuple[int, int, int]:
-    """Of both files; the LR picture's time is not in the manifest, its size has to do."""
-    return *stamp(folder / name), stamp(folder / lr_name)[0]
-
-
-def _row_stamps(row: Mapping) -> tuple[int, int, int]:
-    return row["source_bytes"], row["source_mtime"], row["lr_bytes"]
+def _key(folder: Path, name: str, lr_name: str, scale: int) -> str:
+    """Of sizes and times of all that a pair is made of."""
+    files = [folder / name, folder / lr_name]
+    files += [f.with_suffix(".txt") for f in files if f.with_suffix(".txt").is_file()]
+    return digest([f"{scale} {METHOD}", *(f"{f} {stamp(f)}" for f in files)])[:16]

@@ -8,23 +8,44 @@ from contextlib import contextmanager
 import cv2
 import joblib
 import torch
+from joblib.parallel import get_active_backend
 from tqdm import tqdm
+
+_KILLED = "a worker process was killed, perhaps for want of memory: give fewer jobs and start again"
 
 
 def in_parallel(tasks: Iterable, jobs: int, what: str, progress: bool) -> Iterator[dict]:
-    """Results as they come, with a progress bar; one task at a time each, so that little is in flight when killed."""
+    """Results of joblib.delayed tasks as they come, with a progress bar. RuntimeError when a worker is killed.
+
+    One task at a time each, so that little is in flight when all is killed.
+    """
     tasks = list(tasks)
     if not tasks:
         return
+    client = getattr(get_active_backend()[0], "client", None)  # Dask's
     parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+    results = _on_dask(client, tasks) if client else parallel(tasks)
     interval = 0.5 if sys.stdout.isatty() else 30
     bar = {"total": len(tasks), "desc": what, "unit": "picture", "file": sys.stdout, "mininterval": interval}
     try:
-        yield from tqdm(parallel(tasks), disable=not progress, **bar)
+        yield from tqdm(results, disable=not progress, **bar)
     except BrokenProcessPool:
-        raise RuntimeError(
-            "a worker process was killed, perhaps for want of memory: give fewer jobs and start again"
-        ) from None
+        raise RuntimeError(_KILLED) from None
+
+
+def _on_dask(client, tasks: list) -> Iterator[dict]:
+    """What joblib's backend does, without joblib, which waits forever for a task whose workers have died."""
+    from dask.distributed import KilledWorker, as_completed
+
+    futures = [client.submit(function, *args, **named, pure=False) for function, args, named in tasks]
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+            future.release()  # or the scheduler keeps every result
+    except KilledWorker:
+        raise RuntimeError(_KILLED) from None
+    finally:
+        client.cancel(futures)
 
 
 @contextmanager
@@ -54,7 +75,13 @@ def cluster(address: str | None, workers: int = 2) -> Iterator[None]:
 
     local = LocalCluster(n_workers=max(1, workers), threads_per_worker=1) if address == "local" else None
     try:
-        with Client(local or address, timeout=30) as client:
+        try:
+            client = Client(local or address, timeout=10)
+        except Exception as error:  # whatever is wrong with an address: OSError, ValueError, AssertionError
+            raise OSError(
+                f"no Dask scheduler answers at {address} ({error}): start one, or give its address"
+            ) from error
+        with client:
             print(f"Dask dashboard: {client.dashboard_link}")
             with joblib.parallel_config(backend="dask"):
                 yield

@@ -1,6 +1,7 @@
 """One pass over many pictures: what is up to date is left, the rest is made in parallel, recorded and packed."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ def run_pass(
     arguments: Callable[[str], tuple],
     up_to_date: Callable[[str, list[dict]], bool],
     *,
-    key: str,
+    key: str | None,
     sources: set[str],
     packs: Sequence[Pack] = (),
     jobs: int = 1,
@@ -43,10 +44,13 @@ def run_pass(
 
     up_to_date(name, rows): the cheap check against the rows of an earlier manifest. make returns {"name", "rows",
     "files" written, "seconds", "patches"} and, where it failed, a "reason". key: of the settings, a column of the
-    rows; rows of other settings, or of pictures not in `sources`, leave the manifest.
-    packs: filled in the same pass. Killed at any moment, the same call goes on where it was.
+    rows; rows of other settings (None: of any), or of pictures not in `sources`, leave the manifest.
+    packs: filled in the same pass; other packs are removed. Killed at any moment, the same call goes on where it was.
     """
     start = time.perf_counter()
+    folders = [p.folder for p in packs]
+    if len(set(folders)) < len(folders):
+        raise ValueError("two packs have the same patch size: give each size once")
     journal = Journal(output, fresh=overwrite)
     unfinished = [p for p in packs if overwrite or not p.done]
     for pack in unfinished:
@@ -65,6 +69,9 @@ def run_pass(
         journal.add(one)
         done.append(one)
     facts = [p.finish(journal.patches[p.key]) if p in unfinished else p.facts() for p in packs]
+    for folder in (output / "packs").glob("*") if packs else ():  # of another split, perhaps: nobody knows
+        if folder not in folders:
+            shutil.rmtree(folder)
     manifest = journal.close(sources, key)
 
     made = [d for d in done if d["files"]]

@@ -5,6 +5,7 @@ import struct
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import fpng
@@ -83,36 +84,58 @@ def read_picture(path: Path | str, content: bytes | None = None) -> Picture:
 def picture_size(path: Path | str) -> tuple[int, int]:
     """(height, width) of the upright picture, from the file's header alone. ValueError when it has none."""
     try:
+        with open(path, "rb") as file:
+            if (plain := _plain_header(file)) is not None:
+                return plain[:2]
         with Image.open(path) as image:
-            width, height = image.size
+            tags = getattr(image, "tag_v2", {})  # TIFF's: of the size, Pillow has the orientation seen to already
+            width, height = (tags.get(tag, side) for tag, side in zip((256, 257), image.size, strict=True))
             return (width, height) if image.getexif().get(_ORIENTATION, 1) >= 5 else (height, width)
     except UnidentifiedImageError:
         return read_picture(path).rgb.shape[:2]  # some 16-bit TIFF
+    except OSError as error:
+        if error.errno is not None:  # no such file, no permission
+            raise
+        raise ValueError(f"{path} cannot be read ({error}); copy it again or remove it") from error
     except Exception as error:
         raise ValueError(f"{path} cannot be read ({error}); copy it again or remove it") from error
 
 
+def _plain_header(file: BinaryIO) -> tuple[int, int, bool, bytes | None] | None:
+    """(height, width, whether 8-bit RGB, colour profile) of a PNG without transparency, orientation or animation.
+
+    Walks from chunk to chunk without reading pixels. None for everything else, which Pillow knows better.
+    """
+    start = file.read(26)
+    if start[:8] != b"\x89PNG\r\n\x1a\n" or start[12:16] != b"IHDR" or len(start) < 26:
+        return None
+    width, height = struct.unpack(">II", start[16:24])
+    icc = None
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind in (b"tRNS", b"eXIf", b"acTL"):
+            return None
+        keep = kind in (b"iCCP", b"tEXt", b"zTXt", b"iTXt")
+        content = file.read(length) if keep else b""
+        if b"exif" in content[:40].lower() or b"xmp" in content[:40].lower():
+            return None  # an orientation written as text
+        if kind == b"iCCP":
+            icc = zlib.decompress(content[content.index(b"\0") + 2 :])
+        file.seek(4 if keep else length + 4, 1)
+    return height, width, start[24:26] == b"\x08\x02", icc
+
+
 def _plain_png(content: bytes) -> Picture | None:
     """8-bit RGB PNG, decoded in a third of Pillow's time; None for every other file, damaged ones included."""
-    if content[:8] != b"\x89PNG\r\n\x1a\n" or content[24:26] != b"\x08\x02":  # 8 bits, RGB
-        return None
-    place, icc = 8, None
-    while place + 8 <= len(content):
-        length, kind = struct.unpack_from(">I4s", content, place)
-        if kind in (b"tRNS", b"eXIf", b"acTL"):  # transparency, orientation, animation
-            return None
-        if kind == b"iCCP":
-            icc = content[place + 8 : place + 8 + length]
-        place += 12 + length
     try:
-        width, height = struct.unpack_from(">II", content, 16)
-        if width * height > Image.MAX_IMAGE_PIXELS:
+        header = _plain_header(io.BytesIO(content))
+        if header is None or not header[2] or header[0] * header[1] > Image.MAX_IMAGE_PIXELS:
             return None
-        rgb = kornia_rs.io.decode_image_png_u8(content, (height, width), "rgb")
-        profile = zlib.decompress(icc[icc.index(b"\0") + 2 :]) if icc else None
+        rgb = kornia_rs.io.decode_image_png_u8(content, header[:2], "rgb")
     except Exception:  # whatever is wrong, the caller's slower way says it in words
         return None
-    return _with_profile(Picture(rgb), profile)
+    return _with_profile(Picture(rgb), header[3])
 
 
 def _with_profile(picture: Picture, icc: bytes | None) -> Picture:

@@ -57,6 +57,11 @@ def list_pictures(folder: Path | str) -> list[str]:
         raise FileNotFoundError(f"no folder {folder}: give the folder that holds the HR pictures")
     found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     names = sorted(p.relative_to(folder).as_posix() for p in found if p.is_file())
+    for name in names:
+        if name.encode("utf-8", "replace") != name.encode("utf-8", "surrogateescape"):
+            raise ValueError(f"{name.encode('utf-8', 'surrogateescape')!r} in {folder} is no valid text: rename it")
+        if len(Path(name).name.encode()) > 220:  # temporary files add a few letters, systems take 255
+            raise ValueError(f"{name} has too long a name: rename it")
     if not names:
         raise FileNotFoundError(f"{folder} holds no pictures ({', '.join(SUFFIXES)})")
     return names

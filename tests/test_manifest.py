@@ -271,3 +271,18 @@ def test_a_killed_run_goes_on_and_ends_as_if_undisturbed(tmp_path):
     assert main([undisturbed.as_posix() if a == str(out) else a for a in arguments]) == 0
     assert contents(out) == contents(undisturbed)
     assert verify(tmp_path / "hr", out, progress=False) == []
+
+
+def test_temporaries_beside_the_manifest_are_removed_too(hr):
+    run(hr)
+    out = hr.parent / "out"
+    (out / "manifest.journal").write_bytes(b"\0\0\0\n")  # zeros, as after a power failure
+    (out / ".manifest.999.part.csv").write_text("source")
+    assert run(hr).stats["total_failed"] == 0
+    assert not list(out.glob(".*.part.*")) and not (out / "manifest.journal").exists()
+
+
+def test_an_empty_manifest_is_made_anew(hr):
+    run(hr)
+    (hr.parent / "out/manifest.csv").write_text("")
+    assert run(hr).stats["total_skipped"] == 0

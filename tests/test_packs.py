@@ -95,8 +95,25 @@ def test_a_held_out_picture_is_never_in_a_pack(hr):
         assert set(index["source"]) == {"a.png", "sub/b.png"}
 
 
-def test_without_a_split_there_are_no_packs(hr):
-    assert run(hr, split=None).packs == [] and not (hr.parent / "out/packs").exists()
+def test_packs_need_training_pictures_and_one_setting_a_patch_size(hr):
+    with pytest.raises(ValueError, match='no picture of the split is "train"'):
+        run(hr, split=None)
+    with pytest.raises(ValueError, match="two packs have the same patch size"):
+        run(hr, packs=[SMALL, PackSettings(16, "uint16")])
+
+
+def test_a_pack_does_not_depend_on_how_its_folder_is_spelled(hr, monkeypatch):
+    run(hr)
+    before = times(hr.parent / "out/packs")
+    monkeypatch.chdir(hr.parent)
+    pregenerate("hr", "out", scales=(2, 3), methods=("bicubic", "area"), split=SPLIT, packs=[SMALL], progress=False)
+    assert times(hr.parent / "out/packs") == before
+
+
+def test_a_pack_of_another_split_does_not_stay(hr):
+    run(hr, scales=(2,))
+    run(hr, scales=(2,), packs=[PackSettings(24)], split=SPLIT | {"sub/b.png": "test"})
+    assert [p.name for p in (hr.parent / "out/packs").iterdir()] == ["2x_24"]  # 2x_16 held a picture of test
 
 
 def test_number_of_processes_does_not_matter(hr):

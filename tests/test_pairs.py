@@ -7,6 +7,7 @@ import numpy as np
 import OpenEXR
 import pandas as pd
 import pytest
+from PIL import Image
 
 from srlib.hdr import ldr_of, log_mapped, read_hdr
 from srlib.packs import PackSettings, open_shards
@@ -288,3 +289,34 @@ def test_float_packs_hold_hdr_pairs(tmp_path):
         small, gt = read_pair(tmp_path / "out", tmp_path / "hdr", rows(result)[row.source])
         assert np.array_equal(hr[row.slot], gt[row.y : row.y + 8, row.x : row.x + 8])
         assert np.array_equal(lr[row.slot], small[row.y // 2 : row.y // 2 + 4, row.x // 2 : row.x // 2 + 4])
+
+
+def test_a_changed_gain_is_seen(tmp_path):
+    for name in "abc":
+        write_hdr_pair(tmp_path / "hdr/train", name, ".npy")
+
+    def packed() -> np.ndarray:
+        settings = [PackSettings(8, "float32")]
+        prepare_pairs(tmp_path / "hdr", tmp_path / "out", scale=2, packs=settings, progress=False)
+        return np.load(tmp_path / "out/packs/2x_8/input_0000.npy")
+
+    before = packed()
+    for name in "abc":
+        (tmp_path / f"hdr/train/input/{name}.txt").write_text("dgain: 1.5\ngamma: 1.8\n")
+    assert not np.array_equal(packed(), before)
+
+
+def test_a_changed_input_of_the_same_bytes_is_seen(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def packed() -> np.ndarray:
+        for name in "abc":
+            for side in ("input", "gt"):
+                path = tmp_path / f"p/train/{side}/{name}.bmp"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if side == "input" or not path.exists():
+                    Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+        prepare_pairs(tmp_path / "p", tmp_path / "out", scale=1, packs=[PackSettings(8)], progress=False)
+        return np.load(tmp_path / "out/packs/1x_8/input_0000.npy")
+
+    assert not np.array_equal(packed(), packed())

@@ -85,3 +85,9 @@ def test_results_come_whatever_their_number():
     assert list(in_parallel([], 2, "test", False)) == []
     tasks = [joblib.delayed(dict)(number=n) for n in range(5)]
     assert [d["number"] for d in in_parallel(tasks, 1, "test", True)] == [0, 1, 2, 3, 4]
+
+
+def test_dask_workers_that_are_killed_end_the_run_with_a_sentence():
+    deadly = [joblib.delayed(signal.raise_signal)(signal.SIGKILL)]
+    with cluster("local", 1), pytest.raises(RuntimeError, match="a worker process was killed"):
+        list(in_parallel(deadly, 1, "x", False))

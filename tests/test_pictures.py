@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from srlib.pictures import read_picture, to_float, to_integers, write_png
+from srlib.pictures import picture_size, read_picture, to_float, to_integers, write_png
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -150,3 +150,51 @@ def test_unusual_16_bit_kinds_are_refused_rather_than_read_wrongly(tmp_path):
             read_picture(tmp_path / name)
     tifffile.imwrite(tmp_path / "big.tif", grey, bigtiff=True)
     assert np.array_equal(read_picture(tmp_path / "big.tif").rgb[..., 0], grey)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_size_is_that_of_the_upright_picture(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(np.zeros((20, 31, 3), np.uint8)).save(path, **({} if suffix == ".bmp" else {"exif": exif}))
+    assert picture_size(path) == read_picture(path).rgb.shape[:2]
+    assert picture_size(path) == ((31, 20) if orientation == 6 and suffix != ".bmp" else (20, 31))
+
+
+def test_the_size_comes_from_the_header_alone(tmp_path):
+    write_png(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (64, 65, 3), dtype=np.uint8))
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:500])
+    assert picture_size(tmp_path / "a.png") == (64, 65)
+    (tmp_path / "b.png").write_text("404")
+    with pytest.raises(ValueError, match="b.png"):
+        picture_size(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("key", ["Raw profile type exif", "XML:com.adobe.xmp"])
+def test_an_orientation_written_as_text_is_honoured(tmp_path, key):
+    from PIL.PngImagePlugin import PngInfo
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    raw = exif.tobytes()
+    text = {
+        "Raw profile type exif": f"\nexif\n{len(raw):8}\n{raw.hex()}\n",
+        "XML:com.adobe.xmp": '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-'
+        'syntax-ns#"><rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF>'
+        "</x:xmpmeta>",
+    }
+    info = PngInfo()
+    info.add_itxt(key, text[key]) if "xmp" in key else info.add_text(key, text[key])
+    Image.fromarray(np.zeros((20, 31, 3), np.uint8)).save(tmp_path / "a.png", pnginfo=info)
+    assert read_picture(tmp_path / "a.png").rgb.shape == (31, 20, 3) and picture_size(tmp_path / "a.png") == (31, 20)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    write_png(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (64, 65, 3), dtype=np.uint8))
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[len(content) // 2] ^= 4
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(ValueError, match="a.png cannot be read"):
+        read_picture(tmp_path / "a.png")
