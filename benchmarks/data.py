@@ -21,7 +21,6 @@ import time
 from pathlib import Path
 
 import cv2
-import joblib
 import numpy as np
 import pandas as pd
 import torch
@@ -143,18 +142,36 @@ def speed(hr: Path, work: Path, rounds: int) -> None:
 
 
 def processes(hr: Path, work: Path, rounds: int) -> None:
-    source = as_png(hr, work / "many", repeat=8)
+    source = as_png(hr, work / "many", repeat=32)
     print(f"\nprocesses: scales 2 3 4, bicubic, LR only, {len(list_pictures(source))} pictures, {rounds} rounds\n")
-    joblib.Parallel(n_jobs=2)(joblib.delayed(time.sleep)(0.5) for _ in range(4))  # workers are there, as in a long run
+    options = {"scales": SCALES, "methods": ["bicubic"], "progress": False}
+    pregenerate(source, work / "out", jobs=2, **options)  # the workers are there then, as they are in a long run
     seconds = {1: [], 2: []}
     for _ in range(rounds):
         for jobs in seconds:
             shutil.rmtree(work / "out", ignore_errors=True)
-            options = {"scales": SCALES, "methods": ["bicubic"], "jobs": jobs, "progress": False}
-            seconds[jobs].append(timed(pregenerate, source, work / "out", **options))
+            seconds[jobs].append(timed(pregenerate, source, work / "out", jobs=jobs, **options))
     one, two = (float(np.median(seconds[jobs])) for jobs in (1, 2))
     print(f"one process {one:.2f} s, two {two:.2f} s: {one / two:.2f} x")
     shutil.rmtree(source)
+
+
+class PlainPairs:
+    """Online degradation as one writes it in ten minutes: Pillow decodes, crops, reduces."""
+
+    def __init__(self, folder: Path, patch: int):
+        self.paths, self.patch = [folder / n for n in list_pictures(folder)], patch
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def levels(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        rng = random.Random(key[1])
+        with Image.open(self.paths[key[0]]) as file:
+            image = file.convert("RGB")
+        x, y = (rng.randrange(side - self.patch + 1) for side in image.size)
+        hr = image.crop((x, y, x + self.patch, y + self.patch))
+        return np.asarray(hr.resize((self.patch // 2, self.patch // 2), Image.Resampling.BICUBIC)), np.asarray(hr)
 
 
 def loading(hr: Path, work: Path, patch: int) -> None:
@@ -165,7 +182,7 @@ def loading(hr: Path, work: Path, patch: int) -> None:
     pregenerate(source, out, methods=["bicubic"], **options)
     write_description(out, hr_root=source, split=split, scales=[2], methods=["bicubic"])
     packed = PackedPairs(find_pack(out, 2, patch))
-    online = OnlinePairs(out, scale=2, lr_patch=patch // 2)
+    online, plain = OnlinePairs(out, scale=2, lr_patch=patch // 2), PlainPairs(source, patch)
     rng = np.random.default_rng(0)
 
     def rate(get, length: int, least: float) -> float:
@@ -183,14 +200,15 @@ def loading(hr: Path, work: Path, patch: int) -> None:
     with one_thread():
         limit = len(large) / min(timed(np.copyto, copy, large) for _ in range(5)) / 1e9
         rates = {
-            "online: decode, crop, reduce": rate(online.levels, len(online), 10),
+            "online, plain: Pillow": rate(plain.levels, len(plain), 10),
+            "online, ours": rate(online.levels, len(online), 10),
             "packed, float32 tensors": rate(packed.__getitem__, len(packed), 3),
             "packed, uint8": rate(packed.levels, len(packed), 3),
         }
     size = patch**2 * 3 * (1 + 1 / 4) / 1e9  # GB of a pair
-    slowest = rates["online: decode, crop, reduce"]
+    slowest = rates["online, plain: Pillow"]
     rows = [(who, r, r * size, r / slowest) for who, r in rates.items()]
-    columns = ["loader", "patches a second", "GB/s of uint8", "x online"]
+    columns = ["loader", "patches a second", "GB/s of uint8", "x plain online"]
     print(pd.DataFrame(rows, columns=columns).to_string(index=False, float_format="{:.3g}".format))
     print(f"\nthis machine copies memory at {limit:.1f} GB/s (one thread, 256 MiB)")
 
@@ -247,8 +265,8 @@ pregenerate(sys.argv[1], sys.argv[2], scales=(2, 3), upsampled=True, split=split
 def recorded(out: Path) -> list[Path]:
     """LR pictures of the journal's whole lines, or of the manifest when the run had time to end."""
     journal, manifest = out / "manifest.journal", out / "manifest.csv"
-    if journal.is_file():
-        lines = journal.read_bytes().split(b"\n")[:-1]
+    if journal.is_dir():
+        lines = [line for path in sorted(journal.iterdir()) for line in path.read_bytes().split(b"\n")[:-1]]
         return [out / row["lr"] for line in lines for row in json.loads(line)["rows"]]
     return [out / lr for lr in pd.read_csv(manifest)["lr"]] if manifest.is_file() else []
 

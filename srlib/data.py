@@ -4,7 +4,7 @@
     python -m srlib.data --input hr/ --output data/ --verify
 
 A data folder holds scale_2x/<method>/<subdir>/<name>.png, manifest.csv (a row a pair), processing_stats.json,
-packs/ and data.json, which tells the later notebooks what it is. While a run is under way, manifest.journal holds
+packs/ and data.json, which tells the later notebooks what it is. While a run is under way, manifest.journal/ holds
 a line for each finished picture: killed at any moment, the same call goes on from there.
 """
 

@@ -1,6 +1,9 @@
 """manifest.csv, a row a pair, and the journal that keeps it true while a run is under way or has been killed."""
 
 import json
+import os
+import shutil
+import socket
 from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
@@ -19,49 +22,57 @@ COLUMNS += ["upsampled_bytes", "upsampled_checksum", "settings"]
 class Journal:
     """What is known of every picture: the manifest of earlier runs and a line for each picture finished since.
 
-    A line is appended the moment a picture is done, and survives a kill; `close` turns it all into manifest.csv.
+    Each process writes its lines to a file of its own in manifest.journal/ (`record`) the moment a picture is done:
+    they survive a kill, and no two machines write one file. `close` turns it all into manifest.csv.
     """
 
     def __init__(self, output: Path, *, fresh: bool):
-        self.output, self.path = output, output / "manifest.journal"
+        self.output, self.folder = output, output / "manifest.journal"
         self.rows: dict[str, list[dict]] = {} if fresh else read_manifest(output)
         self.patches: dict[str, dict] = defaultdict(dict)  # pack's key -> picture -> what Shelf.put returned
-        output.mkdir(parents=True, exist_ok=True)
-        if self.path.is_file():  # an earlier run was killed
+        if self.folder.is_dir():  # an earlier run was killed
             for half in (*output.glob(".*.part.*"), *output.glob("scale_*/**/.*.part.*")):
                 half.unlink(missing_ok=True)
             if fresh:
-                self.path.unlink()
+                shutil.rmtree(self.folder)
             else:
-                self._read()
-        self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  (close() ends it)
+                self._gather()
+        self.folder.mkdir(parents=True, exist_ok=True)
 
-    def _read(self) -> None:
-        whole = self.path.read_bytes()
-        whole = whole[: whole.rfind(b"\n") + 1]  # a line that was being written is cut off
-        with open(self.path, "r+b") as file:
-            file.truncate(len(whole))
-        for line in whole.splitlines():
-            with suppress(ValueError):  # zeros, after the power failed: that picture is made again
-                self._take(json.loads(line))
+    def _gather(self) -> None:
+        """Take every whole line, those of the runs before the last one first, and write them into one file."""
+        gathered = self.folder / "0"
+        others = sorted(p for p in self.folder.iterdir() if p != gathered)
+        lines = {}
+        for path in ([gathered] if gathered.is_file() else []) + others:
+            for line in path.read_bytes().split(b"\n")[:-1]:  # without the one that was being written
+                with suppress(ValueError):  # zeros, after the power failed: that picture is made again
+                    one = json.loads(line)
+                    self.add(one)
+                    lines[one["name"]] = line
+        with atomic(gathered) as temporary:
+            temporary.write_bytes(b"".join(line + b"\n" for line in lines.values()))
+        for path in others:
+            path.unlink(missing_ok=True)
 
-    def _take(self, one: dict) -> None:
+    def add(self, one: dict) -> None:
         self.rows[one["name"]] = one["rows"]
         for key, put in one["patches"].items():
             self.patches[key][one["name"]] = put
-
-    def add(self, one: dict) -> None:
-        self._take(one)
-        self.file.write(json.dumps({k: one[k] for k in ("name", "rows", "patches")}) + "\n")
-        self.file.flush()
 
     def close(self, sources: set[str], key: str | None) -> pd.DataFrame:
         """Write manifest.csv, sorted, of the pictures that are still there, as made by these settings."""
         rows = [r for name, rows in self.rows.items() if name in sources for r in rows if key in (None, r["settings"])]
         manifest = write_manifest(self.output, rows)
-        self.file.close()
-        self.path.unlink()
+        shutil.rmtree(self.folder)
         return manifest
+
+
+def record(output: Path, one: dict) -> None:
+    """Append what was done for a picture to this process's file of the journal."""
+    line = json.dumps({k: one[k] for k in ("name", "rows", "patches")}) + "\n"
+    with open(output / "manifest.journal" / f"{socket.gethostname()}-{os.getpid()}", "ab") as file:
+        file.write(line.encode())
 
 
 def write_manifest(output: Path, rows: list[dict]) -> pd.DataFrame:

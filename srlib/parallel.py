@@ -15,15 +15,12 @@ _KILLED = "a worker process was killed, perhaps for want of memory: give fewer j
 
 
 def in_parallel(tasks: Iterable, jobs: int, what: str, progress: bool) -> Iterator[dict]:
-    """Results of joblib.delayed tasks as they come, with a progress bar. RuntimeError when a worker is killed.
-
-    One task at a time each, so that little is in flight when all is killed.
-    """
+    """Results of joblib.delayed tasks as they come, with a progress bar. RuntimeError when a worker is killed."""
     tasks = list(tasks)
     if not tasks:
         return
     client = getattr(get_active_backend()[0], "client", None)  # Dask's
-    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
     results = _on_dask(client, tasks) if client else parallel(tasks)
     interval = 0.5 if sys.stdout.isatty() else 30
     bar = {"total": len(tasks), "desc": what, "unit": "picture", "file": sys.stdout, "mininterval": interval}

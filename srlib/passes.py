@@ -11,7 +11,7 @@ import joblib
 import pandas as pd
 
 from srlib.files import atomic
-from srlib.manifest import Journal
+from srlib.manifest import Journal, record
 from srlib.packs import Pack
 from srlib.parallel import in_parallel
 
@@ -64,7 +64,7 @@ def run_pass(
             done.append({"name": name, "files": 0, "seconds": 0.0})
         else:
             shelves = [(p.key, p.shelf, p.first[name]) for p in waiting]
-            tasks.append(joblib.delayed(make)(*arguments(name), before=before, shelves=shelves))
+            tasks.append(joblib.delayed(_recorded)(output, make, arguments(name), before=before, shelves=shelves))
     for one in in_parallel(tasks, jobs, what, progress):
         journal.add(one)
         done.append(one)
@@ -95,3 +95,10 @@ def run_pass(
     with atomic(output / "processing_stats.json") as temporary:
         temporary.write_text(json.dumps(stats, indent=2) + "\n")
     return Result(manifest, stats, facts)
+
+
+def _recorded(output: Path, make: Callable[..., dict], arguments: tuple, **named) -> dict:
+    """Recorded where it was made: what a killed run has done is known, whether or not it got back to the caller."""
+    one = make(*arguments, **named)
+    record(output, one)
+    return one

@@ -99,22 +99,22 @@ def _strips(x: Tensor, scale: int, method: str, *, enlarging: bool) -> Iterator[
     """
     height, width, channels = x.shape
     into, out = (1, scale) if enlarging else (scale, 1)  # pixels of a cell, before and after
-    tall, broad = (8, 4) if enlarging else (16, 8)  # cells of a block
+    tall, many, broad = (4, 4, 4) if enlarging else (4, 8, 8)  # cells of a block, blocks of a strip, cells across
     down, pad = _weights(method, scale, enlarging, tall)
-    across, _ = _weights(method, scale, enlarging, broad)
-    across = torch.kron(across, torch.eye(channels)).T.contiguous()  # the channels lie side by side in a row
-    blocks = -(-width // (into * broad))
+    across = _for_channels(method, scale, enlarging, broad, channels)
+    blocks, row = -(-width // (into * broad)), width * channels
     left, right = _mirrored(width, -pad, 0), _mirrored(width, width, blocks * broad * into + pad)
-    rows = x.reshape(height, width * channels)
-    for cell in range(0, height // into, tall):
-        top, bottom = cell * into - pad, (cell + tall) * into + pad
+    rows = x.reshape(height, row)
+    for cell in range(0, height // into, tall * many):
+        top, bottom = cell * into - pad, (cell + tall * many) * into + pad
         inside = top >= 0 and bottom <= height
-        strip = rows[top:bottom] if inside else rows[_mirrored(height, top, bottom)]
-        strip = (down @ strip.float()).view(-1, width, channels)
+        strip = (rows[top:bottom] if inside else rows[_mirrored(height, top, bottom)]).float().contiguous()
+        strip = strip.as_strided((many, down.shape[1], row), (tall * into * row, row, 1))  # overlapping blocks
+        strip = torch.bmm(down.expand(many, -1, -1), strip).view(-1, width, channels)
         strip = torch.cat([strip[:, left], strip, strip[:, right]], 1)
-        step, row = broad * into * channels, strip.shape[1] * channels
-        overlapping = strip.as_strided((blocks, len(strip), len(across)), (step, row, 1))
-        strip = torch.bmm(overlapping, across.expand(blocks, -1, -1))  # (blocks, rows, broad * out * C)
+        step, wide = broad * into * channels, strip.shape[1] * channels
+        strip = strip.as_strided((blocks, len(strip), len(across)), (step, wide, 1))
+        strip = torch.bmm(strip, across.expand(blocks, -1, -1))  # (blocks, rows, broad * out * C)
         strip = strip.transpose(0, 1).reshape(strip.shape[1], -1, channels)
         yield strip[: (height // into - cell) * out, : width // into * out]
 
@@ -131,6 +131,12 @@ def _weights(method: str, scale: int, enlarging: bool, cells: int) -> tuple[Tens
         pad = int(np.ceil((reach - 0.5) * scale))
     weights = kernel((centres[:, None] - np.arange(-pad, inside + pad)) / stretch)
     return torch.from_numpy(weights / weights.sum(1, keepdims=True)).float(), pad
+
+
+@cache
+def _for_channels(method: str, scale: int, enlarging: bool, cells: int, channels: int) -> Tensor:
+    """The matrix, transposed, for pixels whose channels lie side by side in a row."""
+    return torch.kron(_weights(method, scale, enlarging, cells)[0], torch.eye(channels)).T.contiguous()
 
 
 def _mirrored(size: int, start: int, stop: int) -> Tensor:

@@ -16,7 +16,7 @@ import pytest
 from srlib import data
 from srlib.data import main, pregenerate
 from srlib.degrade import Degradation
-from srlib.manifest import read_manifest, verify
+from srlib.manifest import Journal, read_manifest, verify
 from srlib.pictures import write_png
 
 
@@ -134,7 +134,7 @@ def test_a_half_line_at_the_journals_end_is_ignored(hr, out, monkeypatch, rest):
     undisturbed = contents(out)
     shutil.rmtree(out)
     stop_at(3, monkeypatch, hr)
-    journal = out / "manifest.journal"
+    (journal,) = (out / "manifest.journal").iterdir()
     recorded = [json.loads(line)["name"] for line in journal.read_text().splitlines()]
     assert len(recorded) == 2
     with open(journal, "ab") as file:
@@ -238,6 +238,11 @@ def test_another_size_or_degradation_makes_everything_anew(hr, out, changes):
     assert result.manifest.equals(fresh) and verify(hr, out, progress=False) == []
 
 
+def written(journal) -> list[bytes]:
+    """Whole lines of every process's file."""
+    return [line for path in journal.glob("*-*") for line in path.read_bytes().split(b"\n")[:-1]]
+
+
 def test_a_killed_run_goes_on_and_ends_as_if_undisturbed(tmp_path):
     rng = np.random.default_rng(0)
     smooth = np.add.outer(np.arange(300), np.arange(300))[..., None] // 3
@@ -249,14 +254,14 @@ def test_a_killed_run_goes_on_and_ends_as_if_undisturbed(tmp_path):
     command = [sys.executable, "-m", "srlib.data", *arguments, "--jobs", "2"]
     started = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
     try:
-        while not journal.is_file() or journal.read_bytes().count(b"\n") < 4:
+        while len(written(journal)) < 4:
             assert started.poll() is None, "it ended before it could be killed"
             time.sleep(0.002)
     finally:
         os.killpg(started.pid, signal.SIGKILL)
         started.wait()
     assert not (out / "manifest.csv").exists()
-    lines = journal.read_bytes().split(b"\n")[:-1]
+    lines = written(journal)
     recorded = [row["lr"] for line in lines for row in json.loads(line)["rows"]]
     assert 4 <= len(lines) < 40 and len(recorded) == len(lines) * 9
     before = times(out)
@@ -276,7 +281,8 @@ def test_a_killed_run_goes_on_and_ends_as_if_undisturbed(tmp_path):
 def test_temporaries_beside_the_manifest_are_removed_too(hr):
     run(hr)
     out = hr.parent / "out"
-    (out / "manifest.journal").write_bytes(b"\0\0\0\n")  # zeros, as after a power failure
+    (out / "manifest.journal").mkdir()
+    (out / "manifest.journal/host-1").write_bytes(b"\0\0\0\n")  # zeros, as after a power failure
     (out / ".manifest.999.part.csv").write_text("source")
     assert run(hr).stats["total_failed"] == 0
     assert not list(out.glob(".*.part.*")) and not (out / "manifest.journal").exists()
@@ -286,3 +292,15 @@ def test_an_empty_manifest_is_made_anew(hr):
     run(hr)
     (hr.parent / "out/manifest.csv").write_text("")
     assert run(hr).stats["total_skipped"] == 0
+
+
+def test_lines_of_earlier_runs_give_way_to_later_ones(hr, out):
+    journal = out / "manifest.journal"
+    (old,) = [one for name, one in read_manifest(out).items() if name == "a.png"]
+    for file, size in (("0", 1), ("host-2", 2)):
+        journal.mkdir(exist_ok=True)
+        rows = [row | {"lr_bytes": size} for row in old]
+        (journal / file).write_text(json.dumps({"name": "a.png", "rows": rows, "patches": {}}) + "\n")
+    assert {row["lr_bytes"] for row in Journal(out, fresh=False).rows["a.png"]} == {2}
+    assert [p.name for p in journal.iterdir()] == ["0"]
+    assert {row["lr_bytes"] for row in Journal(out, fresh=False).rows["a.png"]} == {2}
