@@ -174,7 +174,7 @@ class PlainPairs:
         return np.asarray(hr.resize((self.patch // 2, self.patch // 2), Image.Resampling.BICUBIC)), np.asarray(hr)
 
 
-def loading(hr: Path, work: Path, patch: int) -> None:
+def loading(hr: Path, work: Path, patch: int, seconds: float) -> None:
     print(f"\nloading: one worker, HR patches of {patch} and their LR patches at x2, uint8\n")
     source, out = as_png(hr, work / "png"), work / "loading"
     split = dict.fromkeys(list_pictures(source), "train")
@@ -185,25 +185,25 @@ def loading(hr: Path, work: Path, patch: int) -> None:
     online, plain = OnlinePairs(out, scale=2, lr_patch=patch // 2), PlainPairs(source, patch)
     rng = np.random.default_rng(0)
 
-    def rate(get, length: int, least: float) -> float:
+    def rate(get, length: int) -> float:
         """Patches a second, in random order."""
         start, count = time.perf_counter(), 0
-        while time.perf_counter() - start < least:
+        while time.perf_counter() - start < seconds:
             for number in rng.integers(length, size=20).tolist():
                 get((number, count))
                 count += 1
         return count / (time.perf_counter() - start)
 
-    rate(packed.levels, len(packed), 1)  # the file's pages are in memory then, as after the first epoch
+    rate(packed.levels, len(packed))  # the file's pages are in memory then, as after the first epoch
     large = np.zeros(2**28, np.uint8)
     copy = large.copy()
     with one_thread():
         limit = len(large) / min(timed(np.copyto, copy, large) for _ in range(5)) / 1e9
         rates = {
-            "online, plain: Pillow": rate(plain.levels, len(plain), 10),
-            "online, ours": rate(online.levels, len(online), 10),
-            "packed, float32 tensors": rate(packed.__getitem__, len(packed), 3),
-            "packed, uint8": rate(packed.levels, len(packed), 3),
+            "online, plain: Pillow": rate(plain.levels, len(plain)),
+            "online, ours": rate(online.levels, len(online)),
+            "packed, float32 tensors": rate(packed.__getitem__, len(packed)),
+            "packed, uint8": rate(packed.levels, len(packed)),
         }
     size = patch**2 * 3 * (1 + 1 / 4) / 1e9  # GB of a pair
     slowest = rates["online, plain: Pillow"]
@@ -305,6 +305,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--patch", type=int, default=128)
+    parser.add_argument("--seconds", type=float, default=5.0, help="that each loader is watched")
     parser.add_argument("--work", type=Path, help="folder for what is written; default: a temporary one")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.work) as folder:
@@ -318,7 +319,7 @@ def main() -> None:
             "exact": lambda: exact(hr),
             "speed": lambda: speed(hr, work, given.rounds),
             "processes": lambda: processes(hr, work, given.rounds),
-            "loading": lambda: loading(hr, work, given.patch),
+            "loading": lambda: loading(hr, work, given.patch, given.seconds),
             "kills": lambda: kills(work, given.kills),
             "dask": lambda: dask(work),
         }

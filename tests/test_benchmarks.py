@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
+from srlib.pictures import write_png
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -39,3 +43,19 @@ def test_hat():
         next(row for row in step.splitlines() if row.split()[:2] == [who, "fp32"]) for who in ("ours", "spandrel")
     )
     assert float(ours.split()[-1]) < 0.9 and float(peer.split()[-1]) == 1  # memory, not time
+
+
+def test_data():
+    text = output("benchmarks/data.py", "exact", "loading", "--patch", "64", "--seconds", "0.2")
+    levels = {line.rsplit(maxsplit=3)[0]: line.split()[-3:] for line in text.splitlines() if "ours" in line}
+    assert max(map(float, levels["ours, before rounding"])) < 1e-3
+    assert {"online, plain: Pillow", "online, ours", "packed, uint8"} <= {
+        line.strip().rsplit(maxsplit=3)[0] for line in text.splitlines() if len(line.split()) > 4
+    }
+
+
+def test_data_names_what_becomes_of_each_file(tmp_path):
+    write_png(tmp_path / "grey16.png", np.full((20, 30), 500, np.uint16))
+    (tmp_path / "cut.png").write_bytes((tmp_path / "grey16.png").read_bytes()[:60])
+    text = output("benchmarks/data.py", "--formats", str(tmp_path))
+    assert "grey16.png: uint16, grey, HR 30x20, LR 15x10" in text and "cut.png: refused: " in text

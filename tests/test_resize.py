@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from srlib.pictures import to_float
-from srlib.resize import METHODS, crop_to_multiple, enlarge, enlarge_integers, resize, resize_integers
+from srlib.resize import METHODS, centre, crop_to_multiple, enlarge, enlarge_integers, resize, resize_integers
 
 
 def cubic(x):
@@ -101,3 +101,10 @@ def test_pictures_smaller_than_the_kernel_are_mirrored(size):
     x = np.random.default_rng(0).random((1, size[0] * 4, size[1] * 4))
     expected = reference(reference(x, size[0], 1), size[1], 2).clip(0, 1)
     assert np.abs(resize(torch.from_numpy(x).float(), 4).numpy() - expected).max() * 255 < 1e-3
+
+
+def test_the_centre_is_cropped_and_its_place_told():
+    array = np.arange(7 * 10).reshape(7, 10)
+    part, top, left = centre(array, 4)
+    assert (top, left) == (1, 3) and np.array_equal(part, array[1:5, 3:7])
+    assert np.array_equal(centre(array, None)[0], array) and centre(array, 8)[0].shape == (7, 8)

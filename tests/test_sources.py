@@ -1,5 +1,7 @@
 """Pictures are found, sampled and split the same way every time; data.json comes back."""
 
+import os
+
 import pytest
 
 from srlib.sources import (
@@ -72,3 +74,14 @@ def test_description_round_trip_and_its_absence(tmp_path):
     assert read_description(tmp_path)["split"] == {"a": "train"}
     with pytest.raises(FileNotFoundError, match="run notebooks/01_data.ipynb first"):
         read_description(tmp_path / "nowhere")
+
+
+def test_names_that_no_file_or_table_can_hold_are_refused(tmp_path):
+    long = "a" * 225 + ".png"
+    (tmp_path / long).write_bytes(b"")
+    with pytest.raises(ValueError, match="has too long a name: rename it"):
+        list_pictures(tmp_path)
+    (tmp_path / long).unlink()
+    (tmp_path / os.fsdecode(b"\xff.png")).write_bytes(b"")
+    with pytest.raises(ValueError, match="is no valid text: rename it"):
+        list_pictures(tmp_path)
