@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from srlib.degrade import Degradation
-from srlib.files import digest, stamp
+from srlib.files import digest, only_here, stamp
 from srlib.manifest import COLUMNS, enlarged, verify, write_manifest
 from srlib.packs import Pack, PackSettings
 from srlib.parallel import cluster, one_thread
@@ -40,6 +40,7 @@ class Recipe:
     size: int | None
     upsampled: bool
     degradation: Degradation
+    overwrite: bool = False
 
     @property
     def key(self) -> str:
@@ -82,10 +83,9 @@ def pregenerate(
     Raises FileNotFoundError for a missing or empty folder, ValueError for an unknown method or scale or for an
     output inside the input, OSError when nothing can be written (disk full): that is no fault of a picture.
     """
-    input, output = Path(input), Path(output)
-    recipe = Recipe(
-        tuple(dict.fromkeys(scales)), tuple(dict.fromkeys(methods)), size, upsampled, degradation or Degradation()
-    )
+    input, output = Path(input).absolute(), Path(output).absolute()  # a cluster's workers have another directory
+    scales, methods, degradation = dict.fromkeys(scales), dict.fromkeys(methods), degradation or Degradation()
+    recipe = Recipe(tuple(scales), tuple(methods), size, upsampled, degradation, overwrite)
     _check(input, output, recipe, jobs)
     everything = list_pictures(input)
     stems = _lr_stems(everything)
@@ -120,27 +120,32 @@ def list_online(
     sample: float = 1.0,
     size: int | None = None,
     seed: int = 0,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, list[dict]]:
     """manifest.csv of pairs whose LR pictures are made when they are asked for (datasets.OnlinePairs), and no picture.
 
-    As pregenerate; sizes come from the headers, pictures without a readable one are left out. `lr` is empty.
+    As pregenerate; sizes come from the headers, `lr` is empty. Returns the manifest and what has no readable header, as
+    {"path", "reason"}; whether the rest of a file is whole shows when it is drawn.
     """
     input, output = Path(input), Path(output)
     recipe = Recipe(tuple(dict.fromkeys(scales)), tuple(dict.fromkeys(methods)), size, False, Degradation())
     _check(input, output, recipe, 1)
-    rows = []
+    rows, failures = [], []
     for name in sampled(list_pictures(input), sample, seed):
         try:
-            height, width = picture_size(input / name)
-        except ValueError:
+            sides = picture_size(input / name)
+            bytes_, time_ = stamp(input / name)
+        except (ValueError, OSError) as error:
+            failures.append({"path": name, "reason": str(error)})
             continue
-        height, width = min(height, size or height), min(width, size or width)
+        height, width = (min(n, size or n) for n in sides)
+        top, left = ((n - min(n, size or n)) // 2 for n in sides)
+        shared = dict.fromkeys(COLUMNS, 0) | {"source": name, "lr": "", "hr_top": top, "hr_left": left}
+        shared |= {"source_bytes": bytes_, "source_mtime": time_}
         for s, m in ((s, m) for s in recipe.scales for m in recipe.methods):
-            rows.append(dict.fromkeys(COLUMNS, 0) | {"source": name, "lr": "", "scale": s, "method": m})
-            rows[-1] |= {"hr_height": height - height % s, "hr_width": width - width % s}
-            rows[-1] |= {"lr_height": height // s, "lr_width": width // s}
-    output.mkdir(parents=True, exist_ok=True)
-    return write_manifest(output, rows)
+            row = {"scale": s, "method": m, "hr_height": height - height % s, "hr_width": width - width % s}
+            rows.append(shared | row | {"lr_height": height // s, "lr_width": width // s})
+    with only_here(output):
+        return write_manifest(output, rows), failures
 
 
 def _check(input: Path, output: Path, recipe: Recipe, jobs: int) -> None:
@@ -198,8 +203,8 @@ def process_picture(
     """One picture, decoded once, by every scale and method. Pure: what it writes depends on its arguments.
 
     stem: LR path without scale, method and .png; before: the picture's rows of an earlier manifest, kept where
-    they are still true; shelves: (key, Shelf, first slot) of the packs that wait for its patches. Returns {"name",
-    "rows", "files" written, "seconds", "patches": {key: what Shelf.put returned}}; on failure no rows and a "reason".
+    they are still true; shelves: (name, Shelf, slots) of the packs that wait for its patches. Returns {"name",
+    "rows", "files" written, "seconds", "patches": {name: what Shelf.put returned}}; on failure no rows and a "reason".
     """
     start = time.perf_counter()
     done = {"name": name, "rows": [], "files": 0, "seconds": 0.0, "patches": {}}
@@ -213,6 +218,8 @@ def process_picture(
             for r in before
             if r["source_checksum"] == checksum and _is_true(output, r, stem, recipe)
         }
+        if recipe.overwrite:
+            kept = {pair: row for pair, row in kept.items() if pair not in wanted}
         lacking = {p for p in wanted if p not in kept or recipe.upsampled and not _enlarged_there(output, kept[p])}
         if not lacking and not shelves:
             return done | {"rows": list(kept.values())}
@@ -228,13 +235,13 @@ def process_picture(
     with one_thread():
         try:
             for scale in recipe.scales:
-                waiting = [(key, shelf, first) for key, shelf, first in shelves if shelf.scale == scale]
+                waiting = [one for one in shelves if one[1].scale == scale]
                 methods = [m for m in recipe.methods if waiting or (scale, m) in lacking]
                 lrs, files = _make(
                     output, stem, crop_to_multiple(degraded, scale), scale, methods, recipe, common, kept
                 )
-                for key, shelf, first in waiting:
-                    done["patches"][key] = shelf.put(first, crop_to_multiple(hr, scale), lrs)
+                for own, shelf, slots in waiting:
+                    done["patches"][own] = shelf.put(slots, crop_to_multiple(hr, scale), lrs)
                 done["files"] += files + len(waiting)
         except ValueError as error:  # an LR picture of an earlier run cannot be read again, for one
             return done | {"rows": [], "patches": {}, "reason": str(error)}
@@ -295,7 +302,8 @@ def _untouched(input: Path, output: Path, name: str, stem: str, recipe: Recipe, 
     pairs = {(r["scale"], r["method"]): r for r in rows}
     wanted = [(s, m) for s in recipe.scales for m in recipe.methods]
     return (
-        all(p in pairs for p in wanted)
+        not recipe.overwrite
+        and all(p in pairs for p in wanted)
         and all((r["source_bytes"], r["source_mtime"]) == stamp(input / name) for r in rows)
         and all(_is_true(output, r, stem, recipe) for r in rows)
         and (not recipe.upsampled or all(_enlarged_there(output, pairs[p]) for p in wanted))

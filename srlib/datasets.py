@@ -5,8 +5,12 @@ Patches are indexed by keys (number, draw): the number says which patch, the dra
 "name": str}, float32 in [0, 1].
 """
 
+import json
+import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -16,8 +20,9 @@ from torch.utils.data import Dataset, Sampler
 
 from srlib.data import Recipe
 from srlib.degrade import Degradation
+from srlib.manifest import read_manifest
 from srlib.packs import open_shards, read_pack
-from srlib.pairs import read_pair
+from srlib.pairs import METHOD, read_pair
 from srlib.pictures import read_picture, to_float
 from srlib.resize import centre, crop_to_multiple, resize_integers
 from srlib.sources import read_description
@@ -26,26 +31,45 @@ from srlib.sources import read_description
 def training_patches(data_dir: Path | str, *, scale: int, lr_patch: int, methods: Sequence[str] = ()) -> Dataset:
     """What 01_data prepared to train on: a pack, pictures reduced on the fly, or a mixture with other runs' data.
 
-    lr_patch: side of the crops in LR pixels. methods: LR kernels to use; none: all there are.
+    lr_patch: side of the crops in LR pixels. methods: LR kernels to use; none: all there are. Pairs that were there
+    already have none to choose from. Never a held-out picture of this run, whatever the others train on.
     Raises FileNotFoundError or ValueError naming what to do in 01_data.
     """
     data_dir = Path(data_dir)
+    own = _own_patches(data_dir, scale, lr_patch, methods)
+    also = read_description(data_dir)["also"]
+    if not also:
+        return own
+    held_out = _checksums(data_dir, lambda part: part != "train")
+    for other in also:
+        shared = held_out.keys() & _checksums(data_dir / other, lambda part: part == "train").keys()
+        if shared:
+            raise ValueError(
+                f"{held_out[min(shared)]} is held out here and trained on in {(data_dir / other).resolve()} "
+                f"({len(shared)} such): hold out the same pictures in both runs"
+            )
+    others = [_own_patches(data_dir / other, scale, lr_patch, methods) for other in also]
+    return Mixture([own, *others], [1.0, *also.values()])
+
+
+def _own_patches(data_dir: Path, scale: int, lr_patch: int, methods: Sequence[str]) -> Dataset:
     description = read_description(data_dir)
+    if description["methods"] == [METHOD]:
+        methods = ()
     if description["online"]:
-        own = OnlinePairs(data_dir, scale=scale, lr_patch=lr_patch, methods=methods)
-    else:
-        own = PackedPairs(find_pack(data_dir, scale, lr_patch * scale), methods=methods, lr_patch=lr_patch)
-    others = [
-        training_patches(data_dir / other, scale=scale, lr_patch=lr_patch, methods=methods if shared else ())
-        for other, shared in _others(data_dir, description, methods)
-    ]
-    return Mixture([own, *others], [1.0, *description["also"].values()]) if others else own
+        return OnlinePairs(data_dir, scale=scale, lr_patch=lr_patch, methods=methods)
+    pack = PackedPairs(find_pack(data_dir, scale, lr_patch * scale), methods=methods, lr_patch=lr_patch)
+    wrong = sorted(n for n in pack.sources if description["split"].get(n) != "train")
+    if wrong:
+        raise ValueError(f"{pack.folder} holds {wrong[0]}, which the split does not train on: run 01_data to its end")
+    return pack
 
 
-def _others(data_dir: Path, description: dict, methods: Sequence[str]) -> Iterator[tuple[str, bool]]:
-    """Folders of the other runs' data, and whether they know the methods: given pairs have only one of their own."""
-    for other in description["also"]:
-        yield other, set(methods) <= set(read_description(data_dir / other)["methods"])
+def _checksums(data_dir: Path, of_part: Callable[[str], bool]) -> dict[str, str]:
+    """checksum -> name of the HR pictures of some parts of the split; pictures never read have none."""
+    split, known = read_description(data_dir)["split"], read_manifest(data_dir)
+    rows = {name: known[name][0]["source_checksum"] for name, part in split.items() if of_part(part) and name in known}
+    return {checksum: name for name, checksum in rows.items() if checksum not in ("", "0")}
 
 
 def find_pack(data_dir: Path | str, scale: int, patch: int) -> Path:
@@ -55,6 +79,8 @@ def find_pack(data_dir: Path | str, scale: int, patch: int) -> Path:
     """
     packs = [read_pack(p.parent) | {"path": p.parent} for p in Path(data_dir).glob("packs/[!.]*/pack.json")]
     if not any(p["scale"] == scale for p in packs):
+        if not packs:
+            raise ValueError(f"no patches in {data_dir}: run 01_data to its end, with patch_sizes")
         made = sorted({p["scale"] for p in packs})
         raise ValueError(f"no patches at scale {scale} in {data_dir}, only at {made}: set scales in 01_data")
     fitting = [p for p in packs if p["scale"] == scale and p["patch"] >= patch]
@@ -85,19 +111,30 @@ class PackedPairs(Dataset):
             raise ValueError(
                 f"lr_patch {lr_patch} needs HR patches of {lr_patch * self.scale}, {folder} has {facts['patch']}"
             )
+        self.key = f"{facts['key']} {self.methods} {self.lr_patch}"
+        index = pd.read_csv(self.folder / "index.csv", dtype={"source": str}, keep_default_na=False)
+        self.slots = index["slot"].to_numpy()  # arrays, not lists of objects: workers share them without copying
+        self.codes, self.sources = pd.factorize(index["source"])
+        self._open()
+
+    def _open(self) -> None:
         self.hr = open_shards(self.folder, "hr")
         self.lrs = [open_shards(self.folder, m) for m in self.methods]
         self.per_file = len(self.hr[0])
-        index = pd.read_csv(self.folder / "index.csv", dtype={"source": str}, keep_default_na=False)
-        # as arrays, not lists of objects: workers share them without copying
-        self.slots, self.names = index["slot"].to_numpy(), index["source"].to_numpy(str)
+
+    def __getstate__(self) -> dict:
+        return {k: v for k, v in vars(self).items() if k not in ("hr", "lrs")}  # a started worker maps them itself
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        self._open()
 
     def __len__(self) -> int:
         return len(self.slots) * len(self.methods)
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
         lr, hr = self.levels(key)
-        return {"lr": to_float(lr), "hr": to_float(hr), "name": str(self.names[key[0] // len(self.methods)])}
+        return {"lr": to_float(lr), "hr": to_float(hr), "name": self.sources[self.codes[key[0] // len(self.methods)]]}
 
     def levels(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """lr (h, h, 3) and hr (h*s, h*s, 3) as they are stored, in the pack's type."""
@@ -121,8 +158,11 @@ class OnlinePairs(Dataset):
         self.recipe = Recipe(
             (scale,), tuple(methods or description["methods"]), description["size"], False, degradation
         )
-        self.scale, self.lr_patch = scale, lr_patch
-        self.names = [n for n, part in description["split"].items() if part == "train"]
+        self.scale, self.lr_patch, self.key = scale, lr_patch, json.dumps(description, sort_keys=True)
+        rows = {n: rows[0] for n, rows in read_manifest(data_dir).items() if description["split"].get(n) == "train"}
+        self.names = [n for n, r in rows.items() if min(r["hr_height"], r["hr_width"]) >= (lr_patch + 1) * scale]
+        if not self.names:
+            raise ValueError(f"no training picture is as large as a patch of {lr_patch * scale}: lower lr_patch")
 
     def __len__(self) -> int:
         return len(self.names) * len(self.recipe.methods)
@@ -132,17 +172,24 @@ class OnlinePairs(Dataset):
         return {"lr": to_float(lr), "hr": to_float(hr), "name": self.names[key[0] // len(self.recipe.methods)]}
 
     def levels(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """lr (h, h, 3) and hr (h*s, h*s, 3), uint8 or uint16. ValueError for a picture smaller than the patch."""
+        """lr (h, h, 3) and hr (h*s, h*s, 3), uint8 or uint16. For a picture that cannot be read the next one, with a
+        warning.
+        """
         number, method = divmod(key[0], len(self.recipe.methods))
         name, s = self.names[number], self.scale
-        hr, rng = crop_to_multiple(self._picture(name), s), _random(key)
+        try:
+            hr, rng = crop_to_multiple(self._picture(name), s), _random(key)
+        except (ValueError, OSError) as error:
+            if key[1] >= 2**80:  # no end of broken ones
+                raise
+            warnings.warn(str(error), stacklevel=2)
+            return self.levels(((key[0] + len(self.recipe.methods)) % len(self), key[1] + 2**72))
         height, width = (side // s - self.lr_patch for side in hr.shape[:2])
-        if min(height, width) < 0:
-            raise ValueError(f"{name} is smaller than a patch of {self.lr_patch * s} HR pixels: lower lr_patch")
         y, x = rng.randrange(height + 1), rng.randrange(width + 1)
-        # 4 LR pixels around the crop are all that any kernel reaches; less at the picture's own border
-        top, left = max(0, y - 4), max(0, x - 4)
-        context = hr[top * s : (y + self.lr_patch + 4) * s, left * s : (x + self.lr_patch + 4) * s]
+        # 4 LR pixels around the crop are all that any kernel reaches, and 3 sigma of blur; less at the border
+        reach = 4 + math.ceil(3 * self.recipe.degradation.blur[1] / s)
+        top, left = max(0, y - reach), max(0, x - reach)
+        context = hr[top * s : (y + self.lr_patch + reach) * s, left * s : (x + self.lr_patch + reach) * s]
         drawn = f"{name} {key}"
         degraded = self.recipe.degradation.hr(np.ascontiguousarray(context), drawn)
         lr = self.recipe.degradation.lr(resize_integers(degraded, s, self.recipe.methods[method]), drawn)
@@ -171,7 +218,7 @@ class Mixture(Dataset):
     def __init__(self, datasets: Sequence[Dataset], weights: Sequence[float]):
         if len(datasets) != len(weights) or min(weights) <= 0:
             raise ValueError(f"{len(datasets)} datasets need as many weights above 0, not {list(weights)}")
-        self.datasets = list(datasets)
+        self.datasets, self.key = list(datasets), json.dumps([[d.key for d in datasets], list(weights)])
         total = sum(map(len, datasets))
         self.shares = [max(1, round(total * w / sum(weights))) for w in weights]
 
@@ -239,7 +286,8 @@ class PicturePairs(Dataset):
     """Whole pictures of one part of the split: {"lr": (3, h, w), "hr": (3, H, W), "name": str}, in [0, 1]; HDR pairs
     log-mapped.
 
-    `name` has no suffix. LR pictures are those of `method` (none: bicubic, or the first there is).
+    `name` has no suffix, unless another picture differs in nothing else. LR pictures are those of `method` (none:
+    bicubic, or the first there is).
     """
 
     def __init__(self, data_dir: Path | str, part: str, *, scale: int, method: str = ""):
@@ -257,7 +305,9 @@ class PicturePairs(Dataset):
                 f"no {part} pictures made by {method} at scale {scale} in {data_dir}: 01_data made scales "
                 f"{description['scales']} by {', '.join(description['methods'])}"
             )
-        self.names = [str(Path(row["source"]).with_suffix("")) for row in self.rows]
+        bare = [str(Path(row["source"]).with_suffix("")) for row in self.rows]
+        twice = {name for name, count in Counter(bare).items() if count > 1}  # a.png and a.jpg keep their suffixes
+        self.names = [row["source"] if n in twice else n for n, row in zip(bare, self.rows, strict=True)]
 
     def __len__(self) -> int:
         return len(self.rows)

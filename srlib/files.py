@@ -1,5 +1,6 @@
 """Files that are either whole or not there."""
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,23 @@ def atomic(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def only_here(folder: Path) -> Iterator[None]:
+    """Hold a folder, made if need be, for this process. BlockingIOError, in words, when another one holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(f"another run is writing to {folder}: wait for its end, or stop it") from None
+        except OSError:
+            pass  # some network disks have no locks
+        yield
+    finally:
+        os.close(handle)
 
 
 def digest(content: bytes | Iterable[str]) -> str:

@@ -26,32 +26,28 @@ class Journal:
     they survive a kill, and no two machines write one file. `close` turns it all into manifest.csv.
     """
 
-    def __init__(self, output: Path, *, fresh: bool):
+    def __init__(self, output: Path):
         self.output, self.folder = output, output / "manifest.journal"
-        self.rows: dict[str, list[dict]] = {} if fresh else read_manifest(output)
-        self.patches: dict[str, dict] = defaultdict(dict)  # pack's key -> picture -> what Shelf.put returned
+        self.rows: dict[str, list[dict]] = read_manifest(output)
+        self.patches: dict[str, dict] = defaultdict(dict)  # a pack's own name -> picture -> what Shelf.put returned
         if self.folder.is_dir():  # an earlier run was killed
             for half in (*output.glob(".*.part.*"), *output.glob("scale_*/**/.*.part.*")):
                 half.unlink(missing_ok=True)
-            if fresh:
-                shutil.rmtree(self.folder)
-            else:
-                self._gather()
+            self._gather()
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def _gather(self) -> None:
         """Take every whole line, those of the runs before the last one first, and write them into one file."""
         gathered = self.folder / "0"
         others = sorted(p for p in self.folder.iterdir() if p != gathered)
-        lines = {}
+        lines = []
         for path in ([gathered] if gathered.is_file() else []) + others:
             for line in path.read_bytes().split(b"\n")[:-1]:  # without the one that was being written
                 with suppress(ValueError):  # zeros, after the power failed: that picture is made again
-                    one = json.loads(line)
-                    self.add(one)
-                    lines[one["name"]] = line
+                    self.add(json.loads(line))
+                    lines.append(line + b"\n")
         with atomic(gathered) as temporary:
-            temporary.write_bytes(b"".join(line + b"\n" for line in lines.values()))
+            temporary.write_bytes(b"".join(lines))
         for path in others:
             path.unlink(missing_ok=True)
 
@@ -96,7 +92,10 @@ def read_manifest(output: Path | str) -> dict[str, list[dict]]:
 
 
 def verify(input: Path | str, output: Path | str, *, jobs: int = 1, progress: bool = True) -> list[str]:
-    """Read every file of a data folder again, compare its checksum with the manifest's: one sentence a difference."""
+    """Read every file of a data folder again, compare its checksum with the manifest's: one sentence a difference.
+
+    LR pictures, enlarged ones and sources; packs are not looked at.
+    """
     input, output = Path(input), Path(output)
     rows = read_manifest(output)
     if not rows:

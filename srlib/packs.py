@@ -9,6 +9,7 @@ which in a sparse file takes no room.
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,16 +58,19 @@ class Shelf:
     per_file: int
     total: int
 
-    def put(self, first: int, hr: np.ndarray, lrs: Mapping[str, np.ndarray]) -> dict:
-        """Cut a picture into the slots from `first` on. hr: (H, W, 3); lrs: method -> (H/s, W/s, 3).
+    def put(self, slots: range, hr: np.ndarray, lrs: Mapping[str, np.ndarray]) -> dict:
+        """Cut a picture into its slots. hr: (H, W, 3); lrs: method -> (H/s, W/s, 3).
 
-        Returns {"kept": [[slot, y, x], ...], "flat": dropped, "blurred": dropped}.
+        Returns {"kept": [[slot, y, x], ...], "flat": dropped, "blurred": dropped}. ValueError when the picture is
+        not of the size that its slots were counted for.
         """
+        if len(places(*hr.shape[:2], self.side)) != len(slots):
+            raise ValueError(f"a picture of {hr.shape[1]}x{hr.shape[0]} is not what its header said; run it again")
         settings, side, s = self.settings, self.side, self.scale
         result = {"kept": [], "flat": 0, "blurred": 0}
         luma = hr.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) * (255 / _top(hr.dtype))
         edges = cv2.Laplacian(luma, cv2.CV_32F) if settings.blurred else luma
-        for slot, (y, x) in enumerate(places(*hr.shape[:2], side), first):
+        for slot, (y, x) in zip(slots, places(*hr.shape[:2], side), strict=True):
             box = (slice(y, y + side), slice(x, x + side))
             if luma[box].std() < settings.flat:
                 result["flat"] += 1
@@ -129,12 +133,15 @@ class Pack:
         self.folder = data_dir / "packs" / f"{scale}x_{settings.patch}"
         self.names = sorted(sizes)
         counts = [len(places(*sizes[n], side)) for n in self.names]
-        self.first = dict(zip(self.names, np.cumsum([0, *counts]).tolist(), strict=False))
+        ends = np.cumsum([0, *counts]).tolist()
+        self.slots = {n: range(a, b) for n, a, b in zip(self.names, ends[:-1], ends[1:], strict=True)}
         self.small = [n for n, count in zip(self.names, counts, strict=True) if not count]
         per_file = max(1, settings.shard // (side * side * 3 * np.dtype(settings.dtype).itemsize))
         part = self.folder.with_name(f".{self.folder.name}.part")  # the folder appears whole or not at all
         methods = tuple(sorted(methods))
         self.shelf = Shelf(str(part), scale, side, methods, settings, per_file, sum(counts))
+        if not sizes:
+            raise ValueError("none of the training pictures can be read: see whether they are whole")
         if not self.shelf.total:
             raise ValueError(
                 f"no training picture is as large as a patch of {side} pixels: lower patch_sizes in 01_data"
@@ -148,15 +155,23 @@ class Pack:
     def facts(self) -> dict:
         return read_pack(self.folder)
 
-    def begin(self) -> bool:
-        """Make the empty files, unless an interrupted run of the same plan left them: then True."""
-        mark = Path(self.shelf.folder) / "plan"
-        if mark.is_file() and mark.read_text() == self.key:
-            return True
+    def begin(self) -> str:
+        """Make the empty files, unless an interrupted run of the same plan left them. Returns the files' own name.
+
+        What the journal knows of patches goes by that name: files made anew hold nothing of what it says of others.
+        """
+        plan = Path(self.shelf.folder) / "plan"
+        if plan.is_file() and (name := plan.read_text()).startswith(self.key):
+            return name
         self.shelf.create()
-        with atomic(mark) as temporary:
-            temporary.write_text(self.key)
-        return False
+        name = f"{self.key} {uuid.uuid4().hex}"
+        with atomic(plan) as temporary:
+            temporary.write_text(name)
+        return name
+
+    def spoil(self) -> None:
+        """Make the next run cut it anew."""
+        (self.folder / "pack.json").unlink(missing_ok=True)
 
     def finish(self, put: Mapping[str, dict]) -> dict:
         """Write index and facts and let the folder appear. put: what `Shelf.put` returned, by picture."""
@@ -175,9 +190,11 @@ class Pack:
             "dropped_blurred": sum(p["blurred"] for p in put.values()),
             "methods": list(shelf.methods),
             "too_small": self.small,
+            "left_out": [n for n in self.names if n not in put],
         }
         (folder / "pack.json").write_text(json.dumps(facts, indent=2) + "\n")
         (folder / "plan").unlink()
+        self.spoil()  # first: what is half removed must not pass for whole
         shutil.rmtree(self.folder, ignore_errors=True)
         folder.rename(self.folder)
         return facts

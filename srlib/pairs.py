@@ -44,8 +44,12 @@ def prepare_pairs(
     Raises FileNotFoundError for missing folders; ValueError listing every name without partner and every wrong size.
     A pair that cannot be decoded is recorded as a failure, as in pregenerate.
     """
-    folder, output = Path(folder), Path(output)
+    folder, output = Path(folder).absolute(), Path(output).absolute()
     found = _matched(folder)
+    if any(Path(n).suffix.lower() in hdr.SUFFIXES for n in found):
+        for settings in packs:
+            if not settings.dtype.startswith("float"):
+                raise ValueError(f"a pack of {settings.dtype} cannot hold HDR: set pack_dtype to float32")
     sizes = _checked_sizes(folder, found, scale)
     split = _split(list(found), validation, seed)
     keys = {name: _key(folder, name, found[name], scale) for name in found}
@@ -58,7 +62,7 @@ def prepare_pairs(
         list(found),
         process_pair,
         lambda name: (folder, name, found[name], scale, keys[name]),
-        lambda name, rows: bool(rows) and rows[0]["settings"] == keys[name],
+        lambda name, rows: not overwrite and bool(rows) and rows[0]["settings"] == keys[name],
         key=None,
         sources=set(found),
         packs=planned,
@@ -82,9 +86,9 @@ def process_pair(folder: Path, name: str, lr_name: str, scale: int, key: str, *,
         (lr_bytes, _), source = stamp(folder / lr_name), stamp(folder / name)
         values = [name, (folder / lr_name).resolve().as_posix(), scale, METHOD, 0, 0, *gt.shape[:2], *lr.shape[:2]]
         values += [*source, checksum, lr_bytes, lr_checksum, 0, "", key]
+        patches = {own: shelf.put(slots, gt, {METHOD: lr}) for own, shelf, slots in shelves}
     except (ValueError, OSError, ImportError) as error:
         return failed | {"reason": str(error)}
-    patches = {k: shelf.put(first, gt, {METHOD: lr}) for k, shelf, first in shelves}
     done = {"rows": [dict(zip(COLUMNS, values, strict=True))], "files": 1, "patches": patches}
     return failed | done | {"seconds": time.perf_counter() - start}
 

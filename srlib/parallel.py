@@ -32,6 +32,8 @@ def in_parallel(tasks: Iterable, jobs: int, what: str, progress: bool) -> Iterat
 
 def _on_dask(client, tasks: list) -> Iterator[dict]:
     """What joblib's backend does, without joblib, which waits forever for a task whose workers have died."""
+    from concurrent.futures import CancelledError
+
     from dask.distributed import KilledWorker, as_completed
 
     futures = [client.submit(function, *args, **named, pure=False) for function, args, named in tasks]
@@ -41,6 +43,8 @@ def _on_dask(client, tasks: list) -> Iterator[dict]:
             future.release()  # or the scheduler keeps every result
     except KilledWorker:
         raise RuntimeError(_KILLED) from None
+    except CancelledError:
+        raise RuntimeError("the Dask scheduler is gone: start it and this again") from None
     finally:
         client.cancel(futures)
 
@@ -70,7 +74,8 @@ def cluster(address: str | None, workers: int = 2) -> Iterator[None]:
         return
     from dask.distributed import Client, LocalCluster  # a second to import, for few
 
-    local = LocalCluster(n_workers=max(1, workers), threads_per_worker=1) if address == "local" else None
+    workers = workers if workers > 0 else joblib.cpu_count()
+    local = LocalCluster(n_workers=workers, threads_per_worker=1) if address == "local" else None
     try:
         try:
             client = Client(local or address, timeout=10)

@@ -10,7 +10,7 @@ from pathlib import Path
 import joblib
 import pandas as pd
 
-from srlib.files import atomic
+from srlib.files import atomic, only_here
 from srlib.manifest import Journal, record
 from srlib.packs import Pack
 from srlib.parallel import in_parallel
@@ -51,28 +51,19 @@ def run_pass(
     folders = [p.folder for p in packs]
     if len(set(folders)) < len(folders):
         raise ValueError("two packs have the same patch size: give each size once")
-    journal = Journal(output, fresh=overwrite)
-    unfinished = [p for p in packs if overwrite or not p.done]
-    for pack in unfinished:
-        if not pack.begin():
-            journal.patches.pop(pack.key, None)
-    done, tasks = [], []
-    for name in names:
-        waiting = [p for p in unfinished if name in p.first and name not in journal.patches[p.key]]
-        before = journal.rows.get(name, [])
-        if not waiting and up_to_date(name, before):
-            done.append({"name": name, "files": 0, "seconds": 0.0})
-        else:
-            shelves = [(p.key, p.shelf, p.first[name]) for p in waiting]
-            tasks.append(joblib.delayed(_recorded)(output, make, arguments(name), before=before, shelves=shelves))
-    for one in in_parallel(tasks, jobs, what, progress):
-        journal.add(one)
-        done.append(one)
-    facts = [p.finish(journal.patches[p.key]) if p in unfinished else p.facts() for p in packs]
-    for folder in (output / "packs").glob("*") if packs else ():  # of another split, perhaps: nobody knows
-        if folder not in folders:
-            shutil.rmtree(folder)
-    manifest = journal.close(sources, key)
+    with only_here(output):
+        journal = Journal(output)
+        while True:
+            done, facts = _make_all(
+                output, names, make, arguments, up_to_date, journal, packs, jobs, overwrite, what, progress
+            )
+            well = {d["name"] for d in done if "reason" not in d}
+            healed = [p for p, fact in zip(packs, facts, strict=True) if well & set(fact["left_out"])]
+            if not healed:
+                break
+            for pack in healed:  # pictures that could not be read when it was cut: once more, whole
+                pack.spoil()
+        manifest = journal.close(sources, key)
 
     made = [d for d in done if d["files"]]
     failed = sorted((d for d in done if "reason" in d), key=lambda d: d["name"])
@@ -95,6 +86,48 @@ def run_pass(
     with atomic(output / "processing_stats.json") as temporary:
         temporary.write_text(json.dumps(stats, indent=2) + "\n")
     return Result(manifest, stats, facts)
+
+
+def _make_all(
+    output: Path,
+    names: Sequence[str],
+    make: Callable[..., dict],
+    arguments: Callable[[str], tuple],
+    up_to_date: Callable[[str, list[dict]], bool],
+    journal: Journal,
+    packs: Sequence[Pack],
+    jobs: int,
+    overwrite: bool,
+    what: str,
+    progress: bool,
+) -> tuple[list[dict], list[dict]]:
+    """What was done for each name, and each pack's facts."""
+    unfinished = {p.begin(): p for p in packs if overwrite or not p.done}
+    done, tasks = [], []
+    for name in names:
+        shelves = [
+            (own, pack.shelf, pack.slots[name])
+            for own, pack in unfinished.items()
+            if name in pack.slots and name not in journal.patches[own]
+        ]
+        before = journal.rows.get(name, [])
+        if not shelves and up_to_date(name, before):
+            done.append({"name": name, "files": 0, "seconds": 0.0})
+        else:
+            tasks.append(joblib.delayed(_recorded)(output, make, arguments(name), before=before, shelves=shelves))
+    for one in in_parallel(tasks, jobs, what, progress):
+        journal.add(one)
+        done.append(one)
+    for own in unfinished:
+        if not journal.patches[own]:
+            reasons = [d["reason"] for d in done if "reason" in d]
+            raise ValueError("no training picture could be used: " + "; ".join(reasons[:3]))
+    finished = {pack.folder: pack.finish(journal.patches[own]) for own, pack in unfinished.items()}
+    for folder in (output / "packs").glob("*") if packs else ():  # of another split, perhaps: nobody knows
+        if folder.is_dir() and folder not in [p.folder for p in packs]:
+            (folder / "pack.json").unlink(missing_ok=True)
+            shutil.rmtree(folder)
+    return done, [finished.get(p.folder) or p.facts() for p in packs]
 
 
 def _recorded(output: Path, make: Callable[..., dict], arguments: tuple, **named) -> dict:

@@ -102,7 +102,7 @@ def picture_size(path: Path | str) -> tuple[int, int]:
 
 
 def _plain_header(file: BinaryIO) -> tuple[int, int, bool, bytes | None] | None:
-    """(height, width, whether 8-bit RGB, colour profile) of a PNG without transparency, orientation or animation.
+    """(height, width, whether 8-bit RGB, its iCCP chunk) of a PNG without transparency, orientation or animation.
 
     Walks from chunk to chunk without reading pixels. None for everything else, which Pillow knows better.
     """
@@ -121,7 +121,7 @@ def _plain_header(file: BinaryIO) -> tuple[int, int, bool, bytes | None] | None:
         if b"exif" in content[:40].lower() or b"xmp" in content[:40].lower():
             return None  # an orientation written as text
         if kind == b"iCCP":
-            icc = zlib.decompress(content[content.index(b"\0") + 2 :])
+            icc = content
         file.seek(4 if keep else length + 4, 1)
     return height, width, start[24:26] == b"\x08\x02", icc
 
@@ -132,10 +132,11 @@ def _plain_png(content: bytes) -> Picture | None:
         header = _plain_header(io.BytesIO(content))
         if header is None or not header[2] or header[0] * header[1] > Image.MAX_IMAGE_PIXELS:
             return None
+        icc = header[3] and zlib.decompress(header[3][header[3].index(b"\0") + 2 :])
         rgb = kornia_rs.io.decode_image_png_u8(content, header[:2], "rgb")
     except Exception:  # whatever is wrong, the caller's slower way says it in words
         return None
-    return _with_profile(Picture(rgb), header[3])
+    return _with_profile(Picture(rgb), icc)
 
 
 def _with_profile(picture: Picture, icc: bytes | None) -> Picture:

@@ -3,6 +3,7 @@
 Pictures are tensors (C, H, W) in [0, 1], C 1 or 3. Differences are shown in 8-bit levels (0-255).
 """
 
+import warnings
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -121,12 +122,14 @@ def spectra(lrs: dict[str, list[Tensor]], hrs: list[Tensor]) -> Figure:
         values = np.abs(np.fft.fft2((luma - luma.mean()) * window)) ** 2 / (window**2).sum() / scale**2
         frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(side) * scale, np.fft.fftfreq(side) * scale))
         sums, counts = (np.histogram(frequency, edges, weights=w)[0] for w in (values, None))
-        return sums / np.maximum(counts, 1)
+        return np.where(sums > 1e-12, sums, np.nan) / np.maximum(counts, 1)  # a flat or tiny picture says nothing
 
     for (method, pictures), colour in zip(lrs.items(), plt.colormaps["Dark2"].colors, strict=False):
         scale = hrs[0].shape[-1] // pictures[0].shape[-1]
         shares = [power(lr, 1) / power(hr, scale) for lr, hr in zip(pictures, hrs, strict=True)]
-        decibels = 10 * np.log10(np.maximum(shares, 1e-9)).mean(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a mean of nothing
+            decibels = np.nanmean(10 * np.log10(shares), 0)
         axis.plot((edges[1:] + edges[:-1]) / 2, decibels, label=method, color=colour)
     axis.axhline(0, color="#7f7f7f", ls="--", lw=1, label="HR, same frequency")
     axis.set(

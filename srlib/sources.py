@@ -118,6 +118,19 @@ def split_pictures(
     return split
 
 
+def embedded_split(names: Sequence[str], fraction: float) -> dict[str, list[str] | float]:
+    """EMBEDDED_SPLIT as far as its pictures are among `names` (a sample, say); a share where none of a part is."""
+    stems = {Path(n).with_suffix("").as_posix() for n in names}
+    return {part: [n for n in wanted if n in stems] or fraction for part, wanted in EMBEDDED_SPLIT.items()}
+
+
+def need_parts(split: Mapping[str, str]) -> None:
+    """ValueError when no picture is left of a part of the split."""
+    for part in ("train", "validation", "test"):
+        if part not in split.values():
+            raise ValueError(f"no {part} picture is left: name some that can be read, or raise `fraction`")
+
+
 def write_description(
     data_dir: Path | str,
     *,
@@ -154,4 +167,7 @@ def read_description(data_dir: Path | str) -> dict:
     path = Path(data_dir) / "data.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: run notebooks/01_data.ipynb first, with the same `run`")
-    return json.loads(path.read_text())
+    content = json.loads(path.read_text())
+    if "also" not in content:
+        raise ValueError(f"{path} is of an earlier version: run notebooks/01_data.ipynb again")
+    return content

@@ -347,8 +347,9 @@ def validate_on(pairs: Dataset, border: int) -> Callable[[nn.Module], dict[str, 
 
 
 def fingerprint(model: nn.Module, settings: Settings, data: Dataset) -> str:
-    """Names a run by its settings, starting weights and amount of data, so that only its like is resumed."""
-    digest = hashlib.sha256(json.dumps([asdict(settings), len(data)], sort_keys=True).encode())
+    """Names a run by its settings, starting weights and data (its `key`), so that only its like is resumed."""
+    facts = [asdict(settings), len(data), getattr(data, "key", "")]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, value in model.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from srlib import data
-from srlib.data import main, pregenerate
+from srlib.data import list_online, main, pregenerate
+from srlib.files import only_here
 from srlib.pictures import read_picture, write_png
 from srlib.resize import resize_integers
 from srlib.sources import list_pictures
@@ -185,3 +186,26 @@ def test_command_line(hr):
     command = [sys.executable, "-m", "srlib.data", "--input", str(hr), "--output", str(hr.parent / "out")]
     done = subprocess.run([*command, "--scales", "2", "--methods", "area"], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1].startswith("3 made, 0 up to date, 0 left out")
+
+
+def test_overwrite_redoes_what_is_asked_for_and_keeps_the_rest(hr):
+    first = run(hr, scales=(2,))
+    assert run(hr, scales=(3,), overwrite=True).stats["total_processed"] == 3
+    assert run(hr, scales=(3,), overwrite=True).stats["total_processed"] == 3
+    known = pd.read_csv(hr.parent / "out/manifest.csv")
+    assert known["scale"].value_counts().to_dict() == {2: len(first.manifest), 3: 6}
+
+
+def test_two_runs_into_one_folder_are_refused(hr):
+    with only_here(hr.parent / "out"), pytest.raises(BlockingIOError, match="another run is writing to .*out: wait"):
+        run(hr)
+    assert run(hr).stats["total_processed"] == 3
+
+
+def test_pictures_reduced_on_the_fly_are_listed_with_what_is_left_out(hr):
+    (hr / "text.png").write_text("404")
+    manifest, failures = list_online(hr, hr.parent / "out", scales=(2, 3), methods=("area",), size=32)
+    made = run(hr, size=32, methods=("area",)).manifest
+    columns = ["source", "scale", "hr_top", "hr_left", "hr_height", "hr_width", "lr_height", "lr_width", "source_bytes"]
+    assert manifest[columns].equals(made[columns])
+    assert [f["path"] for f in failures] == ["text.png"] and "text.png" in failures[0]["reason"]

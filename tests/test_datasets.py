@@ -1,5 +1,7 @@
 """Patches are the pictures' own pixels; keys always mean the same pixels; missing things are named."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -113,14 +115,14 @@ def test_online_pictures_are_the_pregenerated_ones(hr):
     patches = training_patches(online, scale=2, lr_patch=8, methods=["area"])
     assert isinstance(patches, OnlinePairs) and patches[(0, 1)]["hr"].shape == (3, 16, 16)
     assert not torch.equal(patches[(0, 1)]["lr"], patches[(0, 2)]["lr"])
-    with pytest.raises(ValueError, match="a.png is smaller than a patch of 64 HR pixels"):
-        training_patches(online, scale=2, lr_patch=32)[(0, 0)]
+    with pytest.raises(ValueError, match="no training picture is as large as a patch of 64"):
+        training_patches(online, scale=2, lr_patch=32)
 
 
 def test_a_mixture_keeps_its_weights_and_forgets_no_patch():
     class Numbered(torch.utils.data.Dataset):
         def __init__(self, name, length):
-            self.name, self.length = name, length
+            self.name, self.length, self.key = name, length, name
 
         def __len__(self):
             return self.length
@@ -184,3 +186,37 @@ def test_what_is_missing_is_named(folder):
     with pytest.raises(ValueError, match="no validation pictures made by lanczos at scale 2"):
         PicturePairs(folder, "validation", scale=2, method="lanczos")
     assert split_pictures(list(SPLIT), validation=["b"], test=["c"]) == SPLIT
+
+
+def test_a_broken_picture_gives_way_to_the_next_with_a_warning(hr):
+    (hr / "d.png").write_bytes((hr / "a.png").read_bytes()[:200])
+    list_online(hr, hr.parent / "online", scales=(2,), methods=["area"])
+    split = SPLIT | {"d.png": "train"}
+    write_description(hr.parent / "online", hr_root=hr, split=split, scales=[2], methods=["area"], online=True)
+    patches = training_patches(hr.parent / "online", scale=2, lr_patch=8)
+    with pytest.warns(UserWarning, match="d.png cannot be read"):
+        assert patches[(patches.names.index("d.png"), 0)]["hr"].shape == (3, 16, 16)
+    (hr / "a.png").write_text("404")
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="png"):
+        patches[(0, 0)]
+
+
+def test_held_out_pictures_never_come_back_by_another_way(folder, hr):
+    other = hr.parent / "other"
+    split = {"a.png": "validation", "b.png": "train", "c.png": "test"}
+    settings = [PackSettings(patch=25)]
+    pregenerate(hr, other, scales=(2,), methods=METHODS, split=split, packs=settings, progress=False)
+    write_description(other, hr_root=hr, split=split, scales=[2], methods=METHODS)
+    write_description(folder, hr_root=hr, split=SPLIT, scales=[2, 3], methods=METHODS, also={"../other": 1.0})
+    with pytest.raises(ValueError, match="b.png is held out here and trained on in"):
+        training_patches(folder, scale=2, lr_patch=8)
+    write_description(other, hr_root=hr, split=SPLIT, scales=[2], methods=METHODS)  # the pack is of another split
+    with pytest.raises(ValueError, match="holds b.png, which the split does not train on"):
+        training_patches(other, scale=2, lr_patch=8)
+
+
+def test_packs_travel_to_started_workers_without_their_pixels(folder):
+    data = PackedPairs(folder / "packs/2x_25")
+    sent = pickle.dumps(data)
+    assert len(sent) < data.hr[0].nbytes / 2
+    assert torch.equal(pickle.loads(sent)[(3, 4)]["hr"], data[(3, 4)]["hr"])

@@ -301,6 +301,6 @@ def test_lines_of_earlier_runs_give_way_to_later_ones(hr, out):
         journal.mkdir(exist_ok=True)
         rows = [row | {"lr_bytes": size} for row in old]
         (journal / file).write_text(json.dumps({"name": "a.png", "rows": rows, "patches": {}}) + "\n")
-    assert {row["lr_bytes"] for row in Journal(out, fresh=False).rows["a.png"]} == {2}
+    assert {row["lr_bytes"] for row in Journal(out).rows["a.png"]} == {2}
     assert [p.name for p in journal.iterdir()] == ["0"]
-    assert {row["lr_bytes"] for row in Journal(out, fresh=False).rows["a.png"]} == {2}
+    assert {row["lr_bytes"] for row in Journal(out).rows["a.png"]} == {2}

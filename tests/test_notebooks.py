@@ -75,7 +75,8 @@ def test_results_are_written_and_stage_3_left_hat_as_it_was(executed, folder):
     stage2, stage3 = (load_file(base / f / "best.safetensors") for f in ("tiling", "artifact_ft"))
     assert all((stage2[k] == stage3[k]).all() for k in stage2 if k.startswith("hat_model."))
     metrics = json.loads((base / "eval/metrics.json").read_text())
-    assert set(metrics["pictures"]).isdisjoint({"0", "1", "2", "3"} - set(metrics["pictures"]))
+    split = json.loads((base / "data/data.json").read_text())["split"]
+    assert {split[f"{name}.png"] for name in metrics["pictures"]} == {"test"}
     assert {"bicubic | whole", "stage 3 | tile 16 halo 0"} <= set(metrics["test"])
     assert not list(base.rglob("*.part*"))
 
@@ -124,6 +125,7 @@ def test_pairs_and_pictures_reduced_on_the_fly_train_like_any_other(folder):
     given = {**TINY["01_data"], "run": "given", "input": "given", "pairs": True, "validation": [], "jobs": 1}
     execute(folder, "01_data", **given)
     assert json.loads((folder / "outputs/given/data/data.json").read_text())["methods"] == ["input"]
+    execute(folder, "02_stage1", **TINY["02_stage1"], run="given")
     rough = {"noise": [1.0, 3.0], "compress_after": "jpeg"}
     online = {"run": "online", "online": True, "also": ["given"], "weights": [0.5], **rough}
     execute(folder, "01_data", **{**TINY["01_data"], **online})

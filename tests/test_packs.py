@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -311,3 +312,56 @@ def test_dropping_every_patch_is_refused_and_lower_thresholds_go_on(hr):
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError, match="choose one of|at least 8 pixels"):
         PackSettings(**wrong)
+
+
+def test_patches_of_files_that_were_wiped_are_cut_again(hr, monkeypatch):
+    """Stopped, stopped with another setting, and back: what the journal says of the first files is of no use."""
+    make = data.process_picture
+
+    def stopped_at(number: int, settings: PackSettings) -> None:
+        seen = []
+
+        def process(*arguments, **named):
+            seen.append(1)
+            if len(seen) == number:
+                raise KeyboardInterrupt
+            return make(*arguments, **named)
+
+        monkeypatch.setattr(data, "process_picture", process)
+        with pytest.raises(KeyboardInterrupt):
+            run(hr, packs=[settings])
+        monkeypatch.setattr(data, "process_picture", make)
+
+    run(hr)
+    undisturbed = contents(hr.parent / "out")
+    shutil.rmtree(hr.parent / "out")
+    stopped_at(3, SMALL)
+    stopped_at(2, replace(SMALL, flat=0.1))
+    stopped_at(1, SMALL)
+    run(hr)
+    assert contents(hr.parent / "out") == undisturbed
+
+
+def test_a_picture_that_could_not_be_read_joins_the_pack_when_it_can(hr, monkeypatch):
+    read = data.read_picture
+
+    def failing(path, *rest):
+        if path.name == "b.png":
+            raise OSError(5, "Input/output error")
+        return read(path, *rest)
+
+    run(hr)
+    undisturbed = contents(hr.parent / "out")
+    shutil.rmtree(hr.parent / "out")
+    monkeypatch.setattr(data, "read_picture", failing)
+    assert "sub/b.png" in run(hr).packs[0]["left_out"]
+    monkeypatch.setattr(data, "read_picture", read)
+    assert run(hr).packs[0]["left_out"] == []
+    assert contents(hr.parent / "out") == undisturbed
+
+
+def test_no_readable_picture_is_no_question_of_sizes(hr):
+    for path in hr.rglob("*.png"):
+        path.write_text("404")
+    with pytest.raises(ValueError, match="none of the training pictures can be read"):
+        run(hr)

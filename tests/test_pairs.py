@@ -320,3 +320,9 @@ def test_a_changed_input_of_the_same_bytes_is_seen(tmp_path):
         return np.load(tmp_path / "out/packs/1x_8/input_0000.npy")
 
     assert not np.array_equal(packed(), packed())
+
+
+def test_hdr_needs_floats(tmp_path):
+    write_hdr_pair(tmp_path / "hdr/train", "a", ".npy")
+    with pytest.raises(ValueError, match="a pack of uint8 cannot hold HDR: set pack_dtype to float32"):
+        prepare_pairs(tmp_path / "hdr", tmp_path / "out", scale=2, packs=[PackSettings(8)], progress=False)

@@ -124,3 +124,6 @@ def test_spectra_show_what_a_kernel_keeps():
     assert lines["bilinear"][-4:].mean() < lines["bicubic"][-4:].mean() - 1  # dB
     assert lines["nearest"].mean() > 3  # white noise folds back: all its power lies below the LR grid's end
     assert abs(lines["bicubic"][1:4].mean()) < 1
+    flat = torch.full((3, 96, 128), 0.5)  # among others it says nothing, and spoils nothing
+    lines = plots.spectra({"area": [resize(flat, 2, "area"), lrs["bicubic"][0]]}, [flat, hrs[0]]).axes[0].lines
+    assert np.isfinite(lines[0].get_ydata()).all()

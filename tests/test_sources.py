@@ -7,7 +7,9 @@ import pytest
 from srlib.sources import (
     EMBEDDED_SPLIT,
     embedded_pictures,
+    embedded_split,
     list_pictures,
+    need_parts,
     read_description,
     sampled,
     split_pictures,
@@ -74,6 +76,15 @@ def test_description_round_trip_and_its_absence(tmp_path):
     assert read_description(tmp_path)["split"] == {"a": "train"}
     with pytest.raises(FileNotFoundError, match="run notebooks/01_data.ipynb first"):
         read_description(tmp_path / "nowhere")
+
+
+def test_a_sample_of_the_embedded_pictures_has_every_part():
+    names = ["photos/coffee.png", "photos/astronaut.png", "photos/brick.png", "drawings/drawing_00.png"]
+    assert embedded_split(names, 0.2) == {"validation": 0.2, "test": ["photos/coffee"]}
+    split = split_pictures(names, **embedded_split(names, 0.2))
+    need_parts(split)
+    with pytest.raises(ValueError, match="no validation picture is left"):
+        need_parts({"a": "train", "b": "test"})
 
 
 def test_names_that_no_file_or_table_can_hold_are_refused(tmp_path):
