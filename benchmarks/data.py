@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -276,7 +277,10 @@ def recorded(out: Path) -> list[Path]:
     """LR pictures of the journal's whole lines, or of the manifest when the run had time to end."""
     journal, manifest = out / "manifest.journal", out / "manifest.csv"
     if journal.is_dir():
-        lines = [line for path in sorted(journal.iterdir()) for line in path.read_bytes().split(b"\n")[:-1]]
+        lines = []
+        for path in sorted(journal.iterdir()):
+            with suppress(FileNotFoundError):  # a run that begins gathers the files of the one before
+                lines += path.read_bytes().split(b"\n")[:-1]
         return [out / row["lr"] for line in lines for row in json.loads(line)["rows"]]
     return [out / lr for lr in pd.read_csv(manifest)["lr"]] if manifest.is_file() else []
 
