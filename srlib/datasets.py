@@ -10,7 +10,7 @@ import math
 import random
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -40,13 +40,13 @@ def training_patches(data_dir: Path | str, *, scale: int, lr_patch: int, methods
     also = read_description(data_dir)["also"]
     if not also:
         return own
-    held_out = _checksums(data_dir, lambda part: part != "train")
+    own_train, held_out = _identities(data_dir)
     for other in also:
-        shared = held_out.keys() & _checksums(data_dir / other, lambda part: part == "train").keys()
+        shared = (held_out.keys() - own_train.keys()) & _identities(data_dir / other)[0].keys()
         if shared:
             raise ValueError(
                 f"{held_out[min(shared)]} is held out here and trained on in {(data_dir / other).resolve()} "
-                f"({len(shared)} such): hold out the same pictures in both runs"
+                f"({len(set(map(held_out.get, shared)))} such): hold out the same pictures in both runs"
             )
     others = [_own_patches(data_dir / other, scale, lr_patch, methods) for other in also]
     return Mixture([own, *others], [1.0, *also.values()])
@@ -65,11 +65,18 @@ def _own_patches(data_dir: Path, scale: int, lr_patch: int, methods: Sequence[st
     return pack
 
 
-def _checksums(data_dir: Path, of_part: Callable[[str], bool]) -> dict[str, str]:
-    """checksum -> name of the HR pictures of some parts of the split; pictures never read have none."""
-    split, known = read_description(data_dir)["split"], read_manifest(data_dir)
-    rows = {name: known[name][0]["source_checksum"] for name, part in split.items() if of_part(part) and name in known}
-    return {checksum: name for name, checksum in rows.items() if checksum not in ("", "0")}
+def _identities(data_dir: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """What a picture is known by, its place and its checksum, -> its name: training pictures, held-out ones."""
+    description = read_description(data_dir)
+    text = {"source": str, "source_checksum": str}
+    known = pd.read_csv(data_dir / "manifest.csv", usecols=list(text), dtype=text, keep_default_na=False)
+    training, held_out = {}, {}
+    for name, checksum in known.drop_duplicates("source").itertuples(index=False):
+        ids = training if description["split"].get(name) == "train" else held_out
+        ids[str((Path(description["hr_root"]) / name).resolve())] = name
+        if checksum not in ("", "0"):  # online, none has been read
+            ids[checksum] = name
+    return training, held_out
 
 
 def find_pack(data_dir: Path | str, scale: int, patch: int) -> Path:
@@ -158,9 +165,10 @@ class OnlinePairs(Dataset):
         self.recipe = Recipe(
             (scale,), tuple(methods or description["methods"]), description["size"], False, degradation
         )
-        self.scale, self.lr_patch, self.key = scale, lr_patch, json.dumps(description, sort_keys=True)
+        self.scale, self.lr_patch = scale, lr_patch
+        self.key = json.dumps([description, methods, scale, lr_patch], sort_keys=True)
         rows = {n: rows[0] for n, rows in read_manifest(data_dir).items() if description["split"].get(n) == "train"}
-        self.names = [n for n, r in rows.items() if min(r["hr_height"], r["hr_width"]) >= (lr_patch + 1) * scale]
+        self.names = [n for n, r in rows.items() if min(r["hr_height"], r["hr_width"]) >= lr_patch * scale]
         if not self.names:
             raise ValueError(f"no training picture is as large as a patch of {lr_patch * scale}: lower lr_patch")
 
@@ -179,6 +187,8 @@ class OnlinePairs(Dataset):
         name, s = self.names[number], self.scale
         try:
             hr, rng = crop_to_multiple(self._picture(name), s), _random(key)
+            if min(hr.shape[:2]) < self.lr_patch * s:
+                raise ValueError(f"{name} has become smaller than a patch of {self.lr_patch * s} pixels")
         except (ValueError, OSError) as error:
             if key[1] >= 2**80:  # no end of broken ones
                 raise

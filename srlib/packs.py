@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,6 +103,7 @@ class Shelf:
 
     def create(self) -> None:
         """Make the files at their full size, with nothing in them."""
+        (Path(self.folder) / "plan").unlink(missing_ok=True)  # first: what is half removed must not pass for begun
         shutil.rmtree(self.folder, ignore_errors=True)
         Path(self.folder).mkdir(parents=True)
         sides = {"hr": self.side} | dict.fromkeys(self.methods, self.side // self.scale)
@@ -155,19 +156,25 @@ class Pack:
     def facts(self) -> dict:
         return read_pack(self.folder)
 
-    def begin(self) -> str:
+    def begin(self, overwrite: bool = False) -> str:
         """Make the empty files, unless an interrupted run of the same plan left them. Returns the files' own name.
+        With `overwrite` that run must have been one to overwrite as well.
 
         What the journal knows of patches goes by that name: files made anew hold nothing of what it says of others.
         """
         plan = Path(self.shelf.folder) / "plan"
-        if plan.is_file() and (name := plan.read_text()).startswith(self.key):
+        start = f"{self.key} overwrite" if overwrite else self.key
+        if plan.is_file() and (name := plan.read_text()).startswith(start):
             return name
         self.shelf.create()
-        name = f"{self.key} {uuid.uuid4().hex}"
+        name = f"{start} {uuid.uuid4().hex}"
         with atomic(plan) as temporary:
             temporary.write_text(name)
         return name
+
+    def differs(self, left_out: Collection[str], failed: Collection[str]) -> bool:
+        """Whether other pictures than those left out of the finished pack cannot be read now."""
+        return any((name in left_out) != (name in failed) for name, slots in self.slots.items() if slots)
 
     def spoil(self) -> None:
         """Make the next run cut it anew."""
@@ -190,7 +197,7 @@ class Pack:
             "dropped_blurred": sum(p["blurred"] for p in put.values()),
             "methods": list(shelf.methods),
             "too_small": self.small,
-            "left_out": [n for n in self.names if n not in put],
+            "left_out": [n for n in self.names if self.slots[n] and n not in put],
         }
         (folder / "pack.json").write_text(json.dumps(facts, indent=2) + "\n")
         (folder / "plan").unlink()

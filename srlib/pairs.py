@@ -86,9 +86,12 @@ def process_pair(folder: Path, name: str, lr_name: str, scale: int, key: str, *,
         (lr_bytes, _), source = stamp(folder / lr_name), stamp(folder / name)
         values = [name, (folder / lr_name).resolve().as_posix(), scale, METHOD, 0, 0, *gt.shape[:2], *lr.shape[:2]]
         values += [*source, checksum, lr_bytes, lr_checksum, 0, "", key]
-        patches = {own: shelf.put(slots, gt, {METHOD: lr}) for own, shelf, slots in shelves}
     except (ValueError, OSError, ImportError) as error:
         return failed | {"reason": str(error)}
+    try:
+        patches = {own: shelf.put(slots, gt, {METHOD: lr}) for own, shelf, slots in shelves}
+    except ValueError as error:  # a full disk, on the other hand, is no fault of the pair
+        return failed | {"reason": f"{name}: {error}"}
     done = {"rows": [dict(zip(COLUMNS, values, strict=True))], "files": 1, "patches": patches}
     return failed | done | {"seconds": time.perf_counter() - start}
 

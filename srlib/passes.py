@@ -53,16 +53,22 @@ def run_pass(
         raise ValueError("two packs have the same patch size: give each size once")
     with only_here(output):
         journal = Journal(output)
-        while True:
+        rounds: dict[str, dict] = {}
+        for round_ in range(3):
+            anew = overwrite and not round_
             done, facts = _make_all(
-                output, names, make, arguments, up_to_date, journal, packs, jobs, overwrite, what, progress
+                output, names, make, arguments, up_to_date, journal, packs, jobs, anew, what, progress
             )
-            well = {d["name"] for d in done if "reason" not in d}
-            healed = [p for p, fact in zip(packs, facts, strict=True) if well & set(fact["left_out"])]
-            if not healed:
+            for one in done:
+                files = one["files"] + rounds.get(one["name"], {"files": 0})["files"]
+                rounds[one["name"]] = one | {"files": files}
+            failed = {d["name"] for d in done if "reason" in d}
+            spoiled = [p for p, f in zip(packs, facts, strict=True) if p.differs(f.get("left_out", ()), failed)]
+            if not spoiled:
                 break
-            for pack in healed:  # pictures that could not be read when it was cut: once more, whole
+            for pack in spoiled:  # a picture can be read again that could not when it was cut, or the other way round
                 pack.spoil()
+        done = list(rounds.values())
         manifest = journal.close(sources, key)
 
     made = [d for d in done if d["files"]]
@@ -102,7 +108,7 @@ def _make_all(
     progress: bool,
 ) -> tuple[list[dict], list[dict]]:
     """What was done for each name, and each pack's facts."""
-    unfinished = {p.begin(): p for p in packs if overwrite or not p.done}
+    unfinished = {p.begin(overwrite): p for p in packs if overwrite or not p.done}
     done, tasks = [], []
     for name in names:
         shelves = [
@@ -125,7 +131,8 @@ def _make_all(
     finished = {pack.folder: pack.finish(journal.patches[own]) for own, pack in unfinished.items()}
     for folder in (output / "packs").glob("*") if packs else ():  # of another split, perhaps: nobody knows
         if folder.is_dir() and folder not in [p.folder for p in packs]:
-            (folder / "pack.json").unlink(missing_ok=True)
+            for mark in ("pack.json", "plan"):  # first: what is half removed must not pass for whole, or begun
+                (folder / mark).unlink(missing_ok=True)
             shutil.rmtree(folder)
     return done, [finished.get(p.folder) or p.facts() for p in packs]
 

@@ -210,6 +210,11 @@ def test_held_out_pictures_never_come_back_by_another_way(folder, hr):
     write_description(folder, hr_root=hr, split=SPLIT, scales=[2, 3], methods=METHODS, also={"../other": 1.0})
     with pytest.raises(ValueError, match="b.png is held out here and trained on in"):
         training_patches(folder, scale=2, lr_patch=8)
+    list_online(hr, hr.parent / "online", scales=(2,), methods=METHODS)  # no checksums: known by their place
+    write_description(hr.parent / "online", hr_root=hr, split=split, scales=[2], methods=METHODS, online=True)
+    write_description(folder, hr_root=hr, split=SPLIT, scales=[2, 3], methods=METHODS, also={"../online": 1.0})
+    with pytest.raises(ValueError, match="b.png is held out here"):
+        training_patches(folder, scale=2, lr_patch=8)
     write_description(other, hr_root=hr, split=SPLIT, scales=[2], methods=METHODS)  # the pack is of another split
     with pytest.raises(ValueError, match="holds b.png, which the split does not train on"):
         training_patches(other, scale=2, lr_patch=8)

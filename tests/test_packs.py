@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 from srlib import data
 from srlib.data import pregenerate
-from srlib.packs import PackSettings, open_shards, places, read_pack
+from srlib.packs import Pack, PackSettings, open_shards, places, read_pack
 from srlib.pictures import read_picture, write_png
 from srlib.resize import crop_to_multiple
 
@@ -365,3 +366,30 @@ def test_no_readable_picture_is_no_question_of_sizes(hr):
         path.write_text("404")
     with pytest.raises(ValueError, match="none of the training pictures can be read"):
         run(hr)
+
+
+def test_a_picture_that_can_no_longer_be_read_leaves_the_pack(hr):
+    run(hr)
+    stamp = (hr / "sub/b.png").stat()
+    (hr / "sub/b.png").write_bytes(b"\0" * stamp.st_size)  # as bit rot: size and time are the same
+    os.utime(hr / "sub/b.png", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    (hr.parent / "out/scale_2x/area/sub/b.png").unlink()
+    result = run(hr, packs=[SMALL])
+    assert [f["path"] for f in result.stats["failures"]] == ["sub/b.png"]
+    for pack in result.packs:
+        index = pd.read_csv(hr.parent / f"out/packs/{pack['scale']}x_16/index.csv")
+        assert set(index["source"]) == {"a.png"}
+
+
+def test_overwrite_does_not_go_on_with_what_a_stopped_run_left(hr, monkeypatch):
+    run(hr)
+    undisturbed = contents(hr.parent / "out")
+    shutil.rmtree(hr.parent / "out")
+    monkeypatch.setattr(Pack, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(hr)
+    monkeypatch.undo()
+    for path in (hr.parent / "out/packs").rglob("hr_*.npy"):
+        path.write_bytes(path.read_bytes()[:128] + bytes(path.stat().st_size - 128))
+    run(hr, overwrite=True)
+    assert contents(hr.parent / "out") == undisturbed
