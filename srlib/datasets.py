@@ -121,7 +121,8 @@ class PackedPairs(Dataset):
         self.key = f"{facts['key']} {self.methods} {self.lr_patch}"
         index = pd.read_csv(self.folder / "index.csv", dtype={"source": str}, keep_default_na=False)
         self.slots = index["slot"].to_numpy()  # arrays, not lists of objects: workers share them without copying
-        self.codes, self.sources = pd.factorize(index["source"])
+        self.codes, sources = pd.factorize(index["source"])
+        self.sources = sources.tolist()  # looked up faster than an index
         self._open()
 
     def _open(self) -> None:
