@@ -68,11 +68,12 @@ class Shelf:
             raise ValueError(f"a picture of {hr.shape[1]}x{hr.shape[0]} is not what its header said; run it again")
         settings, side, s = self.settings, self.side, self.scale
         result = {"kept": [], "flat": 0, "blurred": 0}
-        luma = hr.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) * (255 / _top(hr.dtype))
-        edges = cv2.Laplacian(luma, cv2.CV_32F) if settings.blurred else luma
+        if settings.flat or settings.blurred:
+            luma = hr.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) * (255 / _top(hr.dtype))
+            edges = cv2.Laplacian(luma, cv2.CV_32F)
         for slot, (y, x) in zip(slots, places(*hr.shape[:2], side), strict=True):
             box = (slice(y, y + side), slice(x, x + side))
-            if luma[box].std() < settings.flat:
+            if settings.flat and luma[box].std() < settings.flat:
                 result["flat"] += 1
             elif settings.blurred and edges[box].std() < settings.blurred:
                 result["blurred"] += 1
@@ -93,7 +94,7 @@ class Shelf:
                     files[number] = os.open(f"{self.folder}/{name}_{number:04d}.npy", os.O_WRONLY)
                 end = os.fstat(files[number]).st_size - (self._slots_in(number) - place) * size
                 patch = array[y // factor : y // factor + side, x // factor : x // factor + side]
-                os.pwrite(files[number], np.ascontiguousarray(patch).tobytes(), end)
+                os.pwrite(files[number], patch.tobytes(), end)
         finally:
             for file in files.values():
                 os.close(file)

@@ -110,6 +110,8 @@ def _plain_header(file: BinaryIO) -> tuple[int, int, bool, bytes | None] | None:
     if start[:8] != b"\x89PNG\r\n\x1a\n" or start[12:16] != b"IHDR" or len(start) < 26:
         return None
     width, height = struct.unpack(">II", start[16:24])
+    if width * height > (Image.MAX_IMAGE_PIXELS or 2**62):  # damaged, or a bomb: Pillow has its sentence for it
+        return None
     icc = None
     file.seek(8)
     while len(head := file.read(8)) == 8:
@@ -130,7 +132,7 @@ def _plain_png(content: bytes) -> Picture | None:
     """8-bit RGB PNG, decoded in a third of Pillow's time; None for every other file, damaged ones included."""
     try:
         header = _plain_header(io.BytesIO(content))
-        if header is None or not header[2] or header[0] * header[1] > Image.MAX_IMAGE_PIXELS:
+        if header is None or not header[2]:
             return None
         icc = header[3] and zlib.decompress(header[3][header[3].index(b"\0") + 2 :])
         rgb = kornia_rs.io.decode_image_png_u8(content, header[:2], "rgb")

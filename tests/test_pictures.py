@@ -167,6 +167,11 @@ def test_the_size_comes_from_the_header_alone(tmp_path):
     write_png(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (64, 65, 3), dtype=np.uint8))
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:500])
     assert picture_size(tmp_path / "a.png") == (64, 65)
+    huge = bytearray((tmp_path / "a.png").read_bytes())
+    huge[16:24] = struct.pack(">II", 2**20, 2**20)  # a damaged header must not make anybody plan for it
+    (tmp_path / "huge.png").write_bytes(huge)
+    with pytest.raises(ValueError, match="huge.png"):
+        picture_size(tmp_path / "huge.png")
     (tmp_path / "b.png").write_text("404")
     with pytest.raises(ValueError, match="b.png"):
         picture_size(tmp_path / "b.png")
