@@ -1,20 +1,17 @@
-"""Every loss term, learnable weights, and their sum. Pictures are (B, C, H, W) in [0, 1], C 1 or 3."""
+"""Every loss term but the perceptual one (srlib.perceptual), learnable weights, and their sums.
 
-from collections.abc import Callable, Iterator, Sequence
+Pictures are (B, C, H, W) in [0, 1], C 1 or 3; every term is a scalar, a mean over the batch.
+"""
+
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_functional
 import torch.nn.functional as F
 from kornia.filters import laplacian, spatial_gradient
 from torch import Tensor, nn
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
-from torchvision.models import ResNet, VGG19_Weights, vgg19
-from torchvision.models.resnet import Bottleneck
-
-from srlib.checkpoints import read
 
 TERMS = (
     "pixel",
@@ -48,7 +45,8 @@ def gradient_loss(prediction: Tensor, target: Tensor) -> Tensor:
 def ms_ssim_loss(prediction: Tensor, target: Tensor) -> Tensor:
     """1 - MS-SSIM (Wang et al., 2003). Five scales need 176 pixels a side; smaller patches get as many as fit
     (4 from 99, 3 from 44, 2 from 22 pixels), their weights rescaled to sum 1. ValueError below 11 pixels,
-    the window's size.
+    the window's size. A picture that at some scale is unlike its target (contrasts correlate negatively) counts
+    1, as is usual, and gets no gradient: this term cannot train alone from noise.
     """
     side = min(prediction.shape[-2:])
     if side < 11:
@@ -78,11 +76,30 @@ def _bce(logits: Tensor, label: float) -> Tensor:
 
 
 def _mean(logits: Tensor) -> Tensor:
-    """E over the batch of all processes; the gradient passes through."""
-    mean = logits.mean()
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        mean = dist_functional.all_reduce(mean) / dist.get_world_size()
-    return mean
+    """E over the batch of all processes, which are of equal size; the gradient passes through."""
+    return _over_processes(logits.mean())
+
+
+def _over_processes(x: Tensor) -> Tensor:
+    """The mean of x over all processes, the same in each; x itself where there is only one."""
+    alone = not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
+    return x if alone else _AllMean.apply(x)
+
+
+class _AllMean(torch.autograd.Function):
+    """The mean over processes. Its gradient is the mean of all processes' gradients, as each one's loss depends on
+    each one's x: averaged again, as DistributedDataParallel does, that is the gradient of the mean loss.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x / dist.get_world_size()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return _AllMean.apply(gradient)
 
 
 def artifact_class_loss(detector: nn.Module, prediction: Tensor) -> Tensor:
@@ -99,127 +116,6 @@ def artifact_feature_loss(detector: nn.Module, prediction: Tensor, target: Tenso
     return sum(F.l1_loss(a, b) for a, b in pairs) / len(pairs)
 
 
-class PerceptualLoss(nn.Module):
-    """Weighted L1 between features of a frozen network; gradients reach the prediction through it.
-
-    network: maps normalised pictures to {layer: features}; weights: {layer: weight}. vgg19_loss and
-    anime_loss build the usual two; HybridPerceptual mixes them.
-    """
-
-    def __init__(self, network: Callable[[Tensor], dict[str, Tensor]], weights: dict[str, float]):
-        super().__init__()
-        self.network = network.eval().requires_grad_(False)
-        self.weights = weights
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        with torch.no_grad():
-            wanted = self._features(target)
-        found = self._features(prediction)
-        return sum(weight * F.l1_loss(found[layer], wanted[layer]) for layer, weight in self.weights.items())
-
-    def _features(self, x: Tensor) -> dict[str, Tensor]:
-        return self.network((x.expand(-1, 3, -1, -1) - self.mean) / self.std)
-
-    def train(self, mode: bool = True) -> "PerceptualLoss":
-        return super().train(False)  # batch statistics and dropout stay as they were trained
-
-
-class HybridPerceptual(nn.Module):
-    """The mean of several perceptual losses, such as vgg19_loss and anime_loss, half each (APISR, 2024)."""
-
-    def __init__(self, *losses: nn.Module):
-        super().__init__()
-        self.losses = nn.ModuleList(losses)
-
-    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        return sum(loss(prediction, target) for loss in self.losses) / len(self.losses)
-
-
-class _Vgg19(nn.Module):
-    """Features of torchvision's VGG-19 before activation, by the names of the paper."""
-
-    LAYERS = {"conv1_2": 2, "conv2_2": 7, "conv3_4": 16, "conv4_4": 25, "conv5_4": 34}
-
-    def __init__(self):
-        super().__init__()
-        self.features = vgg19(weights=None).features[:35]
-        for layer in self.features:
-            if isinstance(layer, nn.ReLU):
-                layer.inplace = False  # the tap holds the value before it
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        taps = {number: name for name, number in self.LAYERS.items()}
-        found = {}
-        for number, layer in enumerate(self.features):
-            x = layer(x)
-            if number in taps:
-                found[taps[number]] = x
-        return found
-
-
-def vgg19_loss(weights: Path | str | None = None) -> PerceptualLoss:
-    """VGG-19, conv1_2 and conv2_2 at 0.1, conv3_4, conv4_4, conv5_4 at 1, before activation.
-
-    weights: a local file of torchvision's vgg19 (.pth or .safetensors), or None to let torchvision download
-    it. Raises ValueError for a file that is something else, RuntimeError when the download fails.
-    """
-    network = _Vgg19()
-    if weights:
-        state, _ = read(weights)
-        _fill(network, {k: v for k, v in state.items() if k in network.state_dict()}, weights, "vgg19")
-    else:
-        try:
-            state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False)
-        except OSError as error:
-            raise RuntimeError(
-                f"VGG-19's weights could not be downloaded ({error}): "
-                f"give a local copy of {VGG19_Weights.IMAGENET1K_V1.url}"
-            ) from error
-        network.load_state_dict({k: v for k, v in state.items() if k in network.state_dict()})
-    return PerceptualLoss(network, {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1, "conv4_4": 1, "conv5_4": 1})
-
-
-class _AnimeResNet(nn.Module):
-    """Features of a ResNet-50, by torchvision's names: after conv1, and after chosen blocks."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = ResNet(Bottleneck, [3, 4, 6, 3])
-        self.net.fc = nn.Identity()
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        found = {"conv1": self.net.conv1(x)}
-        x = self.net.maxpool(F.relu(self.net.bn1(found["conv1"])))
-        for stage in ("layer1", "layer2", "layer3", "layer4"):
-            for number, block in enumerate(getattr(self.net, stage)):
-                x = block(x)
-                found[f"{stage}[{number}]"] = x
-        return found
-
-
-def anime_loss(weights: Path | str) -> PerceptualLoss:
-    """ResNet-50 trained on Danbooru pictures, layers and weights of APISR (CVPR 2024).
-
-    weights: a local file of its state dict, under torchvision's names; its classifier is ignored.
-    """
-    network = _AnimeResNet()
-    state, _ = read(weights)
-    state = {f"net.{k.removeprefix('module.')}": v for k, v in state.items()}
-    _fill(network, {k: v for k, v in state.items() if k in network.state_dict()}, weights, "resnet50")
-    layers = {"conv1": 0.1, "layer1[2]": 20, "layer2[3]": 25, "layer3[5]": 1, "layer4[2]": 1}
-    return PerceptualLoss(network, layers)
-
-
-def _fill(network: nn.Module, state: dict[str, Tensor], path: Path | str, kind: str) -> None:
-    own = network.state_dict()
-    missing = [k for k in own if "num_batches" not in k and (k not in state or state[k].shape != own[k].shape)]
-    if missing:
-        raise ValueError(f"{path} is no {kind} of torchvision's: {missing[0]} is missing or of another shape")
-    network.load_state_dict(state, strict=False)
-
-
 class LearnableWeights(nn.Module):
     """Learned weights of n losses: softmax over n parameters, so that they sum to 1.
 
@@ -227,13 +123,15 @@ class LearnableWeights(nn.Module):
     "normalised" - each loss is divided by its running mean first, so that none is smallest by its scale.
     "entropy" - plain, minus `beta` times the weights' entropy, which holds them apart from 0 and 1.
     "uncertainty" - sum of exp(-s) L + s (Kendall et al., CVPR 2018); `shares` are exp(-s), rescaled to sum 1.
+    each: of how many losses each of the n is a weighted sum; "uncertainty" counts its s as often.
+    momentum: of the running mean, which is taken over all processes and passes non-finite losses over.
     """
 
-    def __init__(self, n: int, form: str = "plain", *, beta: float = 0.1, momentum: float = 0.01):
+    def __init__(self, n: int, form: str = "plain", *, each: int = 1, beta: float = 0.1, momentum: float = 0.01):
         super().__init__()
         if form not in FORMS:
             raise ValueError(f"learnable weights {form!r}: choose one of {', '.join(FORMS)}")
-        self.form, self.beta, self.momentum = form, beta, momentum
+        self.form, self.each, self.beta, self.momentum = form, each, beta, momentum
         self.raw = nn.Parameter(torch.zeros(n))
         self.register_buffer("running", torch.zeros(n))
         self.register_buffer("seen", torch.zeros(()))
@@ -243,27 +141,42 @@ class LearnableWeights(nn.Module):
         """(n,) the current weights, summing to 1, without gradient."""
         return F.softmax(-self.raw if self.form == "uncertainty" else self.raw, 0).detach()
 
+    def factors(self) -> Tensor:
+        """(n,) what each loss is multiplied by: its weight, or that over the running mean, or exp(-s)."""
+        if self.form == "uncertainty":
+            return (-self.raw).exp()
+        weights = F.softmax(self.raw, 0)
+        return weights / self.running.clamp_min(1e-12) if self.form == "normalised" else weights
+
+    def penalty(self) -> Tensor:
+        """What the weights themselves add to the sum, a scalar: 0 for "plain" and "normalised"."""
+        if self.form == "uncertainty":
+            return self.each * self.raw.sum()
+        if self.form == "entropy":
+            return self.beta * (F.softmax(self.raw, 0) * F.log_softmax(self.raw, 0)).sum()
+        return self.raw.new_zeros(())
+
     def forward(self, losses: Tensor) -> Tensor:
         """losses: (n,) -> scalar."""
-        if self.form == "uncertainty":
-            return ((-self.raw).exp() * losses + self.raw).sum()
-        weights = F.softmax(self.raw, 0)
-        if self.form == "normalised":
-            if self.training:
-                self.seen += 1  # at first the plain mean, so that no single batch sets the scale for long
-                self.running.lerp_(losses.detach(), max(self.momentum, 1 / self.seen.item()))
-            losses = losses / self.running.clamp_min(1e-12)
-        total = (weights * losses).sum()
-        if self.form == "entropy":
-            total = total + self.beta * (weights * weights.log()).sum()
-        return total
+        if self.form == "normalised" and self.training:
+            self._follow(losses.detach())
+        return (self.factors() * losses).sum() + self.penalty()
+
+    @torch.no_grad()
+    def _follow(self, losses: Tensor) -> None:
+        losses = _over_processes(losses.to(self.running))
+        finite = losses.isfinite().all()  # one NaN would stay in the mean for ever
+        self.seen += finite
+        rate = (1 / self.seen).clamp_min(self.momentum)  # the plain mean at first, so that no batch sets the scale
+        self.running.copy_(torch.where(finite, self.running.lerp(losses, rate), self.running))
 
 
 class TotalLoss(nn.Module):
     """The weighted sum of the terms; a term of weight 0 is not computed.
 
     Weights are non-negative floats by the names in TERMS. perceptual_network: (prediction, target) -> scalar.
-    discriminator, detector: networks that judge the picture; they get no gradient here, the picture does.
+    discriminator, detector: networks that judge the picture. They are called in eval mode and get no gradient, the
+    picture does; afterwards they are as they were, the discriminator's spectral norm included.
     learnable: a form of LearnableWeights for the group {pixel, perceptual if there is a network, gradient,
     ms_ssim}, which then counts as one term of weight `pixel`; None keeps fixed weights.
     Raises ValueError for a negative weight, or one whose network is missing.
@@ -300,13 +213,13 @@ class TotalLoss(nn.Module):
             if weight and name in needs and needs[name] is None:
                 raise ValueError(f"loss weight {name} is {weight}, but its network was not given; set it to 0")
         # not registered: their parameters belong neither to this loss's optimizer nor to its state
-        self._networks = (perceptual_network, discriminator, detector)
+        self.networks = (perceptual_network, discriminator, detector)
         self.group = [n for n in ("pixel", "perceptual", "gradient", "ms_ssim") if n != "perceptual" or perceptual]
         self.learnable = LearnableWeights(len(self.group), learnable) if learnable else None
 
     def _apply(self, fn, recurse: bool = True) -> "TotalLoss":
         """What to(), cuda() and double() call: the networks go along, though they are not submodules."""
-        for network in self._networks:
+        for network in self.networks:
             if network is not None:
                 network._apply(fn)
         return super()._apply(fn, recurse)
@@ -316,9 +229,10 @@ class TotalLoss(nn.Module):
     ) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
         """Returns (total, terms): terms[name] is {"raw", "weighted"}, and "share" within a learnable group.
 
+        weighted: what the term contributes to the total, the penalty of learnable weights apart.
         original: what the discriminator takes for real when `target` is a sharpened picture.
         """
-        perceptual_network, discriminator, detector = self._networks
+        perceptual_network, discriminator, detector = self.networks
         compute = {
             "pixel": lambda: charbonnier(prediction, target),
             "perceptual": lambda: perceptual_network(prediction, target),
@@ -331,7 +245,7 @@ class TotalLoss(nn.Module):
         }
         grouped = self.group if self.learnable else []
         wanted = [n for n in TERMS if n in grouped or self.weights[n]]
-        with _frozen(discriminator), _frozen(detector):
+        with _frozen(*self.networks):
             raw = {name: compute[name]() for name in wanted}
         total = sum(
             (self.weights[n] * raw[n] for n in wanted if n not in grouped), torch.zeros((), device=prediction.device)
@@ -339,9 +253,9 @@ class TotalLoss(nn.Module):
         terms = {n: {"raw": raw[n].detach(), "weighted": self.weights[n] * raw[n].detach()} for n in wanted}
         if self.learnable:
             total = total + self.weights["pixel"] * self.learnable(torch.stack([raw[n] for n in grouped]))
-            for name, share in zip(grouped, self.learnable.shares, strict=True):
-                weighted = self.weights["pixel"] * share * raw[name].detach()
-                terms[name] = {"raw": raw[name].detach(), "weighted": weighted, "share": share}
+            factors = self.weights["pixel"] * self.learnable.factors().detach()
+            for name, factor, share in zip(grouped, factors, self.learnable.shares, strict=True):
+                terms[name] |= {"weighted": factor * terms[name]["raw"], "share": share}
         return total, terms
 
 
@@ -352,16 +266,68 @@ def _adversarial(discriminator: nn.Module, prediction: Tensor, original: Tensor)
 
 
 @contextmanager
-def _frozen(network: nn.Module | None) -> Iterator[None]:
-    """Within the block the network's parameters get no gradient; what they were is put back.
+def _frozen(*networks: nn.Module | None) -> Iterator[None]:
+    """Within the block the networks judge and do not learn: in eval mode, so that no buffer moves (spectral norm
+    iterates in the discriminator's own steps alone), and without gradients of parameters. What they were is put back.
 
-    Not torch.no_grad and not inference mode: the gradient must pass *through* the network.
+    Not torch.no_grad and not inference mode: the gradient must pass *through* the networks.
     """
-    parameters = [p for p in network.parameters() if p.requires_grad] if network is not None else []
+    modules = [m for network in networks if network is not None for m in network.modules()]
+    parameters = {p for m in modules for p in m.parameters(recurse=False) if p.requires_grad}
+    training = [m for m in modules if m.training]
+    for m in training:
+        m.training = False
     for p in parameters:
         p.requires_grad_(False)
     try:
         yield
     finally:
+        for m in training:
+            m.training = True
         for p in parameters:
             p.requires_grad_(True)
+
+
+class DualLoss(nn.Module):
+    """Learnable weights at two levels, for a model that returns two pictures, which may differ in size.
+
+    Each output has a group of losses (Charbonnier, perceptual if there is a network, gradient, 1 - MS-SSIM) with the
+    weights of TotalLoss(learnable=form); the sums of the two groups are weighted likewise. form: see LearnableWeights.
+    The penalties of all three are added as they are: weighted by the level above, "uncertainty" would have no
+    minimum. perceptual_network: (prediction, target) -> scalar. Raises ValueError for another form.
+    """
+
+    def __init__(self, form: str = "plain", *, perceptual_network: nn.Module | None = None):
+        super().__init__()
+        group = {"perceptual": float(perceptual_network is not None), "perceptual_network": perceptual_network}
+        self.outputs = nn.ModuleList(TotalLoss(learnable=form, **group) for _ in range(2))
+        self.between = LearnableWeights(2, form, each=len(self.outputs[0].group))
+
+    def forward(
+        self, prediction: Sequence[Tensor], target: Sequence[Tensor], original: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
+        """Returns (total, terms) as TotalLoss does. Terms are "pixel_1", "pixel_2" and so on, with their share in
+        their output's group, and "output_1", "output_2", the groups' weighted sums; `weighted` is always what of the
+        total comes from there, so an output's is the sum of its terms'.
+
+        original: as the training loop gives it; nothing here looks at it. Raises ValueError unless prediction and
+        target are two pictures each, of the same shapes.
+        """
+        for what, pictures in (("the model must return", prediction), ("its targets must be", target)):
+            if not (isinstance(pictures, Sequence) and len(pictures) == 2):
+                given = len(pictures) if isinstance(pictures, Sequence) else f"a {type(pictures).__name__}"
+                raise ValueError(f"DualLoss: {what} a sequence of two pictures, not {given}")
+        for number, (p, t) in enumerate(zip(prediction, target, strict=True), 1):
+            if p.shape != t.shape:
+                raise ValueError(f"DualLoss: output {number} is {tuple(p.shape)}, but its target is {tuple(t.shape)}")
+        results = [loss(p, t) for loss, p, t in zip(self.outputs, prediction, target, strict=True)]
+        penalties = torch.stack([loss.learnable.penalty() for loss in self.outputs])
+        sums = torch.stack([total for total, _ in results]) - penalties
+        total = self.between(sums) + penalties.sum()
+        terms = {}
+        levels = zip(results, sums.detach(), self.between.factors().detach(), self.between.shares, strict=True)
+        for number, ((_, own), raw, factor, share) in enumerate(levels, 1):
+            for name, term in own.items():
+                terms[f"{name}_{number}"] = term | {"weighted": factor * term["weighted"]}
+            terms[f"output_{number}"] = {"raw": raw, "weighted": factor * raw, "share": share}
+        return total, terms
