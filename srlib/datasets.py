@@ -1,7 +1,8 @@
 """Datasets: packed patches, patches made on the fly, mixtures of both, whole pictures, and the order of drawing.
 
 Patches are indexed by keys (number, draw): the number says which patch, the draw seeds the crop's place and one of
-8 flips and rotations, so that a key always means the same pixels. Items are {"lr": (3, h, h), "hr": (3, h*s, h*s),
+8 flips and rotations, so that a key always means the same pixels; a third part, if not None, is the side of the crop
+in LR pixels. Items are {"lr": (3, h, h), "hr": (3, h*s, h*s),
 "name": str}, float32 in [0, 1].
 """
 
@@ -10,13 +11,13 @@ import math
 import random
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from srlib.data import Recipe
 from srlib.degrade import Degradation
@@ -140,16 +141,16 @@ class PackedPairs(Dataset):
     def __len__(self) -> int:
         return len(self.slots) * len(self.methods)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict:
+    def __getitem__(self, key: tuple) -> dict:
         lr, hr = self.levels(key)
         return {"lr": to_float(lr), "hr": to_float(hr), "name": self.sources[self.codes[key[0] // len(self.methods)]]}
 
-    def levels(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    def levels(self, key: tuple) -> tuple[np.ndarray, np.ndarray]:
         """lr (h, h, 3) and hr (h*s, h*s, 3) as they are stored, in the pack's type."""
         patch, method = divmod(key[0], len(self.methods))
         file, place = divmod(int(self.slots[patch]), self.per_file)
         lr, hr = self.lrs[method][file][place], self.hr[file][place]
-        return _crop(lr, hr, self.lr_patch, self.scale, _random(key))
+        return _crop(lr, hr, _side(key, self.lr_patch), self.scale, _random(key))
 
 
 class OnlinePairs(Dataset):
@@ -176,38 +177,38 @@ class OnlinePairs(Dataset):
     def __len__(self) -> int:
         return len(self.names) * len(self.recipe.methods)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict:
+    def __getitem__(self, key: tuple) -> dict:
         lr, hr = self.levels(key)
         return {"lr": to_float(lr), "hr": to_float(hr), "name": self.names[key[0] // len(self.recipe.methods)]}
 
-    def levels(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    def levels(self, key: tuple) -> tuple[np.ndarray, np.ndarray]:
         """lr (h, h, 3) and hr (h*s, h*s, 3), uint8 or uint16. For a picture that cannot be read the next one, with a
         warning.
         """
         number, method = divmod(key[0], len(self.recipe.methods))
-        name, s = self.names[number], self.scale
+        name, s, side = self.names[number], self.scale, _side(key, self.lr_patch)
         try:
             hr, rng = crop_to_multiple(self._picture(name), s), _random(key)
-            if min(hr.shape[:2]) < self.lr_patch * s:
-                raise ValueError(f"{name} has become smaller than a patch of {self.lr_patch * s} pixels")
+            if min(hr.shape[:2]) < side * s:
+                raise ValueError(f"{name} has become smaller than a patch of {side * s} pixels")
         except (ValueError, OSError) as error:
             if key[1] >= 2**80:  # no end of broken ones
                 raise
             warnings.warn(str(error), stacklevel=2)
-            return self.levels(((key[0] + len(self.recipe.methods)) % len(self), key[1] + 2**72))
-        height, width = (side // s - self.lr_patch for side in hr.shape[:2])
+            return self.levels(((key[0] + len(self.recipe.methods)) % len(self), key[1] + 2**72, side))
+        height, width = (pixels // s - side for pixels in hr.shape[:2])
         y, x = rng.randrange(height + 1), rng.randrange(width + 1)
         # 4 LR pixels around the crop are all that any kernel reaches, and 3 sigma of blur; less at the border
         reach = 4 + math.ceil(3 * self.recipe.degradation.blur[1] / s)
         top, left = max(0, y - reach), max(0, x - reach)
-        context = hr[top * s : (y + self.lr_patch + reach) * s, left * s : (x + self.lr_patch + reach) * s]
-        drawn = f"{name} {key}"
+        context = hr[top * s : (y + side + reach) * s, left * s : (x + side + reach) * s]
+        drawn = f"{name} {key[:2]}"
         degraded = self.recipe.degradation.hr(np.ascontiguousarray(context), drawn)
         lr = self.recipe.degradation.lr(resize_integers(degraded, s, self.recipe.methods[method]), drawn)
         y, x = y - top, x - left
-        lr = lr[y : y + self.lr_patch, x : x + self.lr_patch]
-        hr = context[y * s : (y + self.lr_patch) * s, x * s : (x + self.lr_patch) * s]
-        return _crop(lr, hr, self.lr_patch, s, rng)
+        lr = lr[y : y + side, x : x + side]
+        hr = context[y * s : (y + side) * s, x * s : (x + side) * s]
+        return _crop(lr, hr, side, s, rng)
 
     def whole(self, row: Mapping) -> tuple[np.ndarray, np.ndarray]:
         """lr and hr of a row of the manifest: the very pixels that pregenerate would have written."""
@@ -236,17 +237,25 @@ class Mixture(Dataset):
     def __len__(self) -> int:
         return sum(self.shares)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict:
-        number, draw = key
+    def __getitem__(self, key: tuple) -> dict:
+        number, draw = key[:2]
         for dataset, share in zip(self.datasets, self.shares, strict=True):
             if number < share:
-                turn = (draw % 2**32) * share + number  # KeySampler's draw ends in the number of the epoch
-                return dataset[(turn % len(dataset), draw + turn // len(dataset))]
+                turn = (draw % 2**32) * share + number  # draw_keys' draw ends in the number of the epoch
+                return dataset[(turn % len(dataset), draw + turn // len(dataset), *key[2:])]
             number -= share
         raise IndexError(f"{key[0]} of {len(self)}")
 
 
-def _random(key: tuple[int, int]) -> random.Random:
+def _side(key: tuple, largest: int) -> int:
+    """Of the crop that a key asks for, in LR pixels. ValueError when the patches are not as large."""
+    side = (key[2] if len(key) > 2 else None) or largest
+    if side > largest:
+        raise ValueError(f"a crop of {side} LR pixels does not fit into patches of {largest}: raise lr_patch")
+    return side
+
+
+def _random(key: tuple) -> random.Random:
     """A generator of the key's own; numpy's takes ten times as long to begin."""
     return random.Random(key[0] << 96 | key[1])
 
@@ -268,29 +277,32 @@ def _turned(array: np.ndarray, turn: int) -> np.ndarray:
     return array.view(np.float16) if half else array
 
 
-class KeySampler(Sampler):
-    """Batches of PackedPairs keys for steps start..steps-1, each a pure function of (seed, step).
+def draw_keys(
+    length: int,
+    plan: Iterable[tuple[int, int | None]],
+    *,
+    seed: int,
+    place: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
+) -> Iterator[list[tuple[int, int, int | None]]]:
+    """Batches of a dataset's keys, each a pure function of the seed and of its place in the order of drawing.
 
-    Every patch once an epoch, in an order drawn anew for each. A resumed run, or one with other workers, gets
-    exactly the batches an unbroken run gets.
+    plan: for every batch to come, its size and the side of its patches (LR pixels, None: the dataset's own). place:
+    patches drawn so far. Every patch comes once an epoch, in an order drawn anew for each. Each of `ranks` processes
+    gets its part of a batch `ranks` times as large. So a resumed run, or one with other workers or processes, gets
+    exactly the patches that an unbroken one gets.
     """
-
-    def __init__(self, length: int, *, seed: int, batch: int, steps: int, start: int = 0):
-        self.length, self.seed, self.batch, self.steps, self.start = length, seed, batch, steps, start
-
-    def __len__(self) -> int:
-        return self.steps - self.start
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, order = -1, None
-        for step in range(self.start, self.steps):
-            keys = []
-            for place in range(step * self.batch, (step + 1) * self.batch):
-                if place // self.length != epoch:
-                    epoch = place // self.length
-                    order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
-                keys.append((int(order[place % self.length]), self.seed * 2**32 + epoch))
-            yield keys
+    epoch, order = -1, None
+    for batch, patch in plan:
+        keys = []
+        for drawn in range(place + rank * batch, place + (rank + 1) * batch):
+            if drawn // length != epoch:
+                epoch = drawn // length
+                order = np.random.default_rng([seed, epoch]).permutation(length)
+            keys.append((int(order[drawn % length]), seed * 2**32 + epoch, patch))
+        yield keys
+        place += batch * ranks
 
 
 class PicturePairs(Dataset):

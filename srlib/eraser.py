@@ -1,5 +1,7 @@
 """TiledSR: HAT through tiles, then a small residual network that erases what tiling left behind."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,7 @@ class TiledSR(nn.Module):
     shifted at random, so that the eraser cannot learn one grid. tile_batch: tiles per call of HAT (None:
     all at once, as training needs; a number bounds the memory when a large picture is upscaled).
     channels, blocks: the eraser's width and its number of residual pairs of convolutions.
+    tile_choices: tile sizes of which one is drawn for every batch in training, instead of tile_size.
 
     The eraser adds its output to the stitched picture and starts as the identity (out_conv is zero).
     """
@@ -31,6 +34,7 @@ class TiledSR(nn.Module):
         tile_batch: int | None = None,
         channels: int = 32,
         blocks: int = 2,
+        tile_choices: Sequence[int] = (),
     ):
         super().__init__()
         self.hat_model = hat_model
@@ -42,6 +46,7 @@ class TiledSR(nn.Module):
         self.tile_size = tile_size
         self.tile_pad = tile_pad
         self.tile_batch = tile_batch
+        self.tile_choices = tuple(tile_choices)
         self.hat_frozen = False
         self._sizes = {"channels": channels, "blocks": blocks}
 
@@ -49,7 +54,7 @@ class TiledSR(nn.Module):
     def config(self) -> dict:
         """What a checkpoint carries: HAT's arguments under "hat", and this class's."""
         tiling = {name: getattr(self, name) for name in ("use_tiling", "tile_size", "tile_pad")}
-        return {"hat": self.hat_model.config, **tiling, **self._sizes}
+        return {"hat": self.hat_model.config, **tiling, **self._sizes, "tile_choices": list(self.tile_choices)}
 
     @property
     def scale(self) -> int:
@@ -67,11 +72,13 @@ class TiledSR(nn.Module):
         """
         if not self.use_tiling:
             return self.erase(self.hat_model(x))
-        window, offset = self.hat_model.window_size, (0, 0)
-        if self.training and self.tile_size > window:
-            draw = torch.randint(0, self.tile_size // window, (2,)).tolist()
+        window, tile, offset = self.hat_model.window_size, self.tile_size, (0, 0)
+        if self.training and self.tile_choices:
+            tile = self.tile_choices[torch.randint(len(self.tile_choices), ())]
+        if self.training and tile > window:
+            draw = torch.randint(0, tile // window, (2,)).tolist()
             offset = (draw[0] * window, draw[1] * window)
-        return self.erase(self._stitched(x, offset=offset, batch=self.tile_batch)[0])
+        return self.erase(self._stitched(x, tile=tile, offset=offset, batch=self.tile_batch)[0])
 
     @torch.no_grad()
     def tiled(self, x: Tensor, *, out=None, chunk: int = 512, **options) -> tuple[Tensor | None, Report]:

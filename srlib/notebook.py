@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import yaml
 
 from srlib.files import atomic
 
@@ -27,15 +28,31 @@ def read_parameters(cells: list[str], values: dict) -> dict:
             given = _assignments(cell)
     if not declared:
         raise ValueError('run the cell that begins with "# parameters" first')
+    return _checked(declared, given, {name: values[name] for name in declared})
+
+
+def read_parameter_file(notebook: Path, file: Path, over: dict) -> dict:
+    """What the notebook would get from papermill with `-f file` and with `over` for its `-p`, checked likewise.
+
+    Raises FileNotFoundError or ValueError naming the file or the parameter.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"no parameter file {file}")
+    cells = json.loads(notebook.read_text())["cells"]
+    declared = next(_assignments("".join(c["source"])) for c in cells if "parameters" in c["metadata"].get("tags", []))
+    given = {**(yaml.safe_load(file.read_text()) or {}), **over}
+    return _checked(declared, given, {**declared, **given})
+
+
+def _checked(declared: dict, given: dict, values: dict) -> dict:
     for name in given:
         if name not in declared:
             near = difflib.get_close_matches(name, declared, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(declared)}"
             raise ValueError(f"unknown parameter {name!r}: {hint}")
-    parameters = {name: values[name] for name in declared}
     for name, default in declared.items():
-        _check_kind(name, parameters[name], default)
-    return parameters
+        _check_kind(name, values[name], default)
+    return values
 
 
 def _assignments(cell: str) -> dict:

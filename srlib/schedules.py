@@ -16,6 +16,11 @@ def one_cycle(step: int, *, total: int, max_lr: float, min_lr: float = 1e-7, ris
     return cosine(step - peak, total=max(total - peak, 1), max_lr=max_lr, min_lr=min_lr)
 
 
+def constant(step: int, *, max_lr: float, min_lr: float = 0.0, warmup_steps: int = 0) -> float:
+    """max_lr, after a linear warm-up from min_lr."""
+    return min_lr + (max_lr - min_lr) * min(1.0, (step + 1) / (warmup_steps + 1))
+
+
 def warmup_restarts(
     step: int,
     *,

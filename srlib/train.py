@@ -1,80 +1,54 @@
-"""One training loop for all stages: what differs between them is the model, the loss and the settings."""
+"""One training loop for all stages: what differs between them is the model, the loss and the settings.
 
-import hashlib
-import json
+accelerate launch -m srlib.train params/<run>/<notebook>.yaml trains what that notebook trains, on several devices.
+"""
+
 import math
+import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
+import torch.nn.functional as F
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import (
+    broadcast_object_list,
+    extract_model_from_parallel,
+    gather_object,
+    is_tensorboard_available,
+    recursively_apply,
+    send_to_device,
+    set_seed,
+)
+from safetensors import SafetensorError
 from safetensors.torch import load_file
+from schedulefree import AdamWScheduleFree
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from srlib import schedules
 from srlib.checkpoints import save_model
-from srlib.datasets import KeySampler
+from srlib.datasets import draw_keys
 from srlib.eraser import TiledSR
-from srlib.files import atomic
-from srlib.losses import TotalLoss, ragan_d
+from srlib.files import atomic, only_here
+from srlib.losses import ragan_d
 from srlib.metrics import psnr_y, ssim_y
-
-SCHEDULES = {"cosine": schedules.cosine, "one_cycle": schedules.one_cycle}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How long and how fast; one flat record, so that a notebook's parameters fill it.
-
-    iterations: optimizer steps, each over batch * accumulate patches. validate_every and log_every are in
-    iterations. patience: validations without a better PSNR-Y before stopping, 0 for never. clip: largest
-    gradient norm. weights_learning_rate: of a loss's learnable weights, constant. sharpened_share: the part of
-    the run in which every second target is sharpened. precision: "no" (fp32), "bf16" or "fp16".
-    """
-
-    iterations: int
-    batch: int
-    learning_rate: float
-    min_learning_rate: float = 1e-7
-    schedule: str = "cosine"
-    discriminator_learning_rate: float = 1e-4
-    weights_learning_rate: float = 1e-2
-    ema: float = 0.999
-    clip: float = 1.0
-    accumulate: int = 1
-    precision: str = "no"
-    validate_every: int = 100
-    log_every: int = 10
-    patience: int = 0
-    sharpened_share: float = 0.8
-    workers: int = 0
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule {self.schedule!r} is none of {', '.join(SCHEDULES)}")
-        for name in ("iterations", "batch", "accumulate", "validate_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-
-    def lr(self, step: int) -> float:
-        schedule = SCHEDULES[self.schedule]
-        return schedule(step, total=self.iterations, max_lr=self.learning_rate, min_lr=self.min_learning_rate)
+from srlib.settings import Settings
+from srlib.signals import StopSignals, leave_to_parent
+from srlib.states import begin, fingerprint, state_of, write_state
 
 
 def train(
     model: nn.Module,
-    loss: TotalLoss,
+    loss: nn.Module,
     data: Dataset,
     settings: Settings,
     *,
@@ -84,283 +58,420 @@ def train(
     sharpen: Callable[[Tensor], Tensor] | None = None,
     callback: Callable[[dict], None] | None = None,
     resume: bool = True,
-    max_bad: int = 10,
 ) -> pd.DataFrame:
     """Train `model` in place and return the log, one row every `log_every` iterations and validation.
 
-    data: items {"lr": (C, h, w), "hr": (C, H, W), "name": str}, indexed by KeySampler's keys.
-    validate: called with the averaged (EMA) model; its "psnr_y" decides which model is the best.
-    discriminator: trained alongside, for a loss with an adversarial term. sharpen: see Settings.
+    data: items {"lr": what the model is given, "hr": what it is to answer, "name": str}, indexed by draw_keys' keys;
+    with progressive patches or input_scales, pictures (C, h, w) and (C, H, W). loss: (prediction, target, original)
+    -> (total, terms) as TotalLoss; its parameters are trained, too. discriminator: trained alongside, for a loss with
+    an adversarial term. validate: called with the averaged model; its "psnr_y" decides which is the best. sharpen:
+    see Settings. callback: called after every step with its row and the "log" so far.
 
-    Writes into `folder`: best.safetensors and last.safetensors (EMA weights with their configuration),
-    metrics.csv, and state.pt, from which an interrupted run of the same settings goes on exactly (after
-    Ctrl-C or an error, too). At the end `model` holds the best EMA weights (the last without validate).
-    Raises FloatingPointError after `max_bad` non-finite steps in a row, naming the term and the pictures.
+    Writes into `folder`: best.safetensors and last.safetensors (averaged weights with their configuration),
+    metrics.csv, and state/, from which a run that was stopped, killed or broken goes on exactly as if it had not been.
+    What has changed in settings, loss or data since is honoured and said; a run from other starting weights begins
+    anew, and so does a finished one whose settings or data have changed, unless they ask for more iterations: what
+    it had made is moved to before/. At the end `model` holds the best averaged weights (the last without validate).
+    Raises FloatingPointError after max_bad non-finite steps in a row, naming term and pictures; KeyboardInterrupt on
+    Ctrl-C and SIGTERM; RuntimeError when memory runs out; OSError when the last state cannot be written.
     """
     folder = Path(folder)
-    set_seed(settings.seed)
-    accelerator = Accelerator(mixed_precision=settings.precision)
-    run = _Run(model, loss, discriminator, settings, folder, accelerator, fingerprint(model, settings, data))
-    if resume:
-        run.restore()
-    batches = KeySampler(
-        len(data),
-        seed=settings.seed,
-        batch=settings.batch,
-        steps=settings.iterations * settings.accumulate,
-        start=run.step * settings.accumulate,
+    if settings.tensorboard and not is_tensorboard_available():
+        raise ValueError("tensorboard is True but not installed: pip install tensorboard, or set it to False")
+    several_cpu_processes()
+    AcceleratorState._reset_state()  # the precision of a training before this one in the same process
+    accelerator = Accelerator(
+        mixed_precision=settings.precision, log_with="tensorboard" if settings.tensorboard else None, project_dir=folder
     )
-    loader = iter(
-        DataLoader(
-            data,
-            batch_sampler=batches,
-            num_workers=settings.workers,
-            pin_memory=accelerator.device.type == "cuda",
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            stack.enter_context(only_here(folder))
+        stop = stack.enter_context(StopSignals())
+        run = _Run(model, loss, discriminator, validate, sharpen, data, settings, folder, accelerator, stop)
+        begin(run, resume)
+        if settings.tensorboard:
+            accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": run.step + 1}})
+        bar = stack.enter_context(
+            tqdm(
+                total=settings.iterations,
+                initial=run.step,
+                desc=folder.name,
+                unit="step",
+                file=sys.stdout,
+                mininterval=0.5 if sys.stdout.isatty() else 30,
+                disable=not accelerator.is_main_process,
+            )
         )
-    )
-    bar = tqdm(
-        total=settings.iterations,
-        initial=run.step,
-        desc=folder.name,
-        unit="step",
-        file=sys.stdout,
-        mininterval=0.5 if sys.stdout.isatty() else 30,
-    )
-    bad = 0
-    try:
-        while run.step < settings.iterations and not (settings.patience and run.since_best >= settings.patience):
-            run.train_mode()
-            row = run.iterate(loader, sharpen)
-            bad = 0 if row is not None else bad + 1
-            if bad >= max_bad:
-                raise FloatingPointError(f"{run.complaint}; {bad} such steps in a row, stopped")
-            if row is None:
-                bar.write(f"skipped: {run.complaint}")
-            run.step += 1
-            if row is not None:
-                bar.set_postfix(
-                    loss=f"{row['loss']:.4f}",
-                    average=f"{run.average:.4f}",
-                    lr=f"{row['lr']:.1e}",
-                    refresh=False,
-                )
-            bar.update()
-            if validate is not None and (run.step % settings.validate_every == 0 or run.step == settings.iterations):
-                scores = run.validate(validate)
-                run.judge(scores)
-                row = {"step": run.step, **(row or {}), **scores}
-                run.rows.append(row)
-                run.save(best=run.since_best == 0)
-            elif row is not None and (run.step % settings.log_every == 0 or run.step == 1):
-                run.rows.append({"step": run.step, **row})
-            if callback is not None and row is not None:
-                callback({"step": run.step, **row})
-    except torch.OutOfMemoryError as error:
-        raise RuntimeError(
-            f"out of memory at batch {settings.batch}: lower batch (and raise accumulate) or the patch, "
-            "build HAT with checkpointing=True, or set precision to bf16"
-        ) from error
-    finally:  # also after Ctrl-C and errors: nothing already made is lost
-        bar.close()
-        run.save()
+        loader = run.loader()
+        stop.patient = True
+        try:
+            while True:
+                if run.validation_due:
+                    run.validate()
+                if run.ended:
+                    break
+                row = run.iterate(loader)
+                bar.update()
+                if row is None:
+                    run.say(f"skipped: {run.complaint}")
+                else:
+                    bar.set_postfix(run.shown(row), refresh=False)
+                if run.bad >= settings.max_bad:
+                    raise FloatingPointError(f"{run.complaint}; {run.bad} such steps in a row, stopped")
+                run.log(row)
+                if callback is not None and row is not None:
+                    callback({"step": run.step, **row, "log": run.rows})
+                if run.stopping:
+                    raise KeyboardInterrupt(stop.requested)
+                if run.step % settings.save_every == 0 and not run.validation_due:
+                    run.save()
+            if not run.finished:
+                run.save(last=True)
+        except BaseException as error:
+            better = run.rescue(error)
+            if better is None:
+                raise
+            raise better from error
+        finally:
+            del loader  # and so its processes
+            for tracker in accelerator.trackers:
+                tracker.finish()
     run.load_best(model)
     return pd.DataFrame(run.rows)
 
 
 class _Run:
-    """Everything that changes while training, and how to save and restore it."""
+    """Everything that changes while training, one step of it, and how it is saved and restored.
 
-    def __init__(self, model, loss, discriminator, settings, folder, accelerator, key):
-        self.settings, self.folder, self.accelerator, self.key = settings, folder, accelerator, key
-        self.bare = model.to(accelerator.device)
-        self.ema = ModelEmaV3(self.bare, decay=settings.ema, use_warmup=True)
-        self.loss = loss.to(accelerator.device)
-        trained = [p for p in model.parameters() if p.requires_grad]
-        if not trained:
+    A step is taken as a whole or not at all: until its last lines only gradients and buffers change, and the buffers
+    can be put back. All randomness is a function of the seed and the step, so no random state has to be kept.
+    """
+
+    def __init__(self, model, loss, discriminator, validate, sharpen, data, settings, folder, accelerator, stop):
+        self.settings, self.data, self.folder, self.accelerator, self.stop = settings, data, folder, accelerator, stop
+        self.say, self.score, self.sharpen = accelerator.print, validate, sharpen
+        self.trained = [p for p in model.parameters() if p.requires_grad]
+        if not self.trained:
             raise ValueError("nothing to train: every parameter of the model is frozen")
-        groups = [{"params": trained}]
-        if own := list(loss.parameters()):  # learnable weights, at a rate of their own
-            groups.append({"params": own, "lr": settings.weights_learning_rate})
-        self.optimizer = torch.optim.Adam(groups, lr=settings.learning_rate)
-        self.trained = trained
-        self.model, self.optimizer = accelerator.prepare(self.bare, self.optimizer)
-        self.bare_discriminator = discriminator
-        self.discriminator = discriminator
+        self.start = fingerprint(model)
+        self.bare, self.loss = model.to(accelerator.device), loss.to(accelerator.device)
+        self.bare_discriminator = discriminator and discriminator.to(accelerator.device)
+        self.ema = ModelEmaV3(self.bare, decay=settings.ema, use_warmup=True)
+        parts = {"model": self.bare, "ema": self.ema.module, "loss": loss, "discriminator": discriminator}
+        self.parts = {name: part for name, part in parts.items() if part is not None}
+        self.optimizers = {"model": _optimizer(self.trained, settings)}
+        if own := list(loss.parameters()):
+            self.optimizers["loss"] = torch.optim.Adam(own, lr=settings.weights_learning_rate)
         if discriminator is not None:
-            optimizer = torch.optim.Adam(
-                discriminator.parameters(), lr=settings.discriminator_learning_rate, betas=(0.9, 0.99)
-            )
-            self.discriminator, self.optimizer_d = accelerator.prepare(discriminator.to(accelerator.device), optimizer)
-        self.step = 0
-        self.best = -math.inf
-        self.since_best = 0
-        self.average = math.nan
-        self.rows: list[dict] = []
-        self.complaint = ""
-        self.started = time.perf_counter()
-        self.seconds_before = 0.0
+            rate, betas = settings.discriminator_learning_rate, (0.9, 0.99)
+            self.optimizers["discriminator"] = torch.optim.Adam(discriminator.parameters(), lr=rate, betas=betas)
+        self.model = accelerator.prepare(self.bare)
+        self.discriminator = discriminator and accelerator.prepare(self.bare_discriminator)
+        self.step, self.drawn, self.bad = 0, 0, 0  # drawn: patches, of all processes
+        self.best, self.since_best, self.validated = -math.inf, 0, 0
+        self.average, self.rows, self.complaint = math.nan, [], ""
+        self.stopping, self.committing, self.saved, self.finished = False, False, -1, False
+        self.started, self.seconds_before = time.perf_counter(), 0.0
+        self.buffers: list[tuple[Tensor, Tensor]] = []  # with what they were before the step
 
-    def train_mode(self) -> None:
+    @property
+    def validation_due(self) -> bool:
+        due = self.step % self.settings.validate_every == 0 or self.step == self.settings.iterations
+        return self.score is not None and self.validated < self.step and due
+
+    @property
+    def ended(self) -> bool:
+        patience = self.settings.patience
+        return self.step >= self.settings.iterations or bool(patience and self.since_best >= patience)
+
+    @property
+    def seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def loader(self):
+        """An iterator over this process's part of the batches to come."""
+        ranks = {"rank": self.accelerator.process_index, "ranks": self.accelerator.num_processes}
+        plan = self.settings.plan(self.step)
+        return iter(
+            DataLoader(
+                self.data,
+                batch_sampler=draw_keys(len(self.data), plan, seed=self.settings.seed, place=self.drawn, **ranks),
+                num_workers=self.settings.workers,
+                pin_memory=self.accelerator.device.type == "cuda",
+                worker_init_fn=leave_to_parent,
+            )
+        )
+
+    def iterate(self, loader) -> dict | None:
+        """One optimizer step; its row for the log, or None and a complaint if nothing but the count has changed."""
+        s = self.settings
+        set_seed((s.seed * 1_000_003 + self.step) % 2**32)  # on all processes alike
+        self.complaint = ""
+        self.buffers = [(b, b.clone()) for part in self.parts.values() for b in part.buffers() if b.is_floating_point()]
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
         self.model.train()
         self.loss.train()
-
-    def iterate(self, loader, sharpen) -> dict | None:
-        """One optimizer step; its row for the log, or None (and self.complaint) if it was skipped."""
-        s = self.settings
-        lr = s.lr(self.step)
-        self.optimizer.param_groups[0]["lr"] = lr
-        self.optimizer.zero_grad()
-        sharpened = sharpen is not None and self.step % 2 == 0 and self.step < s.sharpened_share * s.iterations
-        row = {"lr": lr, "loss": 0.0}
-        batches = [next(loader) for _ in range(s.accumulate)]  # all of them, so that a skipped step stays in step
+        batches = [next(loader) for _ in range(s.accumulate)]
+        factor = s.input_scales[torch.randint(len(s.input_scales), ())] if s.input_scales else 1.0
+        details, sums = [], {}
         for micro, batch in enumerate(batches):
-            x, original = (batch[k].to(self.accelerator.device, non_blocking=True) for k in ("lr", "hr"))
-            target = sharpen(original) if sharpened else original
-            with self.accelerator.autocast():
+            x, original = send_to_device((batch["lr"], batch["hr"]), self.accelerator.device, non_blocking=True)
+            if factor != 1.0:
+                x, original = _resized(x, original, factor)
+            target = self.sharpen(original) if self.sharpen and s.sharpened(self.step) else original
+            with ExitStack() as unsynced:
+                if micro < s.accumulate - 1:  # gradients travel between processes with the last one
+                    for network in filter(None, (self.model, self.discriminator)):
+                        unsynced.enter_context(self.accelerator.no_sync(network))
                 prediction = self.model(x)
-            total, terms = self.loss(prediction.float(), target, original)
-            if not torch.isfinite(total):
-                names = [name for name, t in terms.items() if not torch.isfinite(t["raw"])] or ["the total"]
-                self.complaint = f"step {self.step}: {', '.join(names)} not finite on {', '.join(batch['name'])}"
-                return None
-            last = micro == s.accumulate - 1
-            with self.accelerator.no_sync(self.model) if not last else nullcontext():
+                total, terms = self.loss(prediction, target, original)
                 self.accelerator.backward(total / s.accumulate)
-            row["loss"] += total.item() / s.accumulate
-            for name, term in terms.items():
-                for kind, value in term.items():
-                    row[f"{kind}_{name}"] = row.get(f"{kind}_{name}", 0.0) + value.item() / s.accumulate
-        norm = self.accelerator.clip_grad_norm_(self.trained, s.clip)
-        if not torch.isfinite(norm):
-            self.complaint = f"step {self.step}: gradient not finite on {', '.join(batch['name'])}"
-            return None
-        row["gradient_norm"] = norm.item()
-        self.optimizer.step()
-        self.ema.update(self.bare, step=self.step)
-        if self.discriminator is not None:
-            row["loss_discriminator"] = self._discriminator_step(prediction, original)
-        self.average = row["loss"] if math.isnan(self.average) else 0.98 * self.average + 0.02 * row["loss"]
+                values = {f"{kind}_{name}": v for name, term in terms.items() for kind, v in term.items()}
+                values["loss"] = total.detach()
+                if self.discriminator is not None:
+                    values["loss_discriminator"] = self._discriminate(prediction, original)
+            details.append((batch["name"], values))
+            sums = {name: sums.get(name, 0.0) + value.float() / s.accumulate for name, value in values.items()}
+        row = {"lr": s.lr(self.step), **self._shared(sums | self._norms())}
+        if all(map(math.isfinite, row.values())):
+            self._commit(row["lr"])
+            self.average = row["loss"] if math.isnan(self.average) else 0.98 * self.average + 0.02 * row["loss"]
+        else:
+            row = self._skip(row, details)
+        self.buffers = []
+        self.step += 1
+        self.drawn += sum(len(batch["name"]) for batch in batches) * self.accelerator.num_processes
         return row
 
-    def _discriminator_step(self, prediction: Tensor, original: Tensor) -> float:
-        self.optimizer_d.zero_grad()
-        with self.accelerator.autocast():
-            real, fake = self.discriminator(original), self.discriminator(prediction.detach().float())
+    def _discriminate(self, prediction: Tensor, original: Tensor) -> Tensor:
+        """The discriminator's gradients; real and made pictures go through it together. Returns its loss."""
+        maps = self.discriminator(torch.cat([original, prediction.detach()]))
+        real, fake = zip(*(m.chunk(2) for m in maps), strict=True)
         loss = ragan_d(real, fake)
-        self.accelerator.backward(loss)
-        self.optimizer_d.step()
-        return loss.item()
+        self.accelerator.backward(loss / self.settings.accumulate)
+        return loss.detach()
 
-    def validate(self, validate) -> dict[str, float]:
-        """Scores of the EMA model. Random states are put back: validating must not change the training."""
-        state = _random_states()
+    def _norms(self) -> dict[str, Tensor]:
+        """Gradients made ready: the loss's averaged over processes (DDP does the networks'), unscaled, clipped."""
+        for p in self.loss.parameters():
+            if p.grad is not None and self.accelerator.num_processes > 1:
+                p.grad = self.accelerator.reduce(p.grad, "mean")
+        if self.accelerator.scaler is not None:
+            for optimizer in self.optimizers.values():
+                self.accelerator.scaler.unscale_(optimizer)
+        norms = {"gradient_norm": nn.utils.clip_grad_norm_(self.trained, self.settings.clip)}
+        if self.discriminator is not None:
+            norms["gradient_norm_discriminator"] = nn.utils.get_total_norm(
+                [p.grad for p in self.bare_discriminator.parameters() if p.grad is not None]
+            )
+        return norms
+
+    def _shared(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """The values' means over all processes, in one exchange; in it they also agree on whether to stop."""
+        stop = torch.tensor(float(bool(self.stop.requested)), device=self.accelerator.device)
+        numbers = torch.stack([stop, *values.values()])
+        if self.accelerator.num_processes > 1:
+            numbers = self.accelerator.reduce(numbers, "mean")
+        stop, *means = numbers.tolist()
+        self.stopping = stop > 0
+        return dict(zip(values, means, strict=True))
+
+    def _commit(self, lr: float) -> None:
+        self.committing = True
+        self.bad = 0
+        self.optimizers["model"].param_groups[0]["lr"] = lr
+        scaler = self.accelerator.scaler
+        for optimizer in self.optimizers.values():
+            optimizer.step() if scaler is None else scaler.step(optimizer)
+        if scaler is not None:
+            scaler.update()
+        if self.settings.optimizer != "schedule_free":
+            self.ema.update(self.bare, step=self.step)
+        self.committing = False
+
+    def _skip(self, row: dict[str, float], details: list) -> None:
+        """Say what is not finite, and where; put back the buffers."""
+        self._undo()
+        complaints = []
+        for names, values in details:
+            wrong = [k.removeprefix("raw_") for k, v in values.items() if k.startswith("raw_") and not v.isfinite()]
+            wrong = wrong or [k for k in ("loss", "loss_discriminator") if k in values and not values[k].isfinite()]
+            if wrong:
+                complaints.append(f"{', '.join(wrong)} not finite on {', '.join(names)}")
+        if self.accelerator.num_processes > 1:
+            complaints = gather_object(complaints)
+        gradient_only = not complaints
+        if gradient_only:
+            complaints = [f"gradient not finite on {', '.join(name for names, _ in details for name in names)}"]
+        scaler = self.accelerator.scaler
+        if scaler is not None:
+            scaler.update()  # to half, as it has seen the infinite gradient
+        if scaler is None or not gradient_only or scaler.get_scale() < 1:  # else fp16 only searches its scale
+            self.bad += 1
+        self.complaint = f"step {self.step}: {'; '.join(complaints)}"
+
+    def _undo(self) -> None:
         with torch.no_grad():
-            scores = validate(self.ema.module.eval())
-        _set_random_states(state)
-        return {**scores, "seconds": self.seconds_before + time.perf_counter() - self.started}
+            for buffer, before in self.buffers:
+                buffer.copy_(before)
 
-    def judge(self, scores: dict[str, float]) -> None:
-        """Count the validations since the best one, which this may be."""
+    def shown(self, row: dict[str, float]) -> dict[str, str]:
+        return {"loss": f"{row['loss']:.4f}", "average": f"{self.average:.4f}", "lr": f"{row['lr']:.1e}"}
+
+    def log(self, row: dict[str, float] | None) -> None:
+        """Keep the row where the log is due."""
+        if row is not None and (self.step % self.settings.log_every == 0 or self.step == 1 or self.validation_due):
+            self.rows.append({"step": self.step, **row})
+            self.accelerator.log(row, step=self.step)
+
+    def validate(self) -> None:
+        """Score the averaged model, judge whether it is the best, and save. Signals are heard at once."""
+        if self.stop.requested:
+            raise KeyboardInterrupt(self.stop.requested)
+        self.stop.patient = False
+        with torch.no_grad():
+            scores = self.score(self._averaged())
+        (scores,) = broadcast_object_list([scores])
+        self.stop.patient = True
         self.since_best = 0 if scores["psnr_y"] > self.best else self.since_best + 1
         self.best = max(self.best, scores["psnr_y"])
+        self.validated = self.step
+        if not self.rows or self.rows[-1]["step"] != self.step:
+            self.rows.append({"step": self.step})
+        self.rows[-1] |= {**scores, "seconds": self.seconds}
+        self.accelerator.log(scores, step=self.step)
+        self.save(best=self.since_best == 0)
 
-    def save(self, best: bool = False) -> None:
+    def _averaged(self) -> nn.Module:
+        if self.settings.optimizer == "schedule_free":  # its average is a function of weights and optimizer
+            optimizer, kept = self.optimizers["model"], [p.detach().clone() for p in self.trained]
+            optimizer.eval()
+            self.ema.module.load_state_dict(self.bare.state_dict())
+            optimizer.train()
+            with torch.no_grad():
+                for p, before in zip(self.trained, kept, strict=True):
+                    p.copy_(before)  # there and back is not exact
+        return self.ema.module.eval()
+
+    def save(self, *, best: bool = False, last: bool = False) -> None:
+        """Write models, log and state. If it cannot be done the run goes on with a warning, unless it is the last."""
+        self.finished = last
         if not self.accelerator.is_main_process:
             return
-        facts = {"step": self.step, "settings": asdict(self.settings)}
-        save_model(self.folder / "last.safetensors", self.ema.module, **facts)
-        if best:
-            save_model(self.folder / "best.safetensors", self.ema.module, **facts, psnr_y=self.best)
-        discriminator = self.bare_discriminator
-        state = {
-            "key": self.key,
-            "step": self.step,
-            "best": self.best,
-            "since_best": self.since_best,
-            "average": self.average,
-            "rows": self.rows,
-            "seconds": self.seconds_before + time.perf_counter() - self.started,
-            "model": self.bare.state_dict(),
-            "ema": self.ema.module.state_dict(),
-            "loss": self.loss.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "discriminator": discriminator and discriminator.state_dict(),
-            "optimizer_d": discriminator and self.optimizer_d.state_dict(),
-            "random": _random_states(),
-        }
-        with atomic(self.folder / "state.pt") as temporary:
-            torch.save(state, temporary)
-        with atomic(self.folder / "metrics.csv") as temporary:
-            pd.DataFrame(self.rows).to_csv(temporary, index=False)
+        facts = {"step": self.step, "settings": self.settings.plain()}
+        try:
+            averaged = self._averaged()
+            if best:  # before the state that says so
+                save_model(self.folder / "best.safetensors", averaged, **facts, psnr_y=self.best)
+            save_model(self.folder / "last.safetensors", averaged, **facts)
+            with atomic(self.folder / "metrics.csv") as temporary:
+                pd.DataFrame(self.rows).to_csv(temporary, index=False)
+            write_state(self.folder, state_of(self), self.settings.keep)
+            self.saved = self.step
+        except (OSError, RuntimeError, SafetensorError) as error:
+            free = shutil.disk_usage(self.folder).free / 2**20
+            before = f"the state of step {self.saved} is kept" if self.saved >= 0 else "there is none before it"
+            complaint = (
+                f"the state of step {self.step} could not be written to {self.folder} ({free:.0f} MiB free): "
+                f"{str(error).splitlines()[0]}; {before}. Make room"
+            )
+            if last:
+                raise OSError(f"{complaint} and run again: it goes on from there") from error
+            self.say(f"WARNING: {complaint}: it is tried again later")
 
-    def restore(self) -> None:
-        """Go on where an unfinished run of the same settings, data and start stopped; else start anew."""
-        path = self.folder / "state.pt"
-        if not path.is_file():
-            return
-        state = torch.load(path, map_location=self.accelerator.device, weights_only=False)  # our own file
-        if state["key"] != self.key:
-            print(f"{path} is of other settings, data or starting weights: starting anew")
-            return
-        if state["step"] >= self.settings.iterations:
-            return
-        self.bare.load_state_dict(state["model"])
-        self.ema.module.load_state_dict(state["ema"])
-        self.loss.load_state_dict(state["loss"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.bare_discriminator is not None:
-            self.bare_discriminator.load_state_dict(state["discriminator"])
-            self.optimizer_d.load_state_dict(state["optimizer_d"])
-        self.step, self.average = state["step"], state["average"]
-        self.best, self.since_best = state["best"], state["since_best"]
-        self.rows, self.seconds_before = state["rows"], state["seconds"]
-        _set_random_states(state["random"])
-        print(f"resumed {path} at step {self.step}")
+    def rescue(self, error: BaseException) -> BaseException | None:
+        """Keep what was made before `error`; the error to raise in its place, if it can be said better."""
+        self.stop.patient = True
+        if self.step and not self.committing:  # a step that was cut short is taken again, whole
+            self._undo()
+            self.save()
+        kept = f"the state of step {self.saved} is kept: run again to go on" if self.saved >= 0 else "nothing was kept"
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, KeyboardInterrupt) or self.stop.requested:
+            return KeyboardInterrupt(f"stopped at step {self.step} by {self.stop.requested or first}; {kept}")
+        memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in first
+        if memory:
+            batch, patch = self.settings.batch_of(self.step)
+            patch = f" and patches of {patch} LR pixels" if patch else ""
+            return RuntimeError(
+                f"out of memory at step {self.step} with batch {batch}{patch}: lower batch (and raise accumulate) or "
+                f"lr_patch, set checkpointing to True, or precision to bf16; {kept}"
+            )
+        if "DataLoader worker" in first:
+            return RuntimeError(f"a loader process ended ({first}): if memory was short, lower workers; {kept}")
+        if self.accelerator.num_processes > 1 and isinstance(error, RuntimeError | OSError):
+            return RuntimeError(
+                f"stopped at step {self.step}: {first}. If another process ended, see why above; {kept}"
+            )
+        error.add_note(kept)
+        return None
 
     def load_best(self, model: nn.Module) -> None:
+        """Into `model`, as it was before it was prepared, and on all processes."""
+        self.accelerator.wait_for_everyone()
+        extract_model_from_parallel(self.model, keep_fp32_wrapper=False)
         best = self.folder / "best.safetensors"
         if best.is_file() and self.best > -math.inf:
             model.load_state_dict(load_file(best))
         else:
-            model.load_state_dict(self.ema.module.state_dict())
+            model.load_state_dict(self._averaged().state_dict())
         model.eval()
+
+
+def several_cpu_processes() -> None:
+    """Where torchrun has started several processes and there is no GPU, accelerate must be told to use the CPUs."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available():
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+
+
+def _optimizer(trained: list[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(trained, lr=settings.learning_rate)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = AdamWScheduleFree(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer.train()
+    return optimizer
+
+
+def _resized(lr: Tensor, hr: Tensor | list[Tensor], factor: float) -> tuple[Tensor, Tensor | list[Tensor]]:
+    """Both by (about) `factor`, so that the target stays as many times as large as the input."""
+    old, new = lr.shape[-2:], [max(1, round(side * factor)) for side in lr.shape[-2:]]
+
+    def resized(picture: Tensor) -> Tensor:
+        size = [side * n // o for side, n, o in zip(picture.shape[-2:], new, old, strict=True)]
+        return F.interpolate(picture, size, mode="bicubic", antialias=True).clamp(0, 1)
+
+    return recursively_apply(resized, (lr, hr))
 
 
 def validate_on(pairs: Dataset, border: int) -> Callable[[nn.Module], dict[str, float]]:
     """A `validate` for train: mean PSNR-Y (dB) and SSIM-Y over whole pictures {"lr": (C, h, w), "hr": ...}.
 
     A TiledSR is run as its own use_tiling says: in tiles, or as the whole picture by exact chunks, so that a
-    validation picture never needs more memory than training.
+    validation picture never needs more memory than training. Several processes share the pictures.
     """
 
     def validate(model: TiledSR) -> dict[str, float]:
-        window = model.hat_model.window_size
-        options = {"batch": 16} if model.use_tiling else {"statistics": "exact", "tile": 8 * window}
-        scores = {"psnr_y": [], "ssim_y": []}
-        for i in range(len(pairs)):
-            prediction, _ = model.tiled(pairs[i]["lr"][None], on_oom="shrink", **options)
-            scores["psnr_y"].append(psnr_y(prediction, pairs[i]["hr"][None], border).item())
-            scores["ssim_y"].append(ssim_y(prediction, pairs[i]["hr"][None], border).item())
-        return {name: float(np.mean(values)) for name, values in scores.items()}
+        process = PartialState()
+        options = (
+            {"batch": 16} if model.use_tiling else {"statistics": "exact", "tile": 8 * model.hat_model.window_size}
+        )
+        scores = []
+        for i in range(process.process_index, len(pairs), process.num_processes):
+            lr, hr = pairs[i]["lr"][None], pairs[i]["hr"][None]
+            prediction, _ = model.tiled(lr, on_oom="shrink", **options)
+            scores.append((i, psnr_y(prediction, hr, border).item(), ssim_y(prediction, hr, border).item()))
+        if process.num_processes > 1:
+            scores = gather_object(scores)
+        _, psnr, ssim = zip(*sorted(scores), strict=True)
+        return {"psnr_y": float(np.mean(psnr)), "ssim_y": float(np.mean(ssim))}
 
     return validate
 
 
-def fingerprint(model: nn.Module, settings: Settings, data: Dataset) -> str:
-    """Names a run by its settings, starting weights and data (its `key`), so that only its like is resumed."""
-    facts = [asdict(settings), len(data), getattr(data, "key", "")]
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+if __name__ == "__main__":
+    from srlib.stages import main  # which imports this file
 
-
-def _random_states() -> dict:
-    """PyTorch's, the only ones the training draws from; the data is drawn by step (KeySampler)."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
-
-
-def _set_random_states(state: dict) -> None:
-    torch.set_rng_state(state["cpu"].cpu())
-    torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    main()

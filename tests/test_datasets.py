@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from srlib.data import list_online, pregenerate
-from srlib.datasets import KeySampler, Mixture, OnlinePairs, PackedPairs, PicturePairs, find_pack, training_patches
+from srlib.datasets import Mixture, OnlinePairs, PackedPairs, PicturePairs, draw_keys, find_pack, training_patches
 from srlib.degrade import Degradation
 from srlib.packs import PackSettings
 from srlib.pairs import METHOD, prepare_pairs
@@ -74,10 +74,7 @@ def test_all_methods_are_drawn(folder):
 def test_workers_give_the_same_batches(folder):
     data = PackedPairs(folder / "packs/2x_25", lr_patch=8)
     batches = [
-        [
-            b["lr"]
-            for b in DataLoader(data, batch_sampler=KeySampler(len(data), seed=1, batch=3, steps=4), num_workers=n)
-        ]
+        [b["lr"] for b in DataLoader(data, batch_sampler=draw_keys(len(data), [(3, None)] * 4, seed=1), num_workers=n)]
         for n in (0, 2)
     ]
     assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
@@ -131,7 +128,7 @@ def test_a_mixture_keeps_its_weights_and_forgets_no_patch():
             return self.name, key
 
     mixture = Mixture([Numbered("a", 10), Numbered("b", 90)], [3, 1])
-    sampler = KeySampler(len(mixture), seed=0, batch=len(mixture), steps=8)
+    sampler = draw_keys(len(mixture), [(len(mixture), None)] * 8, seed=0)
     drawn = [[mixture[key] for key in batch] for batch in sampler]
     counts = [sum(name == "a" for name, _ in epoch) for epoch in drawn]
     assert counts == [75] * 8
@@ -158,12 +155,28 @@ def test_another_runs_data_joins_by_weight(folder, hr):
     assert abs(names.count("a.png") - len(names) / 2) <= 1
 
 
-def test_the_sampler_is_a_function_of_seed_and_step():
-    whole = list(KeySampler(7, seed=3, batch=4, steps=10))
-    assert list(KeySampler(7, seed=3, batch=4, steps=10, start=6)) == whole[6:]
-    flat = [number for batch in whole for number, _ in batch]
-    assert sorted(flat[:7]) == sorted(flat[7:14]) == list(range(7)) and flat[:7] != flat[7:14]
-    assert whole != list(KeySampler(7, seed=4, batch=4, steps=10))
+def test_what_is_drawn_is_a_function_of_seed_and_place():
+    whole = list(draw_keys(7, [(4, None)] * 10, seed=3))
+    assert list(draw_keys(7, [(4, None)] * 4, seed=3, place=24)) == whole[6:]
+    flat = [key for batch in whole for key in batch]
+    numbers = [number for number, _, _ in flat]
+    assert sorted(numbers[:7]) == sorted(numbers[7:14]) == list(range(7)) and numbers[:7] != numbers[7:14]
+    assert whole != list(draw_keys(7, [(4, None)] * 10, seed=4))
+    # other batches, or several processes, draw the same patches
+    assert [k for b in draw_keys(7, [(2, None), (5, None), (33, None)], seed=3) for k in b] == flat
+    parts = [list(draw_keys(7, [(2, None)] * 10, seed=3, rank=r, ranks=2)) for r in (0, 1)]
+    assert [a + b for a, b in zip(*parts, strict=True)] == whole
+
+
+def test_a_key_may_ask_for_a_smaller_crop(folder, hr):
+    pack = PackedPairs(find_pack(folder, 2, 16))
+    mixed = Mixture([pack], [1.0])
+    for data in (pack, mixed):
+        item = data[(0, 5, 4)]
+        assert item["lr"].shape == (3, 4, 4) and item["hr"].shape == (3, 8, 8)
+        assert torch.equal(data[(0, 5, None)]["lr"], data[(0, 5)]["lr"])
+        with pytest.raises(ValueError, match="a crop of 99 LR pixels does not fit"):
+            data[(0, 5, 99)]
 
 
 def test_whole_pictures_have_the_sizes_the_manifest_says(folder, hr):

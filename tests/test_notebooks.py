@@ -3,59 +3,17 @@
 import ast
 import json
 import shutil
-from pathlib import Path
 
 import nbformat
-import papermill
 import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
+from projects import NAMES, ROOT, TINY, execute
 
 from srlib.drawings import draw
 from srlib.hat import CONFIGS
 from srlib.pictures import write_png
 from srlib.resize import resize_integers
-
-ROOT = Path(__file__).parent.parent
-NAMES = ["01_data", "02_stage1", "03_tiling", "04_artifact_ft", "05_eval"]
-TINY = {
-    "01_data": {"input": "pictures", "patch_sizes": [64], "methods": ["bicubic"], "jobs": 1, "fraction": 0.25},
-    "02_stage1": {"lr_patch": 16, "iterations": 4, "batch": 1, "validate_every": 2},
-    "03_tiling": {"tile_size": 16, "lr_patch": 32, "iterations": 2, "batch": 1, "validate_every": 2},
-    "04_artifact_ft": {
-        "tile_size": 16,
-        "lr_patch": 32,
-        "detector_iterations": 3,
-        "detector_batch": 2,
-        "detector_patch": 48,
-        "detector_bar": 0.0,
-        "iterations": 2,
-        "batch": 1,
-        "validate_every": 2,
-        "compare_learnable": 2,
-    },
-    "05_eval": {"tile_size": 16, "tile_pads": [0, 8]},
-}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("project")
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
-    shutil.copytree(ROOT / "params", folder / "params")
-    for seed in range(4):
-        write_png(folder / "pictures" / f"{seed}.png", draw(seed, 128, 144))
-    return folder
-
-
-def execute(folder, name, **parameters):
-    source, target = folder / "notebooks" / f"{name}.ipynb", folder / f"{name}.out.ipynb"
-    return papermill.execute_notebook(source, target, parameters, cwd=folder, progress_bar=False)
-
-
-@pytest.fixture(scope="module")
-def executed(folder):
-    return {name: execute(folder, name, **TINY[name]) for name in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)

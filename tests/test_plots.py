@@ -18,23 +18,6 @@ def test_pictures_keep_their_pixels():
     assert figure.axes[0].images[0].get_array().shape == (8, 9, 3)
 
 
-def test_training_curves_have_units_and_the_baseline():
-    log = pd.DataFrame({"step": range(1, 7), "loss": np.linspace(1, 0.5, 6), "lr": 1e-3, "psnr_y": [None, 30] * 3})
-    figure = plots.training(log, baseline=29.0)
-    loss, psnr, lr = figure.axes
-    assert psnr.get_ylabel() == "PSNR-Y, dB" and [line.get_label() for line in psnr.lines] == ["model (EMA)", "bicubic"]
-    assert len(psnr.lines[0].get_xdata()) == 3 and lr.get_xlabel() == "step"
-
-
-def test_loss_terms_show_raw_and_weighted():
-    log = pd.DataFrame(
-        {"step": [1, 2], "raw_pixel": [1.0, 0.5], "weighted_pixel": [2.0, 1.0], "raw_ms_ssim": [1.0, 1.0]}
-    )
-    raw, weighted = plots.loss_terms(log).axes
-    assert [line.get_label() for line in raw.lines] == ["pixel", "ms ssim"]
-    assert [line.get_label() for line in weighted.lines] == ["pixel"]
-
-
 def test_seam_maps_share_one_scale_and_tick_the_seams():
     whole = torch.zeros(3, 32, 48)
     tiled = whole.clone()
@@ -93,8 +76,6 @@ def test_the_other_figures_draw_all_they_are_given():
     heat = plots.artifact_heat(torch.rand(3, 16, 16), torch.rand(2, 16, 16), ["blocks", "seam"], ([8], []))
     assert len(heat.axes) == 4  # picture, two classes, colour bar
     assert len(plots.seam_profiles({"a": torch.rand(8), "b": torch.rand(8)}).axes[0].lines) == 2
-    weights = plots.learnable_weights({"plain": np.full((5, 3), 1 / 3)}, ["pixel", "gradient", "ms_ssim"])
-    assert len(weights.axes[0].lines) == 4
     bars = plots.bars({"a": 0.5, "b": 0.9}, "average precision", 0.8)
     assert [round(p.get_height(), 2) for p in bars.axes[0].patches] == [0.5, 0.9]
     table = pd.DataFrame({"picture": ["p", "q"] * 2, "variant": ["x", "x", "y", "y"], "PSNR-Y": [1.0, 2, 3, 4]})
@@ -106,7 +87,6 @@ def test_the_other_figures_draw_all_they_are_given():
     overview = plots.data_overview(manifest, {"a": "train", "b": "test"})
     assert [t.get_text() for t in overview.axes[0].get_legend().get_texts()][0] == "train: 1 pictures"
     assert [bar.get_height() for bar in overview.axes[2].patches] == [2.0, 1.5]  # MiB
-    assert len(plots.curve(pd.DataFrame({"step": [1, 2], "loss": [1, 2]}), "loss", "l").axes[0].lines) == 2
 
 
 def test_methods_are_shown_pixel_for_pixel():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from srlib.schedules import cosine, one_cycle, warmup_restarts
+from srlib.schedules import constant, cosine, one_cycle, warmup_restarts
 
 
 def test_cosine():
@@ -18,6 +18,21 @@ def test_one_cycle():
     assert values[15] == pytest.approx((1 + 1 / 25) / 2)
     assert values[30] == pytest.approx(1.0) and max(values) == values[30]
     assert values[65] == pytest.approx(0.5) and values[100] == pytest.approx(0.0)
+
+
+def test_constant():
+    values = [constant(i, max_lr=1.0, min_lr=0.2, warmup_steps=3) for i in range(6)]
+    assert values == pytest.approx([0.4, 0.6, 0.8, 1.0, 1.0, 1.0])
+    assert constant(0, max_lr=1.0) == 1.0
+
+
+def test_warmup_restarts_at_its_published_numbers():
+    """Cycle 1 to 50000; cycle 2: int(48000 * 1.5) + 2000 = 74000 steps to 124000; cycle 3: 108000 + 2000."""
+    half = lambda peak: (peak + 1e-7) / 2  # noqa: E731
+    expected = {0: 1e-7, 1000: half(2e-4), 2000: 2e-4, 26_000: half(2e-4), 50_000: 1e-7, 52_000: 1.6e-4}
+    expected |= {88_000: half(1.6e-4), 124_000: 1e-7, 126_000: 1.28e-4, 180_000: half(1.28e-4), 234_000: 1e-7}
+    for step, lr in expected.items():
+        assert warmup_restarts(step) == pytest.approx(lr), step
 
 
 def test_warmup_restarts():

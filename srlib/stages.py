@@ -1,0 +1,266 @@
+"""What each notebook trains, out of its parameters: the notebooks and the command line share these functions.
+
+accelerate launch -m srlib.train params/<run>/02_stage1.yaml [-p iterations 1000 ...]
+    on all devices of all machines what the notebook trains on one; then the notebook, with the same parameters, takes
+    the finished training and shows it. Likewise 03_tiling and 04_artifact_ft.
+
+`p` is always a notebook's parameters, all of them; what they mean is said in its first code cell.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from accelerate import PartialState
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from srlib.artifacts import ArtifactDetector, DetectorLoss, evaluate_detector, seam_examples
+from srlib.checkpoints import load_hat, load_tiled, save_model
+from srlib.datasets import PicturePairs, training_patches
+from srlib.discriminator import MultiScaleDiscriminator
+from srlib.eraser import TiledSR
+from srlib.hat import CONFIGS, HAT
+from srlib.initial import start_as_interpolation
+from srlib.losses import TotalLoss
+from srlib.notebook import need, project_root, read_parameter_file
+from srlib.perceptual import HybridPerceptual, anime_loss, vgg19_loss
+from srlib.settings import Settings, settings_from
+from srlib.sharpen import SHARPENERS
+from srlib.synthetic import ArtifactPatches, SeamExample
+from srlib.tiling import plan_tiles
+from srlib.train import several_cpu_processes, train, validate_on
+
+
+@dataclass
+class Training:
+    """All that a training needs, to look at before it runs. pairs: validation pictures, None for none."""
+
+    model: nn.Module
+    loss: nn.Module
+    patches: Dataset
+    pairs: Dataset | None
+    settings: Settings
+    folder: Path
+    resume: bool
+    discriminator: nn.Module | None = None
+    sharpen: Callable[[Tensor], Tensor] | None = None
+
+    def run(self, callback: Callable[[dict], None] | None = None) -> pd.DataFrame:
+        """Train self.model; returns the log. See srlib.train.train."""
+        return train(
+            self.model,
+            self.loss,
+            self.patches,
+            self.settings,
+            folder=self.folder,
+            validate=validate_on(self.pairs, border=self.model.scale) if self.pairs is not None else None,
+            discriminator=self.discriminator,
+            sharpen=self.sharpen,
+            callback=callback,
+            resume=self.resume,
+        )
+
+
+def stage1(root: Path, p: Mapping) -> Training:
+    """02: HAT on whole patches with the pixel loss, from scratch or from a checkpoint; the eraser stays out."""
+    out, scale = root / "outputs" / p["run"], p["scale"]
+    patches = _patches(out / "data", p, scale)
+    torch.manual_seed(p["seed"])
+    if p["start_from"]:
+        hat = load_hat(root / p["start_from"], checkpointing=p["checkpointing"])
+    else:
+        if p["model"] not in CONFIGS:
+            raise ValueError(f"model {p['model']!r} is none of {', '.join(CONFIGS)}")
+        hat = HAT(**CONFIGS[p["model"]], upscale=scale, checkpointing=p["checkpointing"])
+        if p["start"] == "interpolation":
+            start_as_interpolation(hat)
+        elif p["start"] != "random":
+            raise ValueError(f'start is "interpolation" or "random", not {p["start"]!r}')
+    if hat.upscale != scale:
+        raise ValueError(
+            f"{p['start_from']} enlarges x{hat.upscale}, this run is x{scale}: set scale or choose another file"
+        )
+    model = TiledSR(hat)
+    model.residual_block.requires_grad_(False)
+    model.out_conv.requires_grad_(False)
+    pairs = PicturePairs(out / "data", "validation", scale=scale)
+    common = {"settings": settings_from(p), "folder": out / "stage1", "resume": p["resume"]}
+    return Training(model, TotalLoss(pixel=1.0), patches, pairs, sharpen=SHARPENERS[p["sharpen"]], **common)
+
+
+def tiling(root: Path, p: Mapping) -> Training:
+    """03: all of stage 1's model, through the tiling. Refuses patches that no tile border would cut."""
+    out = root / "outputs" / p["run"]
+    tiles = {"use_tiling": True, "tile_size": p["tile_size"], "tile_pad": p["tile_pad"]}
+    model = load_tiled(need(out / "stage1" / "best.safetensors", "02_stage1"), **tiles)
+    _need_seams(p, model)
+    patches = _patches(out / "data", p, model.scale)
+    pairs = PicturePairs(out / "data", "validation", scale=model.scale)
+    return Training(
+        model, TotalLoss(pixel=1.0), patches, pairs, settings_from(p), folder=out / "tiling", resume=p["resume"]
+    )
+
+
+@dataclass
+class Material:
+    """What a detector learns from and is tested on: HR pictures (3, H, W) and stage 1's results in tiles and whole."""
+
+    clean: list[Tensor]
+    seams: list[SeamExample]
+
+
+def material(root: Path, p: Mapping) -> dict[str, Material]:
+    """04: {"train", "validation"}; the tile grids are drawn by the seed."""
+    out, rng = root / "outputs" / p["run"], np.random.default_rng(p["seed"])
+    model = load_tiled(need(out / "stage1" / "best.safetensors", "02_stage1")).to(PartialState().device)
+    made = {}
+    for part in ("train", "validation"):
+        pairs = list(PicturePairs(out / "data", part, scale=model.scale))
+        seams = seam_examples(model, [item["lr"] for item in pairs], tile=p["tile_size"], rng=rng)
+        made[part] = Material([item["hr"] for item in pairs], seams)
+    return made
+
+
+def detector(root: Path, p: Mapping, made: Mapping[str, Material]) -> Training:
+    """04: the artifact detector on the training pictures."""
+    settings = Settings(
+        iterations=p["detector_iterations"],
+        batch=p["detector_batch"],
+        learning_rate=p["detector_learning_rate"],
+        optimizer="adamw",
+        weight_decay=1e-4,
+        schedule="one_cycle",
+        workers=p["workers"],
+        seed=p["seed"],
+    )
+    torch.manual_seed(p["seed"])
+    patches = ArtifactPatches(made["train"].clean, made["train"].seams, p["detector_patch"])
+    folder = root / "outputs" / p["run"] / "artifact_ft" / "detector"
+    return Training(ArtifactDetector(), DetectorLoss(), patches, None, settings, folder, p["resume"])
+
+
+def judge_detector(root: Path, p: Mapping, model: ArtifactDetector, made: Mapping[str, Material]) -> tuple[dict, bool]:
+    """How good it is on validation pictures (evaluate_detector's answer), and whether each class reaches the bar.
+
+    Writes detector.safetensors with these figures.
+    """
+    quality = evaluate_detector(model, made["validation"].clean, made["validation"].seams, seed=p["seed"])
+    if PartialState().is_main_process:
+        facts = {name: value for name, value in quality.items() if isinstance(value, dict | float)}
+        save_model(root / "outputs" / p["run"] / "artifact_ft" / "detector.safetensors", model, **facts)
+    return quality, min(quality["average_precision"].values()) >= p["detector_bar"]
+
+
+def eraser(root: Path, p: Mapping, judge: ArtifactDetector, trusted: bool = True) -> Training:
+    """04: stage 3. HAT frozen, the eraser trained with the whole loss; without the detector's terms if not trusted."""
+    out = root / "outputs" / p["run"]
+    tiles = {"use_tiling": True, "tile_size": p["tile_size"], "tile_pad": p["tile_pad"]}
+    tiles["tile_choices"] = p["tile_choices"]
+    model = load_tiled(need(out / "tiling" / "best.safetensors", "03_tiling"), **tiles).freeze_hat()
+    _need_seams(p, model)
+    terms = ("pixel", "frequency", "gradient", "ms_ssim", "perceptual", "adversarial")
+    weights = {name: p[name] for name in terms}
+    if trusted:
+        weights |= {name: p[name] for name in ("artifact_class", "artifact_feature")}
+    torch.manual_seed(p["seed"])
+    networks = {
+        "detector": judge.requires_grad_(False).eval(),
+        "discriminator": MultiScaleDiscriminator() if p["adversarial"] else None,
+        "perceptual_network": vgg19_loss(p["vgg19_weights"] or None) if p["perceptual"] else None,
+    }
+    if p["perceptual"] and p["anime_weights"]:
+        networks["perceptual_network"] = HybridPerceptual(
+            networks["perceptual_network"], anime_loss(p["anime_weights"])
+        )
+    learnable = None if p["learnable"] == "none" else p["learnable"]
+    return Training(
+        model,
+        TotalLoss(**weights, **networks, learnable=learnable),
+        _patches(out / "data", p, model.scale),
+        PicturePairs(out / "data", "validation", scale=model.scale),
+        settings_from(p),
+        folder=out / "artifact_ft",
+        resume=p["resume"],
+        discriminator=networks["discriminator"],
+    )
+
+
+def learn_weights(root: Path, p: Mapping, form: str) -> pd.DataFrame:
+    """04: the shares of one form of learnable weights by step, over p["compare_learnable"] steps of stage 3."""
+    short = {**p, "learnable": form, "progressive_patches": [], "pixel": 1.0, "perceptual": 0.0, "adversarial": 0.0}
+    short |= {"frequency": 0.0, "resume": False}
+    job = eraser(root, short, ArtifactDetector(), trusted=False)
+    steps = {
+        "iterations": p["compare_learnable"],
+        "batch": 1,
+        "weights_learning_rate": 0.1,
+        "log_every": 1,
+        "patience": 0,
+    }
+    job.settings, job.pairs = replace(job.settings, **steps), None
+    job.folder = job.folder / "learnable" / form
+    return job.run().filter(regex="^share_").rename(columns=lambda name: name.removeprefix("share_"))
+
+
+def _patches(folder: Path, p: Mapping, scale: int) -> Dataset:
+    side = max([p["lr_patch"], *p.get("progressive_patches", [])])
+    return training_patches(folder, scale=scale, lr_patch=side, methods=p["methods"])
+
+
+def _need_seams(p: Mapping, model: TiledSR) -> None:
+    for tile in {p["tile_size"], *p.get("tile_choices", [])}:
+        side = p["lr_patch"]
+        plan = plan_tiles(side, side, tile=tile, halo=p["tile_pad"], window=model.hat_model.window_size)
+        if plan.y.read >= side:
+            raise ValueError(
+                f"lr_patch {side} is not larger than tile_size + 2 * tile_pad = {plan.y.read}: every tile would see "
+                "the whole patch and there would be no seam to learn from; raise lr_patch or lower the tile"
+            )
+
+
+def artifact_ft(root: Path, p: Mapping) -> None:
+    """All that 04 trains, one after the other."""
+    made = material(root, p)
+    job = detector(root, p, made)
+    job.run()
+    quality, trusted = judge_detector(root, p, job.model, made)
+    if PartialState().is_main_process:
+        print(f"average precision: { {k: round(v, 2) for k, v in quality['average_precision'].items()} }")
+        if not trusted:
+            print(f"WARNING: not each reaches the bar of {p['detector_bar']}: the artifact terms are set to 0")
+    eraser(root, p, job.model, trusted).run()
+
+
+STAGES: dict[str, Callable[[Path, Mapping], object]] = {
+    "02_stage1": lambda root, p: stage1(root, p).run(),
+    "03_tiling": lambda root, p: tiling(root, p).run(),
+    "04_artifact_ft": artifact_ft,
+}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m srlib.train", description=__doc__.split("\n\n")[0])
+    parser.add_argument("parameters", type=Path, help="a notebook's parameter file, params/<run>/<notebook>.yaml")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="over the file's")
+    arguments = parser.parse_args()
+    several_cpu_processes()
+    root = project_root()
+    try:
+        name = arguments.parameters.stem
+        if name not in STAGES:
+            raise ValueError(f"{arguments.parameters} is no notebook's that trains: {', '.join(STAGES)}")
+        over = {key: yaml.safe_load(value) for key, value in arguments.p}
+        STAGES[name](root, read_parameter_file(root / "notebooks" / f"{name}.ipynb", arguments.parameters, over))
+    except KeyboardInterrupt as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(130)
+    except (OSError, ValueError, RuntimeError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")

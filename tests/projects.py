@@ -1,0 +1,31 @@
+"""Tiny runs of the notebooks for tests."""
+
+from pathlib import Path
+
+import papermill
+
+ROOT = Path(__file__).parent.parent
+NAMES = ["01_data", "02_stage1", "03_tiling", "04_artifact_ft", "05_eval"]
+TINY = {
+    "01_data": {"input": "pictures", "patch_sizes": [64], "methods": ["bicubic"], "jobs": 1, "fraction": 0.25},
+    "02_stage1": {"lr_patch": 16, "iterations": 4, "batch": 1, "validate_every": 2},
+    "03_tiling": {"tile_size": 16, "lr_patch": 32, "iterations": 2, "batch": 1, "validate_every": 2},
+    "04_artifact_ft": {
+        "tile_size": 16,
+        "lr_patch": 32,
+        "detector_iterations": 3,
+        "detector_batch": 2,
+        "detector_patch": 48,
+        "detector_bar": 0.0,
+        "iterations": 2,
+        "batch": 1,
+        "validate_every": 2,
+        "compare_learnable": 2,
+    },
+    "05_eval": {"tile_size": 16, "tile_pads": [0, 8]},
+}
+
+
+def execute(folder, name, **parameters):
+    source, target = folder / "notebooks" / f"{name}.ipynb", folder / f"{name}.out.ipynb"
+    return papermill.execute_notebook(source, target, parameters, cwd=folder, progress_bar=False)

@@ -1,0 +1,82 @@
+"""The command trains what the notebook trains; wrong parameters end in one sentence."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from projects import TINY, execute
+from trainings import same
+
+from srlib.checkpoints import load_tiled
+from srlib.states import newest_state
+
+
+def command(folder: Path, name: str, *over: str, **parameters) -> subprocess.CompletedProcess:
+    file = folder / "params/cli" / f"{name}.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump({**TINY[name], "run": "cli", **parameters}))
+    line = [sys.executable, "-m", "srlib.train", str(file), *over]
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def trained(folder, executed):
+    """Three stages by the command, in outputs/cli, on the data of outputs/demo."""
+    shutil.copytree(folder / "outputs/demo/data", folder / "outputs/cli/data")
+    for name in ("02_stage1", "03_tiling", "04_artifact_ft"):
+        done = command(folder, name)
+        assert done.returncode == 0, done.stderr
+    return folder / "outputs/cli"
+
+
+def test_the_command_trains_what_the_notebooks_train(trained, folder):
+    for part in ("stage1", "tiling", "artifact_ft/detector", "artifact_ft"):
+        one, other = (newest_state(folder / "outputs" / run / part)["parts"]["model"] for run in ("demo", "cli"))
+        assert same(one, other), part
+
+
+def test_the_notebook_takes_what_the_command_has_trained(trained, folder):
+    before = load_tiled(trained / "artifact_ft/best.safetensors").state_dict()
+    done = execute(folder, "04_artifact_ft", **TINY["04_artifact_ft"], run="cli")
+    said = "".join(o.get("text", "") for c in done.cells if c.cell_type == "code" for o in c.outputs)
+    assert said.count("is finished: nothing to train") == 2, said  # the detector, the eraser
+    assert same(before, load_tiled(trained / "artifact_ft/best.safetensors").state_dict())
+
+
+def test_wrong_parameters_end_in_one_sentence(trained, folder):
+    for arguments, complaint in (
+        ({"iteratons": 3}, "unknown parameter 'iteratons': did you mean 'iterations'?"),
+        ({"learning_rate": "1e-4"}, "write 3.0e-4"),
+        ({"optimizer": "sgd"}, "optimizer 'sgd' is none of"),
+        ({"run": "nothing"}, "run notebooks/01_data.ipynb first"),
+        ({"model": "vram9"}, "model 'vram9' is none of HAT-S"),
+    ):
+        done = command(folder, "02_stage1", **arguments)
+        assert done.returncode == 1 and complaint in done.stderr and "Traceback" not in done.stderr, done.stderr
+    done = command(folder, "02_stage1", "-p", "lr_patch", "400")
+    assert "the largest packed are 64" in done.stderr and "Traceback" not in done.stderr
+    shutil.copy(folder / "params/cli/02_stage1.yaml", folder / "params/cli/other.yaml")
+    line = [sys.executable, "-m", "srlib.train", "params/cli/other.yaml"]
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True)
+    assert "is no notebook's that trains: 02_stage1, 03_tiling, 04_artifact_ft" in done.stderr
+
+
+def test_a_changed_tile_trains_stage_2_anew(trained, folder):
+    before = torch.load(next((trained / "tiling/state").glob("*.pt")))["facts"]
+    assert before["model's tile_size"] == "16"
+    done = command(folder, "03_tiling", "-p", "tile_size", "8")
+    assert "was finished with other model's tile_size: starting anew" in done.stdout, done.stdout + done.stderr
+    assert (trained / "tiling/before/best.safetensors").is_file()
+
+
+def test_progressive_patches_and_tile_choices_reach_the_training(trained, folder):
+    phases = {"progressive_iterations": [2, 2], "progressive_batches": [2, 1], "progressive_patches": [8, 16]}
+    done = command(folder, "02_stage1", lr_patch=8, resume=False, **phases)
+    assert done.returncode == 0, done.stderr
+    assert newest_state(trained / "stage1")["drawn"] == 6
+    done = command(folder, "04_artifact_ft", tile_choices=[8, 16], learnable="uncertainty", adversarial=0.1, scale=2)
+    assert "unknown parameter 'scale'" in done.stderr

@@ -1,0 +1,185 @@
+"""A training that was stopped goes on exactly; what has changed is honoured and said; damage is noticed."""
+
+import pytest
+import torch
+from trainings import Patches, same, settings, start, stop_at, tiny, weights
+
+from srlib.losses import TotalLoss
+from srlib.states import newest_state, states
+from srlib.train import train
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, stage, workers):
+    unbroken, log = start(tmp_path / "a", stage, workers=workers)
+    for step in (1, 4, 5):  # 4 is validated after it was stopped
+        with pytest.raises(KeyboardInterrupt, match=f"stopped at step {step} .*the state of step {step} is kept"):
+            start(tmp_path / "b", stage, callback=stop_at(step), workers=workers)
+    resumed, again = start(tmp_path / "b", stage, workers=workers)
+    assert same(weights(unbroken), weights(resumed))
+    assert log.drop(columns="seconds").equals(again.drop(columns="seconds"))
+    a, b = newest_state(tmp_path / "a"), newest_state(tmp_path / "b")
+    for name in a["parts"]:  # EMA, loss weights with their running means, discriminator with its spectral norms
+        assert same(a["parts"][name], b["parts"][name]), name
+    for name in a["optimizers"]:
+        for i, entry in a["optimizers"][name]["state"].items():
+            assert all(torch.equal(v, b["optimizers"][name]["state"][i][k]) for k, v in entry.items()), name
+    assert {"loss"} <= a["optimizers"].keys() if stage == 2 else True
+    assert {"discriminator"} <= a["optimizers"].keys() if stage == 3 else True
+    assert (a["drawn"], a["step"]) == (b["drawn"], b["step"]) == (16, 8)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "schedule_free", "schedule": "constant", "warmup_steps": 2},
+        {"optimizer": "adamw", "schedule": "one_cycle", "weight_decay": 0.1, "accumulate": 2},
+        {"schedule": "warmup_restarts", "first_cycle_steps": 4, "warmup_steps": 1, "input_scales": [0.5, 1.0]},
+        {"progressive_iterations": [3, 9], "progressive_batches": [2, 1], "progressive_patches": [8, 16]},
+        {"precision": "bf16"},
+    ],
+    ids=lambda c: next(iter(c)),
+)
+def test_so_does_one_with_any_other_option(tmp_path, changes):
+    unbroken, _ = start(tmp_path / "a", **changes)
+    for step in (2, 6):
+        with pytest.raises(KeyboardInterrupt):
+            start(tmp_path / "b", callback=stop_at(step), **changes)
+    resumed, _ = start(tmp_path / "b", **changes)
+    assert same(weights(unbroken), weights(resumed))
+
+
+def test_an_error_in_the_middle_of_a_step_costs_that_step_only(tmp_path, monkeypatch):
+    """Running means and spectral norms have moved by then, the weights have not."""
+    for stage in (2, 3):
+        unbroken, _ = start(tmp_path / f"a{stage}", stage)
+        with monkeypatch.context() as patch:
+            calls = []
+
+            def backward(self, loss, _original=torch.Tensor.backward, _calls=calls, **options):
+                _calls.append(1)
+                if len(_calls) == 7:
+                    raise RuntimeError("a cosmic ray")
+                return _original(loss, **options)
+
+            patch.setattr("accelerate.Accelerator.backward", backward)
+            with pytest.raises(RuntimeError, match="a cosmic ray"):
+                start(tmp_path / f"b{stage}", stage)
+        assert 0 < newest_state(tmp_path / f"b{stage}")["step"] < 8
+        resumed, _ = start(tmp_path / f"b{stage}", stage)
+        assert same(weights(unbroken), weights(resumed))
+
+
+def test_without_an_interrupt_a_kill_costs_what_came_after_the_last_save(tmp_path):
+    unbroken, _ = start(tmp_path / "a", validated=False, save_every=3)
+    assert [p.name for p in states(tmp_path / "a")] == ["step_000000006.pt", "step_000000008.pt"]
+    (tmp_path / "a/state/step_000000008.pt").unlink()  # as if killed before
+    resumed, log = start(tmp_path / "a", validated=False, save_every=3)
+    assert same(weights(unbroken), weights(resumed)) and log["step"].tolist() == list(range(1, 9))
+
+
+def test_the_last_states_are_kept_and_a_damaged_newest_gives_way_to_the_one_before(tmp_path, capsys):
+    unbroken, _ = start(tmp_path, validated=False, save_every=1, keep=3)
+    paths = states(tmp_path)
+    assert [p.name[-5:] for p in paths] == ["06.pt", "07.pt", "08.pt"]
+    content = bytearray(paths[-1].read_bytes())
+    content[len(content) // 2] ^= 1  # a flipped bit: torch.load would not notice
+    paths[-1].write_bytes(content)
+    paths[-2].write_bytes(paths[-2].read_bytes()[:1000])  # cut off
+    resumed, _ = start(tmp_path, validated=False, save_every=1, keep=3)
+    said = capsys.readouterr().out
+    assert "08.pt is damaged (wrong checksum" in said and "07.pt is damaged" in said and "resumed at step 6" in said
+    assert same(weights(unbroken), weights(resumed))
+    assert [p.name[-5:] for p in states(tmp_path)] == ["06.pt", "07.pt", "08.pt"] and newest_state(tmp_path)[
+        "step"
+    ] == 8
+    for path in states(tmp_path):
+        path.write_bytes(b"")
+    start(tmp_path, validated=False)
+    assert capsys.readouterr().out.count("is damaged") == 3
+
+
+def test_a_finished_run_is_taken_as_it_is(tmp_path, capsys):
+    model, log = start(tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+    again, rows = start(tmp_path, callback=stop_at(1), workers=1, log_every=3)  # incidental changes
+    assert "is finished: nothing to train" in capsys.readouterr().out
+    assert same(weights(model), weights(again)) and rows.equals(log)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_changes_are_honoured_and_said(tmp_path, capsys):
+    changed = {
+        "learning_rate": 1e-3,
+        "schedule": "one_cycle",
+        "iterations": 12,
+        "batch": 3,
+        "weights_learning_rate": 0.5,
+    }
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, 2, callback=stop_at(5))
+    _, log = start(tmp_path, 2, data=Patches(9), **changed)
+    said = capsys.readouterr().out
+    for change in (
+        "learning_rate 0.002 -> 0.001",
+        "schedule cosine -> one_cycle",
+        "iterations 8 -> 12",
+        "data 6 items -> 9 items",
+        "batch 2 -> 3",
+    ):
+        assert f"changed since step 5: {change}" in said, change
+    expected = settings(**changed)
+    assert log["step"].tolist() == list(range(1, 13))
+    assert log["lr"].tolist()[5:] == [expected.lr(step) for step in range(5, 12)]
+    state = newest_state(tmp_path)
+    assert state["drawn"] == 5 * 2 + 7 * 3
+    assert state["optimizers"]["loss"]["param_groups"][0]["lr"] == 0.5
+    jump = log["share_pixel"].diff().abs()
+    assert jump[6:].max() > 5 * jump[:5].max()
+
+
+def test_more_iterations_go_on_from_the_end_and_fewer_end_at_once(tmp_path, capsys):
+    start(tmp_path / "a")
+    _, log = start(tmp_path / "a", iterations=10)
+    assert log["step"].tolist() == list(range(1, 11)) and "iterations 8 -> 10" in capsys.readouterr().out
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "b", callback=stop_at(5))
+    _, log = start(tmp_path / "b", iterations=3)
+    assert log["step"].max() == 5 and "iterations 8 -> 3" in capsys.readouterr().out
+
+
+def test_a_changed_loss_goes_on_with_what_still_fits(tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, 1, callback=stop_at(5))
+    loss = TotalLoss(pixel=0.5, frequency=0.2, learnable="plain")
+    model = tiny(hat={"drop_path_rate": 0.3})
+    log = train(model, loss, Patches(), settings(optimizer="adamw"), folder=tmp_path)
+    said = capsys.readouterr().out
+    for change in ("loss weight pixel 1.0 -> 0.5", "loss weight frequency 0.0 -> 0.2", "loss has other parameters"):
+        assert change in said
+    assert "optimizer adam -> adamw" in said and "resumed at step 5" in said and log["step"].max() == 8
+
+
+@pytest.mark.parametrize("why", ["other weights", "finished with others", "asked for"])
+def test_a_new_start_moves_aside_what_was_there(tmp_path, capsys, why):
+    first, _ = start(tmp_path)
+    (tmp_path / "figures").mkdir()
+    if why == "other weights":
+        other = tiny()
+        other.out_conv.bias.data += 0.01
+        train(other, TotalLoss(), Patches(), settings(), folder=tmp_path)
+        assert "other starting weights: starting anew" in capsys.readouterr().out
+    elif why == "finished with others":
+        start(tmp_path, learning_rate=1e-3)
+        assert "was finished with other learning_rate: starting anew" in capsys.readouterr().out
+    else:
+        second, _ = start(tmp_path, resume=False)
+        assert same(weights(first), weights(second))
+    assert sorted(p.name for p in (tmp_path / "before").iterdir()) == [
+        "best.safetensors",
+        "last.safetensors",
+        "metrics.csv",
+        "state",
+    ]
+    assert (tmp_path / "figures").is_dir() and newest_state(tmp_path)["step"] == 8

@@ -1,0 +1,86 @@
+"""Tiny trainings for tests."""
+
+import torch
+from torch.nn.functional import avg_pool2d, interpolate
+from torch.utils.data import Dataset
+
+from srlib.discriminator import MultiScaleDiscriminator
+from srlib.eraser import TiledSR
+from srlib.hat import HAT
+from srlib.initial import start_as_interpolation
+from srlib.losses import TotalLoss
+from srlib.settings import Settings
+from srlib.train import train, validate_on
+
+TINY = {"embed_dim": 16, "depths": (2,), "num_heads": (2,), "window_size": 8, "squeeze_factor": 4, "compress_ratio": 4}
+
+
+class Patches(Dataset):
+    """Smooth random patches, indexed by draw_keys' keys or as a list; `poison` names those that are NaN."""
+
+    def __init__(self, length: int = 6, size: int = 16, poison: tuple[int, ...] = ()):
+        self.length, self.size, self.poison, self.key = length, size, poison, f"smooth {length} {size}"
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, key):
+        number, draw, side = (*key, None)[:3] if isinstance(key, tuple) else (key, 0, None)
+        if number >= len(self):
+            raise IndexError(number)
+        noise = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(number * 1000 + draw % 1000))
+        size = 2 * (side or self.size)
+        hr = interpolate(noise, size=(size, size), mode="bicubic").clamp(0, 1)
+        lr = avg_pool2d(hr, 2)[0]
+        return {"lr": lr * float("nan") if number in self.poison else lr, "hr": hr[0], "name": f"picture {number}"}
+
+
+def tiny(**arguments) -> TiledSR:
+    torch.manual_seed(5)
+    hat = HAT(**{**TINY, **arguments.pop("hat", {})})
+    return TiledSR(start_as_interpolation(hat), channels=8, blocks=1, **{"tile_size": 8, "tile_pad": 0, **arguments})
+
+
+def settings(iterations=8, **changes) -> Settings:
+    known = {"batch": 2, "learning_rate": 2e-3, "validate_every": 4, "log_every": 1}
+    return Settings(iterations=iterations, **{**known, **changes})
+
+
+def build(stage=1, form="normalised", dropped=0.3):
+    """Stage 1 (with dropped paths), 2 (tiled, learnable weights) or 3 (frozen HAT, adversarial, small and large tiles)
+    -> model, loss, discriminator."""
+    tiles = {"use_tiling": stage > 1, "tile_choices": (8, 16) if stage == 3 else ()}
+    model = tiny(**tiles, hat={"drop_path_rate": dropped} if stage == 1 else {})
+    if stage < 3:
+        return model, TotalLoss(learnable=form if stage == 2 else None), None
+    model.freeze_hat()
+    torch.manual_seed(6)
+    discriminator = MultiScaleDiscriminator(channels=4, scales=1)
+    return model, TotalLoss(adversarial=0.1, discriminator=discriminator), discriminator
+
+
+def start(folder, stage=1, data=None, callback=None, resume=True, validated=True, form="normalised", **changes):
+    """Train what build() makes -> model, log."""
+    model, loss, discriminator = build(stage, form)
+    validate = validate_on(Patches(2), 2) if validated else None
+    options = {"discriminator": discriminator, "callback": callback, "resume": resume, "validate": validate}
+    log = train(model, loss, data or Patches(), settings(**changes), folder=folder, **options)
+    return model, log
+
+
+def stop_at(step, error=KeyboardInterrupt):
+    """A callback that raises after that step."""
+
+    def callback(row):
+        if row["step"] == step:
+            raise error
+
+    return callback
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def same(a, b) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
