@@ -22,7 +22,7 @@ def save_model(path: Path | str, model: nn.Module, **facts) -> Path:
     """
     metadata = {"kind": type(model).__name__, "config": json.dumps(model.config), "facts": json.dumps(facts)}
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    with atomic(path) as temporary:
+    with atomic(path, durable=True) as temporary:
         save_file(state, temporary, metadata)
     return Path(path)
 
@@ -38,16 +38,21 @@ def load_model(path: Path | str, kind: type[nn.Module]) -> nn.Module:
     return _filled(_built(kind, json.loads(metadata["config"]), path), state, path)
 
 
-def load_tiled(path: Path | str, **changes) -> TiledSR:
+def load_tiled(path: Path | str, *, checkpointing: bool | None = None, **changes) -> TiledSR:
     """The TiledSR in `path`; a bare HAT file, own or published, gets a new eraser (the identity).
 
-    changes: arguments of TiledSR that override the file's, such as use_tiling or tile_size.
+    checkpointing: HAT's argument, None for the file's. changes: arguments of TiledSR that override the file's, such as
+    use_tiling or tile_size.
     """
     state, metadata = read(path)
     if metadata.get("kind") != "TiledSR":
-        return TiledSR(load_hat(path), **changes).eval()
+        own = {} if checkpointing is None else {"checkpointing": checkpointing}
+        return TiledSR(load_hat(path, **own), **changes).eval()
     config = json.loads(metadata["config"])
-    hat = _built(HAT, config.pop("hat"), path)
+    arguments = config.pop("hat")
+    if checkpointing is not None:
+        arguments["checkpointing"] = checkpointing
+    hat = _built(HAT, arguments, path)
     return _filled(_built(TiledSR, {"hat_model": hat, **config, **changes}, path), state, path)
 
 

@@ -1,5 +1,6 @@
 """Figures of a training's log: while it runs, at its end, and of the weights it learned."""
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +21,14 @@ def training(log: pd.DataFrame, baseline: float | None = None) -> Figure:
     rate, gradient norm; of several loss terms the raw values, and what enters the sum; the learned shares; the
     discriminator's loss.
     """
-    steps = log.dropna(subset=["loss"]) if "loss" in log else log
+    if "loss" not in log:
+        figure = plt.figure(figsize=(4, 1))
+        figure.text(0.5, 0.5, "nothing was logged", ha="center")
+        return figure
+    steps = log.dropna(subset=["loss"])
     panels = [_loss]
     panels += [_validation] if "psnr_y" in log else []
-    panels += [_rate, _norm] if "lr" in log else []
+    panels += [_rate, _norm]
     terms = [c for c in log if c.startswith("raw_")]
     panels += [_raw, _weighted] if len(terms) > 1 else []
     panels += [_shares] if any(c.startswith("share_") for c in log) else []
@@ -141,9 +146,14 @@ class Live:
         if time.monotonic() < self.next or len(row["log"]) < 2:
             return
         started = time.monotonic()
-        figure = training(pd.DataFrame(row["log"]), self.baseline)
-        self._show(figure)
-        plt.close(figure)
+        try:
+            figure = training(pd.DataFrame(row["log"]), self.baseline)
+            self._show(figure)
+            plt.close(figure)
+        except Exception as error:  # a picture is not worth a training
+            print(f"the live figure could not be drawn ({error}); the training goes on without it")
+            self.next = math.inf
+            return
         now = time.monotonic()
         self.next = now + max(self.pause, 50 * (now - started))
 

@@ -168,7 +168,8 @@ class OnlinePairs(Dataset):
             (scale,), tuple(methods or description["methods"]), description["size"], False, degradation
         )
         self.scale, self.lr_patch = scale, lr_patch
-        self.key = json.dumps([description, methods, scale, lr_patch], sort_keys=True)
+        moved = {**description, "hr_root": ""}  # the same pictures in another place are the same
+        self.key = json.dumps([moved, methods, scale, lr_patch], sort_keys=True)
         rows = {n: rows[0] for n, rows in read_manifest(data_dir).items() if description["split"].get(n) == "train"}
         self.names = [n for n, r in rows.items() if min(r["hr_height"], r["hr_width"]) >= lr_patch * scale]
         if not self.names:

@@ -2,11 +2,14 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -125,3 +128,28 @@ def gap_closed(table: pd.DataFrame, tiling: str, first: str) -> pd.Series:
     mean = means(table)["PSNR-Y"]
     gaps = {v: mean[v, "whole"] - mean[v, tiling] for v in dict.fromkeys(table["variant"]) if (v, tiling) in mean}
     return pd.Series({v: 100 * (1 - gap / gaps[first]) for v, gap in gaps.items()}, name="gap closed, %")
+
+
+def validate_on(pairs: Dataset, border: int) -> Callable[[nn.Module], dict[str, float]]:
+    """A `validate` for train: mean PSNR-Y (dB) and SSIM-Y over whole pictures {"lr": (C, h, w), "hr": ...}.
+
+    A TiledSR is run as its own use_tiling says: in tiles, or as the whole picture by exact chunks, so that a
+    validation picture never needs more memory than training. Several processes share the pictures.
+    """
+
+    def validate(model: TiledSR) -> dict[str, float]:
+        process = PartialState()
+        options = (
+            {"batch": 16} if model.use_tiling else {"statistics": "exact", "tile": 8 * model.hat_model.window_size}
+        )
+        scores = []
+        for i in range(process.process_index, len(pairs), process.num_processes):
+            lr, hr = pairs[i]["lr"][None], pairs[i]["hr"][None]
+            prediction, _ = model.tiled(lr, on_oom="shrink", **options)
+            scores.append((i, psnr_y(prediction, hr, border).item(), ssim_y(prediction, hr, border).item()))
+        if process.num_processes > 1:
+            scores = gather_object(scores)
+        _, psnr, ssim = zip(*sorted(scores), strict=True)
+        return {"psnr_y": float(np.mean(psnr)), "ssim_y": float(np.mean(ssim))}
+
+    return validate

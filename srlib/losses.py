@@ -216,6 +216,7 @@ class TotalLoss(nn.Module):
         self.networks = (perceptual_network, discriminator, detector)
         self.group = [n for n in ("pixel", "perceptual", "gradient", "ms_ssim") if n != "perceptual" or perceptual]
         self.learnable = LearnableWeights(len(self.group), learnable) if learnable else None
+        self.config = {**self.weights, "learnable": learnable or "none"}
 
     def _apply(self, fn, recurse: bool = True) -> "TotalLoss":
         """What to(), cuda() and double() call: the networks go along, though they are not submodules."""
@@ -302,6 +303,8 @@ class DualLoss(nn.Module):
         group = {"perceptual": float(perceptual_network is not None), "perceptual_network": perceptual_network}
         self.outputs = nn.ModuleList(TotalLoss(learnable=form, **group) for _ in range(2))
         self.between = LearnableWeights(2, form, each=len(self.outputs[0].group))
+        self.networks = self.outputs[0].networks
+        self.config = {"learnable": form}
 
     def forward(
         self, prediction: Sequence[Tensor], target: Sequence[Tensor], original: Sequence[Tensor] | None = None

@@ -7,8 +7,6 @@ from srlib import schedules
 
 SCHEDULES = ("cosine", "one_cycle", "warmup_restarts", "constant")
 OPTIMIZERS = ("adam", "adamw", "schedule_free")
-# what may differ between a finished run and the same run
-INCIDENTAL = ("workers", "validate_every", "log_every", "save_every", "keep", "tensorboard", "max_bad")
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,9 @@ class StopSignals:
 
 
 def leave_to_parent(_: int) -> None:
-    """For a loader's worker: Ctrl-C is its parent's business, SIGTERM ends it."""
+    """For a loader's worker: Ctrl-C, and a SIGTERM to the whole group of processes, are its parent's business.
+
+    A second SIGTERM ends it: the parent's own.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))

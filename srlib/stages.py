@@ -8,6 +8,7 @@ accelerate launch -m srlib.train params/<run>/02_stage1.yaml [-p iterations 1000
 """
 
 import argparse
+import copy
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ import pandas as pd
 import torch
 import yaml
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -26,6 +28,7 @@ from srlib.checkpoints import load_hat, load_tiled, save_model
 from srlib.datasets import PicturePairs, training_patches
 from srlib.discriminator import MultiScaleDiscriminator
 from srlib.eraser import TiledSR
+from srlib.evaluate import validate_on
 from srlib.hat import CONFIGS, HAT
 from srlib.initial import start_as_interpolation
 from srlib.losses import TotalLoss
@@ -33,9 +36,10 @@ from srlib.notebook import need, project_root, read_parameter_file
 from srlib.perceptual import HybridPerceptual, anime_loss, vgg19_loss
 from srlib.settings import Settings, settings_from
 from srlib.sharpen import SHARPENERS
+from srlib.states import Stopped
 from srlib.synthetic import ArtifactPatches, SeamExample
 from srlib.tiling import plan_tiles
-from srlib.train import several_cpu_processes, train, validate_on
+from srlib.train import several_cpu_processes, train
 
 
 @dataclass
@@ -51,9 +55,14 @@ class Training:
     resume: bool
     discriminator: nn.Module | None = None
     sharpen: Callable[[Tensor], Tensor] | None = None
+    given: list[dict] | None = None  # the modules' weights before the first run
 
     def run(self, callback: Callable[[dict], None] | None = None) -> pd.DataFrame:
-        """Train self.model; returns the log. See srlib.train.train."""
+        """Train self.model; returns the log. See srlib.train.train. Run again, it is the same training."""
+        modules = [m for m in (self.model, self.loss, self.discriminator) if m is not None]
+        self.given = self.given or [copy.deepcopy(m.state_dict()) for m in modules]
+        for module, weights in zip(modules, self.given, strict=True):
+            module.load_state_dict(weights)
         return train(
             self.model,
             self.loss,
@@ -99,6 +108,7 @@ def tiling(root: Path, p: Mapping) -> Training:
     """03: all of stage 1's model, through the tiling. Refuses patches that no tile border would cut."""
     out = root / "outputs" / p["run"]
     tiles = {"use_tiling": True, "tile_size": p["tile_size"], "tile_pad": p["tile_pad"]}
+    tiles["checkpointing"] = p["checkpointing"]
     model = load_tiled(need(out / "stage1" / "best.safetensors", "02_stage1"), **tiles)
     _need_seams(p, model)
     patches = _patches(out / "data", p, model.scale)
@@ -155,7 +165,8 @@ def judge_detector(root: Path, p: Mapping, model: ArtifactDetector, made: Mappin
     if PartialState().is_main_process:
         facts = {name: value for name, value in quality.items() if isinstance(value, dict | float)}
         save_model(root / "outputs" / p["run"] / "artifact_ft" / "detector.safetensors", model, **facts)
-    return quality, min(quality["average_precision"].values()) >= p["detector_bar"]
+    (trusted,) = broadcast_object_list([min(quality["average_precision"].values()) >= p["detector_bar"]])
+    return quality, trusted  # the same on all processes
 
 
 def eraser(root: Path, p: Mapping, judge: ArtifactDetector, trusted: bool = True) -> Training:
@@ -195,7 +206,7 @@ def eraser(root: Path, p: Mapping, judge: ArtifactDetector, trusted: bool = True
 def learn_weights(root: Path, p: Mapping, form: str) -> pd.DataFrame:
     """04: the shares of one form of learnable weights by step, over p["compare_learnable"] steps of stage 3."""
     short = {**p, "learnable": form, "progressive_patches": [], "pixel": 1.0, "perceptual": 0.0, "adversarial": 0.0}
-    short |= {"frequency": 0.0, "resume": False}
+    short |= {"frequency": 0.0, "resume": False, "schedule": "cosine", "optimizer": "adam"}
     job = eraser(root, short, ArtifactDetector(), trusted=False)
     steps = {
         "iterations": p["compare_learnable"],
@@ -262,5 +273,5 @@ def main() -> None:
     except KeyboardInterrupt as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(130)
-    except (OSError, ValueError, RuntimeError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
+    except (OSError, ValueError, Stopped, FloatingPointError) as error:
+        sys.exit("; ".join([f"error: {error}", *getattr(error, "__notes__", ())]))

@@ -3,20 +3,19 @@
 accelerate launch -m srlib.train params/<run>/<notebook>.yaml trains what that notebook trains, on several devices.
 """
 
+import copy
 import math
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import (
     broadcast_object_list,
@@ -27,23 +26,18 @@ from accelerate.utils import (
     send_to_device,
     set_seed,
 )
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from schedulefree import AdamWScheduleFree
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from srlib.checkpoints import save_model
 from srlib.datasets import draw_keys
-from srlib.eraser import TiledSR
-from srlib.files import atomic, only_here
+from srlib.files import only_here
 from srlib.losses import ragan_d
-from srlib.metrics import psnr_y, ssim_y
 from srlib.settings import Settings
 from srlib.signals import StopSignals, leave_to_parent
-from srlib.states import begin, fingerprint, state_of, write_state
+from srlib.states import begin, facts_of, fingerprint, load_best, rescue, save
 
 
 def train(
@@ -68,12 +62,14 @@ def train(
     see Settings. callback: called after every step with its row and the "log" so far.
 
     Writes into `folder`: best.safetensors and last.safetensors (averaged weights with their configuration),
-    metrics.csv, and state/, from which a run that was stopped, killed or broken goes on exactly as if it had not been.
-    What has changed in settings, loss or data since is honoured and said; a run from other starting weights begins
-    anew, and so does a finished one whose settings or data have changed, unless they ask for more iterations: what
-    it had made is moved to before/. At the end `model` holds the best averaged weights (the last without validate).
+    metrics.csv, and state/, from which a run that was stopped, killed or broken goes on as if it had not been: on the
+    CPU to the bit, on a GPU as far as its kernels repeat themselves. What has changed in settings, loss or data since
+    is honoured and said; a run from other starting weights begins anew, and so does a finished one whose settings or
+    data have changed, unless they ask for more iterations: what it had made is moved to before/. At the end `model`
+    holds the best averaged weights (the last without validate); after an error it is again as it was given.
     Raises FloatingPointError after max_bad non-finite steps in a row, naming term and pictures; KeyboardInterrupt on
-    Ctrl-C and SIGTERM; RuntimeError when memory runs out; OSError when the last state cannot be written.
+    Ctrl-C and SIGTERM; Stopped when memory runs out or another process dies; OSError when the last state cannot be
+    written.
     """
     folder = Path(folder)
     if settings.tensorboard and not is_tensorboard_available():
@@ -85,7 +81,7 @@ def train(
     )
     with ExitStack() as stack:
         if accelerator.is_main_process:
-            stack.enter_context(only_here(folder))
+            stack.enter_context(only_here(folder, patience=15 if settings.workers else 0))
         stop = stack.enter_context(StopSignals())
         run = _Run(model, loss, discriminator, validate, sharpen, data, settings, folder, accelerator, stop)
         begin(run, resume)
@@ -102,7 +98,7 @@ def train(
                 disable=not accelerator.is_main_process,
             )
         )
-        loader = run.loader()
+        loader = None if run.ended else run.loader()
         stop.patient = True
         try:
             while True:
@@ -124,19 +120,21 @@ def train(
                 if run.stopping:
                     raise KeyboardInterrupt(stop.requested)
                 if run.step % settings.save_every == 0 and not run.validation_due:
-                    run.save()
+                    save(run)
             if not run.finished:
-                run.save(last=True)
+                save(run, last=True)
         except BaseException as error:
-            better = run.rescue(error)
+            better = rescue(run, error)
+            run.give_back()
             if better is None:
                 raise
             raise better from error
         finally:
             del loader  # and so its processes
-            for tracker in accelerator.trackers:
-                tracker.finish()
-    run.load_best(model)
+            run.close()
+        load_best(run, model)
+        if stop.requested:
+            raise KeyboardInterrupt(f"stopped by {stop.requested} at the end of the training, which is whole")
     return pd.DataFrame(run.rows)
 
 
@@ -159,6 +157,7 @@ class _Run:
         self.ema = ModelEmaV3(self.bare, decay=settings.ema, use_warmup=True)
         parts = {"model": self.bare, "ema": self.ema.module, "loss": loss, "discriminator": discriminator}
         self.parts = {name: part for name, part in parts.items() if part is not None}
+        self.given = {name: copy.deepcopy(part.state_dict()) for name, part in self.parts.items()}
         self.optimizers = {"model": _optimizer(self.trained, settings)}
         if own := list(loss.parameters()):
             self.optimizers["loss"] = torch.optim.Adam(own, lr=settings.weights_learning_rate)
@@ -167,9 +166,12 @@ class _Run:
             self.optimizers["discriminator"] = torch.optim.Adam(discriminator.parameters(), lr=rate, betas=betas)
         self.model = accelerator.prepare(self.bare)
         self.discriminator = discriminator and accelerator.prepare(self.bare_discriminator)
+        self.ema.module.load_state_dict(self.bare.state_dict())  # the first process's, on all
+        self.facts = facts_of(self)
         self.step, self.drawn, self.bad = 0, 0, 0  # drawn: patches, of all processes
         self.best, self.since_best, self.validated = -math.inf, 0, 0
-        self.average, self.rows, self.complaint = math.nan, [], ""
+        self.average, self.rows, self.complaint, self.logged = math.nan, [], "", 0.0
+        self.owed: tuple[nn.Module, dict] | None = None  # a best model that could not be written yet
         self.stopping, self.committing, self.saved, self.finished = False, False, -1, False
         self.started, self.seconds_before = time.perf_counter(), 0.0
         self.buffers: list[tuple[Tensor, Tensor]] = []  # with what they were before the step
@@ -207,7 +209,8 @@ class _Run:
         s = self.settings
         set_seed((s.seed * 1_000_003 + self.step) % 2**32)  # on all processes alike
         self.complaint = ""
-        self.buffers = [(b, b.clone()) for part in self.parts.values() for b in part.buffers() if b.is_floating_point()]
+        modules = (part for name, part in self.parts.items() if name != "ema")
+        self.buffers = [(b, b.clone()) for part in modules for b in part.buffers() if b.is_floating_point()]
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
         self.model.train()
@@ -242,6 +245,7 @@ class _Run:
         self.buffers = []
         self.step += 1
         self.drawn += sum(len(batch["name"]) for batch in batches) * self.accelerator.num_processes
+        self.committing = False
         return row
 
     def _discriminate(self, prediction: Tensor, original: Tensor) -> Tensor:
@@ -261,10 +265,9 @@ class _Run:
             for optimizer in self.optimizers.values():
                 self.accelerator.scaler.unscale_(optimizer)
         norms = {"gradient_norm": nn.utils.clip_grad_norm_(self.trained, self.settings.clip)}
-        if self.discriminator is not None:
-            norms["gradient_norm_discriminator"] = nn.utils.get_total_norm(
-                [p.grad for p in self.bare_discriminator.parameters() if p.grad is not None]
-            )
+        for name in self.optimizers.keys() - {"model"}:
+            gradients = [p.grad for p in self.parts[name].parameters() if p.grad is not None]
+            norms[f"gradient_norm_{name}"] = nn.utils.get_total_norm(gradients)
         return norms
 
     def _shared(self, values: dict[str, Tensor]) -> dict[str, float]:
@@ -288,11 +291,10 @@ class _Run:
             scaler.update()
         if self.settings.optimizer != "schedule_free":
             self.ema.update(self.bare, step=self.step)
-        self.committing = False
 
     def _skip(self, row: dict[str, float], details: list) -> None:
         """Say what is not finite, and where; put back the buffers."""
-        self._undo()
+        self.undo()
         complaints = []
         for names, values in details:
             wrong = [k.removeprefix("raw_") for k, v in values.items() if k.startswith("raw_") and not v.isfinite()]
@@ -303,7 +305,9 @@ class _Run:
             complaints = gather_object(complaints)
         gradient_only = not complaints
         if gradient_only:
-            complaints = [f"gradient not finite on {', '.join(name for names, _ in details for name in names)}"]
+            names = [name for names, _ in details for name in names]
+            names = gather_object(names) if self.accelerator.num_processes > 1 else names
+            complaints = [f"gradient not finite on {', '.join(names)}"]
         scaler = self.accelerator.scaler
         if scaler is not None:
             scaler.update()  # to half, as it has seen the infinite gradient
@@ -311,7 +315,7 @@ class _Run:
             self.bad += 1
         self.complaint = f"step {self.step}: {'; '.join(complaints)}"
 
-    def _undo(self) -> None:
+    def undo(self) -> None:
         with torch.no_grad():
             for buffer, before in self.buffers:
                 buffer.copy_(before)
@@ -327,11 +331,12 @@ class _Run:
 
     def validate(self) -> None:
         """Score the averaged model, judge whether it is the best, and save. Signals are heard at once."""
+        averaged = self.averaged()
         if self.stop.requested:
             raise KeyboardInterrupt(self.stop.requested)
         self.stop.patient = False
         with torch.no_grad():
-            scores = self.score(self._averaged())
+            scores = {name: float(value) for name, value in self.score(averaged).items()}
         (scores,) = broadcast_object_list([scores])
         self.stop.patient = True
         self.since_best = 0 if scores["psnr_y"] > self.best else self.since_best + 1
@@ -341,9 +346,10 @@ class _Run:
             self.rows.append({"step": self.step})
         self.rows[-1] |= {**scores, "seconds": self.seconds}
         self.accelerator.log(scores, step=self.step)
-        self.save(best=self.since_best == 0)
+        save(self, best=self.since_best == 0)
 
-    def _averaged(self) -> nn.Module:
+    def averaged(self) -> nn.Module:
+        """The EMA's model, or schedule-free's average, in eval mode; the training's weights stay as they are."""
         if self.settings.optimizer == "schedule_free":  # its average is a function of weights and optimizer
             optimizer, kept = self.optimizers["model"], [p.detach().clone() for p in self.trained]
             optimizer.eval()
@@ -354,69 +360,19 @@ class _Run:
                     p.copy_(before)  # there and back is not exact
         return self.ema.module.eval()
 
-    def save(self, *, best: bool = False, last: bool = False) -> None:
-        """Write models, log and state. If it cannot be done the run goes on with a warning, unless it is the last."""
-        self.finished = last
-        if not self.accelerator.is_main_process:
-            return
-        facts = {"step": self.step, "settings": self.settings.plain()}
-        try:
-            averaged = self._averaged()
-            if best:  # before the state that says so
-                save_model(self.folder / "best.safetensors", averaged, **facts, psnr_y=self.best)
-            save_model(self.folder / "last.safetensors", averaged, **facts)
-            with atomic(self.folder / "metrics.csv") as temporary:
-                pd.DataFrame(self.rows).to_csv(temporary, index=False)
-            write_state(self.folder, state_of(self), self.settings.keep)
-            self.saved = self.step
-        except (OSError, RuntimeError, SafetensorError) as error:
-            free = shutil.disk_usage(self.folder).free / 2**20
-            before = f"the state of step {self.saved} is kept" if self.saved >= 0 else "there is none before it"
-            complaint = (
-                f"the state of step {self.step} could not be written to {self.folder} ({free:.0f} MiB free): "
-                f"{str(error).splitlines()[0]}; {before}. Make room"
-            )
-            if last:
-                raise OSError(f"{complaint} and run again: it goes on from there") from error
-            self.say(f"WARNING: {complaint}: it is tried again later")
+    def give_back(self) -> None:
+        """The modules as they were given: run again with the same ones, and it is the same training."""
+        for name, part in self.parts.items():
+            part.load_state_dict(self.given[name])
 
-    def rescue(self, error: BaseException) -> BaseException | None:
-        """Keep what was made before `error`; the error to raise in its place, if it can be said better."""
-        self.stop.patient = True
-        if self.step and not self.committing:  # a step that was cut short is taken again, whole
-            self._undo()
-            self.save()
-        kept = f"the state of step {self.saved} is kept: run again to go on" if self.saved >= 0 else "nothing was kept"
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, KeyboardInterrupt) or self.stop.requested:
-            return KeyboardInterrupt(f"stopped at step {self.step} by {self.stop.requested or first}; {kept}")
-        memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in first
-        if memory:
-            batch, patch = self.settings.batch_of(self.step)
-            patch = f" and patches of {patch} LR pixels" if patch else ""
-            return RuntimeError(
-                f"out of memory at step {self.step} with batch {batch}{patch}: lower batch (and raise accumulate) or "
-                f"lr_patch, set checkpointing to True, or precision to bf16; {kept}"
-            )
-        if "DataLoader worker" in first:
-            return RuntimeError(f"a loader process ended ({first}): if memory was short, lower workers; {kept}")
-        if self.accelerator.num_processes > 1 and isinstance(error, RuntimeError | OSError):
-            return RuntimeError(
-                f"stopped at step {self.step}: {first}. If another process ended, see why above; {kept}"
-            )
-        error.add_note(kept)
-        return None
-
-    def load_best(self, model: nn.Module) -> None:
-        """Into `model`, as it was before it was prepared, and on all processes."""
-        self.accelerator.wait_for_everyone()
-        extract_model_from_parallel(self.model, keep_fp32_wrapper=False)
-        best = self.folder / "best.safetensors"
-        if best.is_file() and self.best > -math.inf:
-            model.load_state_dict(load_file(best))
-        else:
-            model.load_state_dict(self._averaged().state_dict())
-        model.eval()
+    def close(self) -> None:
+        """Without what accelerate put around the modules, and with its files closed."""
+        for network in filter(None, (self.model, self.discriminator)):
+            bare = extract_model_from_parallel(network, keep_fp32_wrapper=False)
+            for name in ("forward", "_original_forward", "_is_accelerate_prepared"):  # the class's forward is seen again
+                vars(bare).pop(name, None)
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
 
 def several_cpu_processes() -> None:
@@ -444,31 +400,6 @@ def _resized(lr: Tensor, hr: Tensor | list[Tensor], factor: float) -> tuple[Tens
         return F.interpolate(picture, size, mode="bicubic", antialias=True).clamp(0, 1)
 
     return recursively_apply(resized, (lr, hr))
-
-
-def validate_on(pairs: Dataset, border: int) -> Callable[[nn.Module], dict[str, float]]:
-    """A `validate` for train: mean PSNR-Y (dB) and SSIM-Y over whole pictures {"lr": (C, h, w), "hr": ...}.
-
-    A TiledSR is run as its own use_tiling says: in tiles, or as the whole picture by exact chunks, so that a
-    validation picture never needs more memory than training. Several processes share the pictures.
-    """
-
-    def validate(model: TiledSR) -> dict[str, float]:
-        process = PartialState()
-        options = (
-            {"batch": 16} if model.use_tiling else {"statistics": "exact", "tile": 8 * model.hat_model.window_size}
-        )
-        scores = []
-        for i in range(process.process_index, len(pairs), process.num_processes):
-            lr, hr = pairs[i]["lr"][None], pairs[i]["hr"][None]
-            prediction, _ = model.tiled(lr, on_oom="shrink", **options)
-            scores.append((i, psnr_y(prediction, hr, border).item(), ssim_y(prediction, hr, border).item()))
-        if process.num_processes > 1:
-            scores = gather_object(scores)
-        _, psnr, ssim = zip(*sorted(scores), strict=True)
-        return {"psnr_y": float(np.mean(psnr)), "ssim_y": float(np.mean(ssim))}
-
-    return validate
 
 
 if __name__ == "__main__":

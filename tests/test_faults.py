@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from trainings import Patches, same, settings, start, stop_at, tiny, weights
+from trainings import Patches, build, same, settings, start, stop_at, tiny, weights
 
 from srlib.checkpoints import load_tiled
 from srlib.discriminator import MultiScaleDiscriminator
@@ -89,7 +89,7 @@ def run_script(folder, *lines: str, **options) -> subprocess.Popen:
         f"start({str(folder)!r}, callback=say, **{options!r})",
     ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-c", "\n".join(script)], **pipes)
+    return subprocess.Popen([sys.executable, "-c", "\n".join(script)], start_new_session=True, **pipes)
 
 
 def wait_for(process, text: str) -> None:
@@ -111,7 +111,20 @@ def test_a_signal_ends_the_step_and_keeps_it(tmp_path, number, workers):
     assert process.returncode != 0 and f"by {name}; the state of step" in errors, errors
     step = newest_state(tmp_path)["step"]
     assert 3 <= step < 400 and load_tiled(tmp_path / "last.safetensors")
-    resumed, _ = start(tmp_path, callback=stop_at(99), **{**common, "iterations": step + 2, "schedule": "constant"})
+    _, log = start(tmp_path, **{**common, "iterations": step + 2})
+    assert log["step"].tolist() == list(range(1, step + 3))
+
+
+def test_a_sigterm_to_all_processes_of_a_group_keeps_the_step(tmp_path):
+    """As Slurm and systemd send it: the loader's processes get it, too."""
+    common = {"iterations": 400, "validate_every": 400, "workers": 2}
+    for number in range(3):
+        process = run_script(tmp_path / str(number), **common)
+        wait_for(process, "step 3")
+        os.killpg(process.pid, signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+        assert "by SIGTERM; the state of step" in errors, errors
+        assert newest_state(tmp_path / str(number))["step"] >= 3
 
 
 def test_kill_minus_nine_costs_what_came_after_the_last_save(tmp_path):
@@ -191,7 +204,8 @@ def test_a_dead_loader_process_ends_the_run_with_a_sentence(tmp_path):
         start(tmp_path, data=Deadly(), workers=1)
 
 
-def test_a_picture_that_cannot_be_read_keeps_the_state_and_its_own_message(tmp_path):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_cannot_be_read_keeps_the_state_and_its_own_message(tmp_path, workers):
     class Broken(Patches):
         def __getitem__(self, key):
             if key[1] % 2**32 == 1:  # in the second epoch
@@ -199,8 +213,48 @@ def test_a_picture_that_cannot_be_read_keeps_the_state_and_its_own_message(tmp_p
             return super().__getitem__(key)
 
     with pytest.raises(ValueError, match="cat.png cannot be read") as caught:
-        start(tmp_path, data=Broken())
+        start(tmp_path, data=Broken(), workers=workers)
     assert newest_state(tmp_path)["step"] == 3 and "the state of step 3 is kept" in caught.value.__notes__[0]
+
+
+def test_a_best_model_that_could_not_be_written_is_written_later(tmp_path, monkeypatch):
+    import srlib.states
+
+    scores, original, calls = iter([30.0, 40.0, 35.0]), srlib.states.save_model, []
+
+    def failing(path, model, **facts):
+        if path.name == "best.safetensors":
+            calls.append(facts["psnr_y"])
+            if len(calls) == 2:
+                raise OSError(28, "No space left on device")
+        return original(path, model, **facts)
+
+    monkeypatch.setattr(srlib.states, "save_model", failing)
+    model, seen = tiny(), []
+
+    def validate(averaged):
+        seen.append(weights(averaged))
+        return {"psnr_y": next(scores)}
+
+    train(model, TotalLoss(), Patches(), settings(12), folder=tmp_path, validate=validate)
+    assert calls == [30.0, 40.0, 40.0] and same(weights(load_tiled(tmp_path / "best.safetensors")), weights(model))
+    assert same(seen[1], weights(model))
+
+
+def test_a_signal_in_the_last_moment_is_not_lost(tmp_path):
+    ends = lambda row: row["step"] == 8 and os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM at the end of the training, which is whole"):
+        start(tmp_path, callback=ends, validated=False)
+    assert newest_state(tmp_path)["finished"]
+
+
+def test_a_stopped_training_leaves_its_modules_without_wrappers(tmp_path):
+    model, loss, discriminator = build(3)
+    arguments = {"folder": tmp_path, "discriminator": discriminator, "callback": stop_at(2)}
+    with pytest.raises(KeyboardInterrupt):
+        train(model, loss, Patches(), settings(precision="bf16"), **arguments)
+    for module in (model, discriminator):
+        assert "forward" not in vars(module) and "_is_accelerate_prepared" not in vars(module)
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):

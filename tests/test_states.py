@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from trainings import Patches, same, settings, start, stop_at, tiny, weights
+from trainings import Patches, build, same, settings, start, stop_at, tiny, weights
 
 from srlib.losses import TotalLoss
-from srlib.states import newest_state, states
+from srlib.stages import Training
+from srlib.states import fingerprint, newest_state, states
 from srlib.train import train
 
 
@@ -96,8 +97,78 @@ def test_the_last_states_are_kept_and_a_damaged_newest_gives_way_to_the_one_befo
     ] == 8
     for path in states(tmp_path):
         path.write_bytes(b"")
+    with pytest.raises(ValueError, match="all states in .* are damaged: set resume to False"):
+        start(tmp_path, validated=False)
+    assert capsys.readouterr().out.count("is damaged") == 3 and len(states(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("keep", [1, 2, 5])
+def test_as_many_states_are_kept_as_asked_for(tmp_path, keep):
+    start(tmp_path, validated=False, save_every=1, keep=keep)
+    assert [p.name[-5:] for p in states(tmp_path)] == ["04.pt", "05.pt", "06.pt", "07.pt", "08.pt"][-keep:]
+
+
+def test_a_disk_that_does_not_answer_is_no_damage(tmp_path, monkeypatch):
     start(tmp_path, validated=False)
-    assert capsys.readouterr().out.count("is damaged") == 3
+
+    def stale(*_):
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr("srlib.states.zipfile.ZipFile", stale)
+    with pytest.raises(OSError, match="Stale"):
+        start(tmp_path, validated=False)
+    assert len(states(tmp_path)) == 1 and not (tmp_path / "before").exists()
+
+
+def test_the_same_objects_trained_again_are_the_same_training(tmp_path, capsys):
+    """A notebook's cell, run again after it was stopped, and after it was finished."""
+    unbroken, _ = start(tmp_path / "a", 3)
+    model, loss, discriminator = build(3)
+    job = Training(model, loss, Patches(), Patches(2), settings(), tmp_path / "b", True, discriminator)
+    with pytest.raises(KeyboardInterrupt):
+        job.run(stop_at(5))
+    assert fingerprint(model) == fingerprint(build(3)[0])  # as it was given
+    job.run()
+    assert "resumed at step 5" in capsys.readouterr().out
+    assert same(weights(unbroken), weights(model))
+    job.run()
+    assert "is finished: nothing to train" in capsys.readouterr().out
+    assert same(weights(unbroken), weights(model)) and not list(tmp_path.glob("b/before*"))
+
+
+def test_a_run_that_patience_ended_goes_on_with_more_patience_and_anew_with_other_rates(tmp_path, capsys):
+    scores = {"psnr_y": 1.0}
+    options = {"folder": tmp_path, "validate": lambda model: scores}
+    train(tiny(), TotalLoss(), Patches(), settings(40, patience=2), **options)
+    assert newest_state(tmp_path)["step"] == 12
+    train(tiny(), TotalLoss(), Patches(), settings(40, patience=2), **options)
+    assert "is finished: nothing to train" in capsys.readouterr().out
+    train(tiny(), TotalLoss(), Patches(), settings(40, patience=3), **options)
+    assert newest_state(tmp_path)["step"] == 24 and "patience 2 -> 3" in capsys.readouterr().out
+    train(tiny(), TotalLoss(), Patches(), settings(80, patience=3), **options)
+    assert newest_state(tmp_path)["step"] == 36 and "iterations 40 -> 80" in capsys.readouterr().out
+    train(tiny(), TotalLoss(), Patches(), settings(80, patience=3, learning_rate=1e-3), **options)
+    assert "was finished with other learning_rate: starting anew" in capsys.readouterr().out
+
+
+def test_another_form_of_learnable_weights_is_another_training(tmp_path, capsys):
+    start(tmp_path, 2, form="plain")
+    start(tmp_path, 2, form="uncertainty")
+    assert "was finished with other loss's learnable: starting anew" in capsys.readouterr().out
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "b", 2, form="plain", callback=stop_at(3))
+    start(tmp_path / "b", 2, form="entropy")
+    assert "changed since step 3: loss's learnable plain -> entropy" in capsys.readouterr().out
+
+
+def test_what_does_not_matter_does_not_throw_a_finished_training_away(tmp_path, capsys):
+    first, _ = start(tmp_path)
+    model, loss, _ = build(1)
+    model.hat_model.config["checkpointing"] = True
+    train(model, loss, Patches(), settings(6, workers=1), folder=tmp_path)
+    said = capsys.readouterr().out
+    assert "iterations 8 -> 6" in said and "is finished: nothing to train" in said
+    assert same(weights(first), weights(model))
 
 
 def test_a_finished_run_is_taken_as_it_is(tmp_path, capsys):
@@ -156,7 +227,7 @@ def test_a_changed_loss_goes_on_with_what_still_fits(tmp_path, capsys):
     model = tiny(hat={"drop_path_rate": 0.3})
     log = train(model, loss, Patches(), settings(optimizer="adamw"), folder=tmp_path)
     said = capsys.readouterr().out
-    for change in ("loss weight pixel 1.0 -> 0.5", "loss weight frequency 0.0 -> 0.2", "loss has other parameters"):
+    for change in ("loss's pixel 1.0 -> 0.5", "loss's frequency 0.0 -> 0.2", "loss has other parameters"):
         assert change in said
     assert "optimizer adam -> adamw" in said and "resumed at step 5" in said and log["step"].max() == 8
 
@@ -182,4 +253,6 @@ def test_a_new_start_moves_aside_what_was_there(tmp_path, capsys, why):
         "metrics.csv",
         "state",
     ]
+    start(tmp_path, resume=False)
+    assert (tmp_path / "before_2/best.safetensors").is_file() or why == "other weights"
     assert (tmp_path / "figures").is_dir() and newest_state(tmp_path)["step"] == 8

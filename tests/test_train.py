@@ -8,10 +8,11 @@ from trainings import Patches, same, settings, start, tiny, weights
 from srlib.checkpoints import load_tiled
 from srlib.discriminator import MultiScaleDiscriminator
 from srlib.eraser import TiledSR
+from srlib.evaluate import validate_on
 from srlib.hat import CONFIGS, HAT
 from srlib.losses import DualLoss, TotalLoss
 from srlib.states import newest_state
-from srlib.train import train, validate_on
+from srlib.train import train
 
 
 def test_training_lowers_the_loss_and_keeps_the_best(tmp_path):

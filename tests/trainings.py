@@ -6,11 +6,12 @@ from torch.utils.data import Dataset
 
 from srlib.discriminator import MultiScaleDiscriminator
 from srlib.eraser import TiledSR
+from srlib.evaluate import validate_on
 from srlib.hat import HAT
 from srlib.initial import start_as_interpolation
 from srlib.losses import TotalLoss
 from srlib.settings import Settings
-from srlib.train import train, validate_on
+from srlib.train import train
 
 TINY = {"embed_dim": 16, "depths": (2,), "num_heads": (2,), "window_size": 8, "squeeze_factor": 4, "compress_ratio": 4}
 
