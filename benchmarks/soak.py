@@ -36,8 +36,8 @@ def project(folder: Path) -> Path:
     for name in ("notebooks", "params"):
         shutil.copytree(ROOT / name, folder / name)
     notebook = folder / "notebooks/01_data.ipynb"
-    line = [sys.executable, "-m", "papermill", "--no-progress-bar", "--log-level", "ERROR", str(notebook), "/dev/null"]
-    subprocess.run(line, cwd=folder, check=True)
+    line = [sys.executable, "-m", "papermill", "--no-progress-bar", "--log-level", "ERROR", str(notebook), "out.ipynb"]
+    subprocess.run(line, cwd=folder, check=True, stderr=subprocess.DEVNULL)
     return folder
 
 

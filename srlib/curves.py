@@ -77,12 +77,12 @@ def _norm(axis: Axes, log: pd.DataFrame) -> None:
 def _raw(axis: Axes, log: pd.DataFrame) -> None:
     _terms(axis, log, "raw")
     axis.set(ylabel="value", title="Loss terms as they are", yscale="log")
-    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _weighted(axis: Axes, log: pd.DataFrame) -> None:
     _terms(axis, log, "weighted")
     axis.set(ylabel="weight times value", title="What each adds to the total", yscale="log")
+    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _shares(axis: Axes, log: pd.DataFrame) -> None:

@@ -102,10 +102,16 @@ class _AllMean(torch.autograd.Function):
         return _AllMean.apply(gradient)
 
 
-def artifact_class_loss(detector: nn.Module, prediction: Tensor) -> Tensor:
-    """Cross entropy of the detector's dense answer (B, K, h, w) against "clean": no artifact anywhere."""
+def artifact_class_loss(detector: nn.Module, prediction: Tensor, target: Tensor) -> Tensor:
+    """Cross entropy of the detector's dense answer (B, K, h, w) against "clean": no artifact anywhere.
+
+    Each answer counts by how clean the detector finds the target there: a plain sky that it calls blurred in the
+    target, too, is not to be filled with texture.
+    """
+    with torch.no_grad():
+        clean = 1 - detector(target).sigmoid()
     logits = detector(prediction)
-    return F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
+    return F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits), weight=clean)
 
 
 def artifact_feature_loss(detector: nn.Module, prediction: Tensor, target: Tensor) -> Tensor:
@@ -241,7 +247,7 @@ class TotalLoss(nn.Module):
             "frequency": lambda: frequency_loss(prediction, target),
             "gradient": lambda: gradient_loss(prediction, target),
             "ms_ssim": lambda: ms_ssim_loss(prediction, target),
-            "artifact_class": lambda: artifact_class_loss(detector, prediction),
+            "artifact_class": lambda: artifact_class_loss(detector, prediction, target),
             "artifact_feature": lambda: artifact_feature_loss(detector, prediction, target),
         }
         grouped = self.group if self.learnable else []

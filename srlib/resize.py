@@ -5,6 +5,7 @@ from functools import cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 METHODS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
@@ -162,3 +163,14 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 
 def _lanczos(x: np.ndarray) -> np.ndarray:
     return np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0)
+
+
+def resized_alike(lr: Tensor, hr: Tensor | list[Tensor], factor: float) -> tuple[Tensor, Tensor | list[Tensor]]:
+    """Both by (about) `factor`, so that the target stays as many times as large as the input."""
+    old, new = lr.shape[-2:], [max(1, round(side * factor)) for side in lr.shape[-2:]]
+
+    def resized(picture: Tensor) -> Tensor:
+        size = [side * n // o for side, n, o in zip(picture.shape[-2:], new, old, strict=True)]
+        return F.interpolate(picture, size, mode="bicubic", antialias=True).clamp(0, 1)
+
+    return resized(lr), resized(hr) if isinstance(hr, Tensor) else [resized(picture) for picture in hr]

@@ -3,6 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
+import torch
+from schedulefree import AdamWScheduleFree
+
 from srlib import schedules
 
 SCHEDULES = ("cosine", "one_cycle", "warmup_restarts", "constant")
@@ -135,3 +138,14 @@ def settings_from(parameters: Mapping) -> Settings:
     """Of a notebook's parameters those that Settings knows by the same name."""
     names = {field.name for field in fields(Settings)}
     return Settings(**{name: value for name, value in parameters.items() if name in names})
+
+
+def optimizer_of(settings: Settings, trained: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer of a model's trained parameters."""
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(trained, lr=settings.learning_rate)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = AdamWScheduleFree(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer.train()
+    return optimizer

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import (
@@ -22,11 +21,9 @@ from accelerate.utils import (
     extract_model_from_parallel,
     gather_object,
     is_tensorboard_available,
-    recursively_apply,
     send_to_device,
     set_seed,
 )
-from schedulefree import AdamWScheduleFree
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -35,7 +32,8 @@ from tqdm import tqdm
 from srlib.datasets import draw_keys
 from srlib.files import only_here
 from srlib.losses import ragan_d
-from srlib.settings import Settings
+from srlib.resize import resized_alike
+from srlib.settings import Settings, optimizer_of
 from srlib.signals import StopSignals, leave_to_parent
 from srlib.states import begin, facts_of, fingerprint, load_best, rescue, save
 
@@ -158,7 +156,7 @@ class _Run:
         parts = {"model": self.bare, "ema": self.ema.module, "loss": loss, "discriminator": discriminator}
         self.parts = {name: part for name, part in parts.items() if part is not None}
         self.given = {name: copy.deepcopy(part.state_dict()) for name, part in self.parts.items()}
-        self.optimizers = {"model": _optimizer(self.trained, settings)}
+        self.optimizers = {"model": optimizer_of(settings, self.trained)}
         if own := list(loss.parameters()):
             self.optimizers["loss"] = torch.optim.Adam(own, lr=settings.weights_learning_rate)
         if discriminator is not None:
@@ -221,7 +219,7 @@ class _Run:
         for micro, batch in enumerate(batches):
             x, original = send_to_device((batch["lr"], batch["hr"]), self.accelerator.device, non_blocking=True)
             if factor != 1.0:
-                x, original = _resized(x, original, factor)
+                x, original = resized_alike(x, original, factor)
             target = self.sharpen(original) if self.sharpen and s.sharpened(self.step) else original
             with ExitStack() as unsynced:
                 if micro < s.accumulate - 1:  # gradients travel between processes with the last one
@@ -369,7 +367,11 @@ class _Run:
         """Without what accelerate put around the modules, and with its files closed."""
         for network in filter(None, (self.model, self.discriminator)):
             bare = extract_model_from_parallel(network, keep_fp32_wrapper=False)
-            for name in ("forward", "_original_forward", "_is_accelerate_prepared"):  # the class's forward is seen again
+            for name in (
+                "forward",
+                "_original_forward",
+                "_is_accelerate_prepared",
+            ):  # the class's again
                 vars(bare).pop(name, None)
         for tracker in self.accelerator.trackers:
             tracker.finish()
@@ -379,27 +381,6 @@ def several_cpu_processes() -> None:
     """Where torchrun has started several processes and there is no GPU, accelerate must be told to use the CPUs."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"
-
-
-def _optimizer(trained: list[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
-    if settings.optimizer == "adam":
-        return torch.optim.Adam(trained, lr=settings.learning_rate)
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    optimizer = AdamWScheduleFree(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    optimizer.train()
-    return optimizer
-
-
-def _resized(lr: Tensor, hr: Tensor | list[Tensor], factor: float) -> tuple[Tensor, Tensor | list[Tensor]]:
-    """Both by (about) `factor`, so that the target stays as many times as large as the input."""
-    old, new = lr.shape[-2:], [max(1, round(side * factor)) for side in lr.shape[-2:]]
-
-    def resized(picture: Tensor) -> Tensor:
-        size = [side * n // o for side, n, o in zip(picture.shape[-2:], new, old, strict=True)]
-        return F.interpolate(picture, size, mode="bicubic", antialias=True).clamp(0, 1)
-
-    return recursively_apply(resized, (lr, hr))
 
 
 if __name__ == "__main__":

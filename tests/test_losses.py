@@ -147,10 +147,25 @@ def test_ragan_by_hand():
 def test_detector_terms_train_the_picture():
     detector = ArtifactDetector(channels=8)
     a, b = pair(32, torch.float32)
-    for loss in (artifact_class_loss(detector, a.requires_grad_(True)), artifact_feature_loss(detector, a, b)):
+    for loss in (artifact_class_loss(detector, a.requires_grad_(True), b), artifact_feature_loss(detector, a, b)):
         (gradient,) = torch.autograd.grad(loss, a)
         assert gradient.abs().sum() > 0
     assert artifact_feature_loss(detector, b, b).item() == 0
+
+
+def test_what_the_target_has_itself_is_no_artifact():
+    class Bright(nn.Module):
+        """Surely finds what is above one half."""
+
+        def forward(self, x):
+            return (x.mean(1, keepdim=True) - 0.5) * 1000
+
+    target = torch.zeros(1, 3, 4, 4)
+    target[..., 2:] = 1
+    found = target.clone()
+    found[..., :2, 0] = 0.55
+    assert artifact_class_loss(Bright(), target, target).item() == pytest.approx(0, abs=1e-6)
+    assert artifact_class_loss(Bright(), found, target).item() == pytest.approx(50 * 2 / 16, rel=1e-4)
 
 
 def test_total_is_the_sum_and_the_discriminator_sees_the_original():
