@@ -3,7 +3,6 @@
 accelerate launch -m srlib.train params/<run>/<notebook>.yaml trains what that notebook trains, on several devices.
 """
 
-import copy
 import math
 import os
 import sys
@@ -155,7 +154,7 @@ class _Run:
         self.ema = ModelEmaV3(self.bare, decay=settings.ema, use_warmup=True)
         parts = {"model": self.bare, "ema": self.ema.module, "loss": loss, "discriminator": discriminator}
         self.parts = {name: part for name, part in parts.items() if part is not None}
-        self.given = {name: copy.deepcopy(part.state_dict()) for name, part in self.parts.items()}
+        self.given = {name: _on_cpu(part) for name, part in self.parts.items() if name != "ema"}
         self.optimizers = {"model": optimizer_of(settings, self.trained)}
         if own := list(loss.parameters()):
             self.optimizers["loss"] = torch.optim.Adam(own, lr=settings.weights_learning_rate)
@@ -360,8 +359,8 @@ class _Run:
 
     def give_back(self) -> None:
         """The modules as they were given: run again with the same ones, and it is the same training."""
-        for name, part in self.parts.items():
-            part.load_state_dict(self.given[name])
+        for name, weights in self.given.items():
+            self.parts[name].load_state_dict(weights)
 
     def close(self) -> None:
         """Without what accelerate put around the modules, and with its files closed."""
@@ -375,6 +374,10 @@ class _Run:
                 vars(bare).pop(name, None)
         for tracker in self.accelerator.trackers:
             tracker.finish()
+
+
+def _on_cpu(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}
 
 
 def several_cpu_processes() -> None:

@@ -59,3 +59,8 @@ def test_data_names_what_becomes_of_each_file(tmp_path):
     (tmp_path / "cut.png").write_bytes((tmp_path / "grey16.png").read_bytes()[:60])
     text = output("benchmarks/data.py", "--formats", str(tmp_path))
     assert "grey16.png: uint16, grey, HR 30x20, LR 15x10" in text and "cut.png: refused: " in text
+
+
+def test_the_soak_kills_a_training_and_finds_it_whole():
+    text = output("benchmarks/soak.py", "--kills", "2", "--iterations", "100")
+    assert "2 hits survived" in text and text.count("bit for bit the same") == 5
