@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--iterations", type=int, default=150)
     parser.add_argument("--stage", choices=SMALL, default="02_stage1")
+    parser.add_argument("--patience", type=float, help="seconds between hits at most; a tenth of the training and 8")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
@@ -110,7 +111,7 @@ def main() -> None:
         print(
             f"{stage}, {arguments.iterations} iterations, undisturbed {seconds:.0f} s; now hit {arguments.kills} times"
         )
-        hits = disturbed(line, folder, out, arguments.kills, rng, patience=8 + seconds / 10)
+        hits = disturbed(line, folder, out, arguments.kills, rng, arguments.patience or 8 + seconds / 10)
         state = newest_state(out)
         compared = ("parts", "optimizers", "drawn", "best", "rows")
         verdicts = {name: same(whole[name], state[name]) for name in compared}
