@@ -40,7 +40,10 @@ def read_parameter_file(notebook: Path, file: Path, over: dict) -> dict:
         raise FileNotFoundError(f"no parameter file {file}")
     cells = json.loads(notebook.read_text())["cells"]
     declared = next(_assignments("".join(c["source"])) for c in cells if "parameters" in c["metadata"].get("tags", []))
-    given = {**(yaml.safe_load(file.read_text()) or {}), **over}
+    written = yaml.safe_load(file.read_text()) or {}
+    if not isinstance(written, dict):
+        raise ValueError(f"{file} must hold lines like `iterations: 1000`, not a {type(written).__name__}")
+    given = {**written, **over}
     return _checked(declared, given, {**declared, **given})
 
 

@@ -75,7 +75,7 @@ def vgg19_loss(weights: Path | str | None = None) -> PerceptualLoss:
     """VGG-19, conv1_2 and conv2_2 at 0.1, conv3_4, conv4_4, conv5_4 at 1, before activation.
 
     weights: a local file of torchvision's vgg19 (.pth or .safetensors), or None to let torchvision download
-    it. Raises ValueError for a file that is something else, RuntimeError when the download fails.
+    it. Raises ValueError for a file that is something else, ConnectionError when the download fails.
     """
     network = _Vgg19()
     if weights:
@@ -85,7 +85,7 @@ def vgg19_loss(weights: Path | str | None = None) -> PerceptualLoss:
         try:
             state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False)
         except OSError as error:
-            raise RuntimeError(
+            raise ConnectionError(
                 f"VGG-19's weights could not be downloaded ({error}): "
                 f"give a local copy of {VGG19_Weights.IMAGENET1K_V1.url}"
             ) from error

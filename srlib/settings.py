@@ -67,12 +67,29 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self):
+        for name, value in vars(self).items():  # NumPy's numbers, which no checkpoint would take, become Python's
+            if isinstance(value, list | tuple):
+                object.__setattr__(self, name, [v.item() if hasattr(v, "item") else v for v in value])
+            elif hasattr(value, "item"):
+                object.__setattr__(self, name, value.item())
         for name, known in (("schedule", SCHEDULES), ("optimizer", OPTIMIZERS), ("precision", ("no", "bf16", "fp16"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(known)}")
-        for name in ("iterations", "batch", "accumulate", "validate_every", "log_every", "save_every", "keep"):
+        for name in (
+            "iterations",
+            "batch",
+            "accumulate",
+            "validate_every",
+            "log_every",
+            "save_every",
+            "keep",
+            "max_bad",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("workers", "patience"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if self.optimizer == "schedule_free" and self.schedule != "constant":
             raise ValueError(
                 f'optimizer "schedule_free" needs no schedule: set schedule to "constant", not {self.schedule}'
@@ -131,7 +148,7 @@ class Settings:
 
     def plain(self) -> dict:
         """As numbers, texts and lists, for a checkpoint."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return asdict(self)
 
 
 def settings_from(parameters: Mapping) -> Settings:

@@ -10,6 +10,7 @@ accelerate launch -m srlib.train params/<run>/02_stage1.yaml [-p iterations 1000
 import argparse
 import copy
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +37,7 @@ from srlib.notebook import need, project_root, read_parameter_file
 from srlib.perceptual import HybridPerceptual, anime_loss, vgg19_loss
 from srlib.settings import Settings, settings_from
 from srlib.sharpen import SHARPENERS
-from srlib.states import Stopped
+from srlib.states import Stopped, fingerprint
 from srlib.synthetic import ArtifactPatches, SeamExample
 from srlib.tiling import plan_tiles
 from srlib.train import several_cpu_processes, train
@@ -80,6 +81,8 @@ class Training:
 def stage1(root: Path, p: Mapping) -> Training:
     """02: HAT on whole patches with the pixel loss, from scratch or from a checkpoint; the eraser stays out."""
     out, scale = root / "outputs" / p["run"], p["scale"]
+    if p["sharpen"] not in SHARPENERS:
+        raise ValueError(f"sharpen {p['sharpen']!r} is none of {', '.join(SHARPENERS)}")
     patches = _patches(out / "data", p, scale)
     torch.manual_seed(p["seed"])
     if p["start_from"]:
@@ -120,10 +123,14 @@ def tiling(root: Path, p: Mapping) -> Training:
 
 @dataclass
 class Material:
-    """What a detector learns from and is tested on: HR pictures (3, H, W) and stage 1's results in tiles and whole."""
+    """What a detector learns from and is tested on: HR pictures (3, H, W) and stage 1's results in tiles and whole.
+
+    origin: names what the results were made of, as they differ in their last bits from machine to machine.
+    """
 
     clean: list[Tensor]
     seams: list[SeamExample]
+    origin: str
 
 
 def material(root: Path, p: Mapping) -> dict[str, Material]:
@@ -134,7 +141,8 @@ def material(root: Path, p: Mapping) -> dict[str, Material]:
     for part in ("train", "validation"):
         pairs = list(PicturePairs(out / "data", part, scale=model.scale))
         seams = seam_examples(model, [item["lr"] for item in pairs], tile=p["tile_size"], rng=rng)
-        made[part] = Material([item["hr"] for item in pairs], seams)
+        origin = f"{fingerprint(model)} {p['tile_size']} {p['seed']}"
+        made[part] = Material([item["hr"] for item in pairs], seams, origin)
     return made
 
 
@@ -151,7 +159,8 @@ def detector(root: Path, p: Mapping, made: Mapping[str, Material]) -> Training:
         seed=p["seed"],
     )
     torch.manual_seed(p["seed"])
-    patches = ArtifactPatches(made["train"].clean, made["train"].seams, p["detector_patch"])
+    train_on = made["train"]
+    patches = ArtifactPatches(train_on.clean, train_on.seams, p["detector_patch"], origin=train_on.origin)
     folder = root / "outputs" / p["run"] / "artifact_ft" / "detector"
     return Training(ArtifactDetector(), DetectorLoss(), patches, None, settings, folder, p["resume"])
 
@@ -205,7 +214,7 @@ def eraser(root: Path, p: Mapping, judge: ArtifactDetector, trusted: bool = True
 
 def learn_weights(root: Path, p: Mapping, form: str) -> pd.DataFrame:
     """04: the shares of one form of learnable weights by step, over p["compare_learnable"] steps of stage 3."""
-    short = {**p, "learnable": form, "progressive_patches": [], "pixel": 1.0, "perceptual": 0.0, "adversarial": 0.0}
+    short = {**p, "learnable": form, "pixel": 1.0, "perceptual": 0.0, "adversarial": 0.0}
     short |= {"frequency": 0.0, "resume": False, "schedule": "cosine", "optimizer": "adam"}
     job = eraser(root, short, ArtifactDetector(), trusted=False)
     steps = {
@@ -216,8 +225,9 @@ def learn_weights(root: Path, p: Mapping, form: str) -> pd.DataFrame:
         "patience": 0,
     }
     job.settings, job.pairs = replace(job.settings, **steps), None
-    job.folder = job.folder / "learnable" / form
-    return job.run().filter(regex="^share_").rename(columns=lambda name: name.removeprefix("share_"))
+    with tempfile.TemporaryDirectory() as folder:
+        job.folder = Path(folder) / form
+        return job.run().filter(regex="^share_").rename(columns=lambda name: name.removeprefix("share_"))
 
 
 def _patches(folder: Path, p: Mapping, scale: int) -> Dataset:
@@ -263,8 +273,8 @@ def main() -> None:
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="over the file's")
     arguments = parser.parse_args()
     several_cpu_processes()
-    root = project_root()
     try:
+        root = project_root()
         name = arguments.parameters.stem
         if name not in STAGES:
             raise ValueError(f"{arguments.parameters} is no notebook's that trains: {', '.join(STAGES)}")
@@ -273,5 +283,5 @@ def main() -> None:
     except KeyboardInterrupt as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(130)
-    except (OSError, ValueError, Stopped, FloatingPointError) as error:
+    except (OSError, ValueError, Stopped, FloatingPointError, yaml.YAMLError) as error:
         sys.exit("; ".join([f"error: {error}", *getattr(error, "__notes__", ())]))

@@ -28,7 +28,7 @@ from srlib.files import atomic
 MADE = ("best.safetensors", "last.safetensors", "metrics.csv", "tensorboard", "state")  # in a training's folder
 # what may differ between a finished training and the same one
 INCIDENTAL = {"workers", "validate_every", "log_every", "save_every", "keep", "tensorboard", "max_bad", "processes"}
-_COUNTERS = ("step", "drawn", "best", "since_best", "validated", "average", "finished")  # of a run, as they are
+_COUNTERS = ("step", "drawn", "best", "since_best", "validated", "average", "bad", "finished")  # of a run, as they are
 
 
 class Stopped(RuntimeError):
@@ -55,6 +55,9 @@ def begin(run, resume: bool) -> None:
 
     The first process decides for all.
     """
+    if run.accelerator.is_main_process:
+        for half in (*run.folder.glob(".*.part.*"), *run.folder.glob("state/.*.part.*")):
+            half.unlink(missing_ok=True)  # a killed run was writing it
     state = newest_state(run.folder, run.say) if resume else None
     steps = [-1 if state is None else state["step"]]
     if run.accelerator.num_processes > 1 and len(set(steps := gather_object(steps))) > 1:
@@ -86,14 +89,18 @@ def _why_anew(run, state: dict, changes: dict[str, str]) -> str:
         return "is of another model or other starting weights"
     if not state["finished"]:
         return ""
-    new, old = run.settings, state["facts"]
-    more = new.iterations > max(state["step"], old["iterations"]) or new.patience != old["patience"]
-    if state["step"] < old["iterations"]:  # it was patience that ended it
-        more = new.iterations > old["iterations"] or new.patience != old["patience"]
-    weighty = changes.keys() - INCIDENTAL
-    if more or not weighty or weighty == {"iterations"}:
+    weighty = changes.keys() - INCIDENTAL - {"iterations", "patience"}  # less of these is no other training
+    if _wants_more(run, state) or not weighty:
         return ""
     return f"was finished with other {', '.join(sorted(weighty))}"
+
+
+def _wants_more(run, state: dict) -> bool:
+    """Whether a finished training is asked to go on: with more iterations, or more patience if that ended it."""
+    new, old = run.settings, state["facts"]
+    if state["step"] < old["iterations"]:  # patience ended it
+        return new.iterations > old["iterations"] or new.patience > old["patience"] or new.patience == 0
+    return new.iterations > state["step"]
 
 
 def save(run, *, best: bool = False, last: bool = False, log: bool = False) -> bool:
@@ -101,8 +108,7 @@ def save(run, *, best: bool = False, last: bool = False, log: bool = False) -> b
     a warning, unless it is the `last`: OSError.
     """
     run.finished = last
-    run.saved_here = run.accelerator.is_main_process
-    if not run.saved_here:
+    if not run.accelerator.is_main_process:
         return True
     averaged = run.averaged()
     if best:
@@ -129,7 +135,8 @@ def save(run, *, best: bool = False, last: bool = False, log: bool = False) -> b
             f"{_first_line(error)}; {before}. If the disk is full, make room"
         )
         if last:
-            raise OSError(f"{complaint} and run again: it goes on from there") from error
+            run.failure = OSError(f"{complaint} and run again: it goes on from there")
+            raise run.failure from error
         run.say(f"WARNING: {complaint}: it is tried again later")
         return False
 
@@ -137,8 +144,9 @@ def save(run, *, best: bool = False, last: bool = False, log: bool = False) -> b
 def rescue(run, error: BaseException) -> BaseException | None:
     """Keep what was made before `error`; the error to raise in its place, if it can be said better."""
     run.stop.patient = True
-    traceback.clear_frames(error.__traceback__)  # what they hold: the loader's processes, a step's memory
-    if run.step and not run.committing:  # a step that was cut short is taken again, whole
+    traceback.clear_frames(error.__traceback__)  # what they hold of a step's memory
+    # a step that was cut short is taken again, whole
+    if run.step != max(run.saved, 0) and not run.committing and error is not run.failure:
         run.undo()
         if not save(run, log=True):
             save(run, log=True)  # a dying loader process is heard of at any moment, once
@@ -148,7 +156,7 @@ def rescue(run, error: BaseException) -> BaseException | None:
     first = _first_line(error)
     if isinstance(error, KeyboardInterrupt) or run.stop.requested:
         return KeyboardInterrupt(f"stopped at step {run.step} by {run.stop.requested or first}; {kept}")
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in first:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in first.lower():
         batch, patch = run.settings.batch_of(run.step)
         patch = f" and patches of {patch} LR pixels" if patch else ""
         return Stopped(
@@ -167,7 +175,7 @@ def load_best(run, model: nn.Module) -> None:
     """Into `model`, on all processes."""
     run.accelerator.wait_for_everyone()
     best = run.folder / "best.safetensors"
-    if best.is_file() and run.best > -math.inf:
+    if run.score is not None and run.best > -math.inf and best.is_file():
         model.load_state_dict(load_file(best))
     else:
         model.load_state_dict(run.averaged().state_dict())
@@ -221,10 +229,8 @@ def _restore(run, state: dict) -> None:
         setattr(run, name, state[name])
     run.rows = _rows(state["rows"])
     run.seconds_before, run.saved = state["seconds"], state["step"]
-    old = state["facts"]
-    if (run.settings.iterations, run.settings.patience) != (old["iterations"], old["patience"]):
-        run.since_best = 0  # it is given another chance
-        run.finished = run.finished and run.ended
+    if run.finished and _wants_more(run, state):
+        run.finished, run.since_best = False, 0
 
 
 def facts_of(run) -> dict:
@@ -300,6 +306,8 @@ def newest_state(folder: Path, say: Callable[[str], None] = print) -> dict | Non
                     raise ValueError(f"wrong checksum in {broken}")
             return torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+            if "allocate memory" in str(error):
+                raise
             say(f"{path} is damaged ({_first_line(error)}): going on from the one before, if there is one")
     if found:
         raise ValueError(f"all states in {found[0].parent} are damaged: set resume to False to start anew")

@@ -132,6 +132,7 @@ class ArtifactPatches(Dataset):
     clean: pictures (3, H, W) in [0, 1]; seams: SeamExamples, of these pictures or others; patch: side in pixels, a
     multiple of 8. vary: for training; pictures are also reduced by 1.5 and 2, turned, and changed by `variation`,
     seams made weaker and stronger. only: a class that every patch gets, or "clean".
+    origin: what the seams were made of, to name them by instead of by their content.
     Raises ValueError for a patch that is no multiple of 8, or larger than a picture. `key` names the content.
 
     [number, draw], whatever follows them in the key, is {"lr": (3, p, p) in [0, 1], "hr": (2, K, p/8, p/8), "name":
@@ -150,6 +151,7 @@ class ArtifactPatches(Dataset):
         *,
         vary: bool = True,
         only: str | None = None,
+        origin: str = "",
     ):
         if patch % CELL:
             raise ValueError(f"patch {patch} must be a multiple of the detector's cell, {CELL} pixels")
@@ -160,8 +162,9 @@ class ArtifactPatches(Dataset):
         self.patch, self.vary, self.only = patch, vary, only
         self.clean = [_sizes(as_image(p), patch) if vary else [as_image(p)] for p in clean]
         self.seams = [(as_image(s.tiled), as_image(s.whole), s.seams) for s in seams]
-        content = [f"{p.shape} {digest(p.numpy().tobytes())}" for p in pictures]
-        self.key = digest([*content, str([s.seams for s in seams]), f"{patch} {vary} {only}"])
+        named = clean if origin else pictures
+        content = [f"{p.shape} {digest(p.numpy().tobytes())}" for p in named]
+        self.key = digest([*content, str([s.seams for s in seams]), f"{patch} {vary} {only} {origin}"])
 
     def __len__(self) -> int:
         return self.length

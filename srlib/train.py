@@ -81,23 +81,15 @@ def train(
             stack.enter_context(only_here(folder, patience=15 if settings.workers else 0))
         stop = stack.enter_context(StopSignals())
         run = _Run(model, loss, discriminator, validate, sharpen, data, settings, folder, accelerator, stop)
-        begin(run, resume)
-        if settings.tensorboard:
-            accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": run.step + 1}})
-        bar = stack.enter_context(
-            tqdm(
-                total=settings.iterations,
-                initial=run.step,
-                desc=folder.name,
-                unit="step",
-                file=sys.stdout,
-                mininterval=0.5 if sys.stdout.isatty() else 30,
-                disable=not accelerator.is_main_process,
-            )
-        )
-        loader = None if run.ended else run.loader()
-        stop.patient = True
+        loader = None
         try:
+            begin(run, resume)
+            if settings.tensorboard:
+                accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": run.step + 1}})
+            bar = stack.enter_context(run.bar())
+            stop.patient = True
+            if not run.ended:
+                loader = run.loader()
             while True:
                 if run.validation_due:
                     run.validate()
@@ -107,11 +99,10 @@ def train(
                 bar.update()
                 if row is None:
                     run.say(f"skipped: {run.complaint}")
+                    run.give_up_if_often()
                 else:
                     bar.set_postfix(run.shown(row), refresh=False)
-                if run.bad >= settings.max_bad:
-                    raise FloatingPointError(f"{run.complaint}; {run.bad} such steps in a row, stopped")
-                run.log(row)
+                    accelerator.log(row, step=run.step)
                 if callback is not None and row is not None:
                     callback({"step": run.step, **row, "log": run.rows})
                 if run.stopping:
@@ -129,6 +120,8 @@ def train(
         finally:
             del loader  # and so its processes
             run.close()
+            if sys.exc_info()[0] is not None:  # a notebook keeps the traceback, and so this frame: not its memory
+                vars(run).clear()
         load_best(run, model)
         if stop.requested:
             raise KeyboardInterrupt(f"stopped by {stop.requested} at the end of the training, which is whole")
@@ -150,7 +143,7 @@ class _Run:
             raise ValueError("nothing to train: every parameter of the model is frozen")
         self.start = fingerprint(model)
         self.bare, self.loss = model.to(accelerator.device), loss.to(accelerator.device)
-        self.bare_discriminator = discriminator and discriminator.to(accelerator.device)
+        self.bare_discriminator = None if discriminator is None else discriminator.to(accelerator.device)
         self.ema = ModelEmaV3(self.bare, decay=settings.ema, use_warmup=True)
         parts = {"model": self.bare, "ema": self.ema.module, "loss": loss, "discriminator": discriminator}
         self.parts = {name: part for name, part in parts.items() if part is not None}
@@ -161,14 +154,16 @@ class _Run:
         if discriminator is not None:
             rate, betas = settings.discriminator_learning_rate, (0.9, 0.99)
             self.optimizers["discriminator"] = torch.optim.Adam(discriminator.parameters(), lr=rate, betas=betas)
+        self.forwards = [(m, vars(m).get("forward")) for m in (self.bare, self.bare_discriminator) if m is not None]
         self.model = accelerator.prepare(self.bare)
-        self.discriminator = discriminator and accelerator.prepare(self.bare_discriminator)
+        self.discriminator = None if discriminator is None else accelerator.prepare(self.bare_discriminator)
         self.ema.module.load_state_dict(self.bare.state_dict())  # the first process's, on all
         self.facts = facts_of(self)
         self.step, self.drawn, self.bad = 0, 0, 0  # drawn: patches, of all processes
         self.best, self.since_best, self.validated = -math.inf, 0, 0
         self.average, self.rows, self.complaint, self.logged = math.nan, [], "", 0.0
         self.owed: tuple[nn.Module, dict] | None = None  # a best model that could not be written yet
+        self.failure: OSError | None = None  # of the last save
         self.stopping, self.committing, self.saved, self.finished = False, False, -1, False
         self.started, self.seconds_before = time.perf_counter(), 0.0
         self.buffers: list[tuple[Tensor, Tensor]] = []  # with what they were before the step
@@ -186,6 +181,17 @@ class _Run:
     @property
     def seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.started
+
+    def bar(self) -> tqdm:
+        return tqdm(
+            total=self.settings.iterations,
+            initial=self.step,
+            desc=self.folder.name,
+            unit="step",
+            file=sys.stdout,
+            mininterval=0.5 if sys.stdout.isatty() else 30,
+            disable=not self.accelerator.is_main_process,
+        )
 
     def loader(self):
         """An iterator over this process's part of the batches to come."""
@@ -222,8 +228,9 @@ class _Run:
             target = self.sharpen(original) if self.sharpen and s.sharpened(self.step) else original
             with ExitStack() as unsynced:
                 if micro < s.accumulate - 1:  # gradients travel between processes with the last one
-                    for network in filter(None, (self.model, self.discriminator)):
-                        unsynced.enter_context(self.accelerator.no_sync(network))
+                    for network in (self.model, self.discriminator):
+                        if network is not None:
+                            unsynced.enter_context(self.accelerator.no_sync(network))
                 prediction = self.model(x)
                 total, terms = self.loss(prediction, target, original)
                 self.accelerator.backward(total / s.accumulate)
@@ -242,6 +249,8 @@ class _Run:
         self.buffers = []
         self.step += 1
         self.drawn += sum(len(batch["name"]) for batch in batches) * self.accelerator.num_processes
+        if row is not None and (self.step % s.log_every == 0 or self.step == 1 or self.validation_due):
+            self.rows.append({"step": self.step, **row})
         self.committing = False
         return row
 
@@ -320,11 +329,11 @@ class _Run:
     def shown(self, row: dict[str, float]) -> dict[str, str]:
         return {"loss": f"{row['loss']:.4f}", "average": f"{self.average:.4f}", "lr": f"{row['lr']:.1e}"}
 
-    def log(self, row: dict[str, float] | None) -> None:
-        """Keep the row where the log is due."""
-        if row is not None and (self.step % self.settings.log_every == 0 or self.step == 1 or self.validation_due):
-            self.rows.append({"step": self.step, **row})
-            self.accelerator.log(row, step=self.step)
+    def give_up_if_often(self) -> None:
+        """FloatingPointError after max_bad steps in a row that were not finite; the next run counts from 0."""
+        if self.bad >= self.settings.max_bad:
+            complaint, self.bad = f"{self.complaint}; {self.bad} such steps in a row, stopped", 0
+            raise FloatingPointError(complaint)
 
     def validate(self) -> None:
         """Score the averaged model, judge whether it is the best, and save. Signals are heard at once."""
@@ -361,17 +370,18 @@ class _Run:
         """The modules as they were given: run again with the same ones, and it is the same training."""
         for name, weights in self.given.items():
             self.parts[name].load_state_dict(weights)
+            self.parts[name].zero_grad()
 
     def close(self) -> None:
         """Without what accelerate put around the modules, and with its files closed."""
-        for network in filter(None, (self.model, self.discriminator)):
-            bare = extract_model_from_parallel(network, keep_fp32_wrapper=False)
-            for name in (
-                "forward",
-                "_original_forward",
-                "_is_accelerate_prepared",
-            ):  # the class's again
-                vars(bare).pop(name, None)
+        for network in (self.model, self.discriminator):
+            if network is not None:
+                extract_model_from_parallel(network, keep_fp32_wrapper=False)
+        for module, forward in self.forwards:
+            for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+                vars(module).pop(name, None)
+            if forward is not None:
+                module.forward = forward
         for tracker in self.accelerator.trackers:
             tracker.finish()
 

@@ -15,6 +15,8 @@ NEEDED = {"iterations": 10, "batch": 2, "learning_rate": 1e-3}
         ({"precision": "fp8"}, "precision 'fp8' is none of no, bf16, fp16"),
         ({"batch": 0}, "batch is 0; it must be at least 1"),
         ({"keep": 0}, "keep is 0"),
+        ({"max_bad": 0}, "max_bad is 0"),
+        ({"workers": -1}, "workers is -1; it must be at least 0"),
         ({"optimizer": "schedule_free"}, 'set schedule to "constant", not cosine'),
         ({"schedule": "constant", "warmup_steps": 10}, "warmup_steps 10 last the whole training of 10 iterations"),
         ({"schedule": "warmup_restarts", "first_cycle_steps": 5, "warmup_steps": 5}, "below first_cycle_steps"),

@@ -1,5 +1,6 @@
 """A training that was stopped goes on exactly; what has changed is honoured and said; damage is noticed."""
 
+import numpy as np
 import pytest
 import torch
 from trainings import Patches, build, same, settings, start, stop_at, tiny, weights
@@ -147,8 +148,48 @@ def test_a_run_that_patience_ended_goes_on_with_more_patience_and_anew_with_othe
     assert newest_state(tmp_path)["step"] == 24 and "patience 2 -> 3" in capsys.readouterr().out
     train(tiny(), TotalLoss(), Patches(), settings(80, patience=3), **options)
     assert newest_state(tmp_path)["step"] == 36 and "iterations 40 -> 80" in capsys.readouterr().out
+    train(tiny(), TotalLoss(), Patches(), settings(60, patience=2), **options)  # less is no other training
+    assert newest_state(tmp_path)["step"] == 36 and "is finished: nothing to train" in capsys.readouterr().out
     train(tiny(), TotalLoss(), Patches(), settings(80, patience=3, learning_rate=1e-3), **options)
     assert "was finished with other learning_rate: starting anew" in capsys.readouterr().out
+
+
+def test_patience_does_not_smuggle_other_settings_into_a_finished_training(tmp_path, capsys):
+    start(tmp_path)
+    start(tmp_path, learning_rate=1e-4, patience=5)
+    assert "was finished with other learning_rate: starting anew" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("where", ["begin", "loader"])
+def test_an_error_before_the_first_step_leaves_the_modules_as_they_were_given(tmp_path, monkeypatch, where):
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, callback=stop_at(5))
+    kept = [p.read_bytes() for p in states(tmp_path)]
+
+    def failing(*_):
+        raise OSError(12, "Cannot allocate memory")
+
+    model, loss, _ = build(1)
+    before = fingerprint(model)
+    with monkeypatch.context() as patch:
+        patch.setattr("srlib.train._Run.loader" if where == "loader" else "srlib.train.begin", failing)
+        with pytest.raises(RuntimeError, match="out of memory at step"):
+            train(model, loss, Patches(), settings(precision="bf16"), folder=tmp_path)
+    assert fingerprint(model) == before and "forward" not in vars(model)
+    assert [p.read_bytes() for p in states(tmp_path)] == kept
+
+
+def test_halves_that_a_kill_left_are_removed(tmp_path):
+    (tmp_path / "state").mkdir()
+    for name in (".best.99.part.safetensors", "state/.step_000000004.99.part.pt"):
+        (tmp_path / name).write_bytes(b"half")
+    start(tmp_path, iterations=2)
+    assert not list(tmp_path.rglob(".*part*"))
+
+
+def test_numbers_of_numpy_are_no_obstacle(tmp_path):
+    start(tmp_path, learning_rate=np.float64(1e-3), batch=np.int64(2), input_scales=np.array([1.0]).tolist())
+    assert newest_state(tmp_path)["facts"]["learning_rate"] == 1e-3
 
 
 def test_another_form_of_learnable_weights_is_another_training(tmp_path, capsys):
