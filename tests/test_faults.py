@@ -128,12 +128,13 @@ def test_a_sigterm_to_all_processes_of_a_group_keeps_the_step(tmp_path):
 
 
 def test_kill_minus_nine_costs_what_came_after_the_last_save(tmp_path):
-    common = {"iterations": 12, "save_every": 2, "validated": False}
+    common = {"iterations": 80, "save_every": 2, "validated": False}
     process = run_script(tmp_path / "a", **common)
     wait_for(process, "step 7")
     process.kill()
     process.wait()
-    assert newest_state(tmp_path / "a")["step"] in (6, 8, 10)
+    step = newest_state(tmp_path / "a")["step"]
+    assert 6 <= step < 80 and step % 2 == 0
     resumed, _ = start(tmp_path / "a", **common)
     unbroken, _ = start(tmp_path / "b", **common)
     assert same(weights(unbroken), weights(resumed))
