@@ -112,16 +112,18 @@ def train(
             if not run.finished:
                 save(run, last=True)
         except BaseException as error:
-            better = rescue(run, error)
-            run.give_back()
+            try:
+                better = rescue(run, error)
+                run.give_back()
+            finally:
+                run.close()
+                vars(run).clear()  # a notebook keeps the traceback, and so this frame: not its memory
             if better is None:
                 raise
             raise better from error
         finally:
             del loader  # and so its processes
-            run.close()
-            if sys.exc_info()[0] is not None:  # a notebook keeps the traceback, and so this frame: not its memory
-                vars(run).clear()
+        run.close()
         load_best(run, model)
         if stop.requested:
             raise KeyboardInterrupt(f"stopped by {stop.requested} at the end of the training, which is whole")
@@ -271,7 +273,7 @@ class _Run:
             for optimizer in self.optimizers.values():
                 self.accelerator.scaler.unscale_(optimizer)
         norms = {"gradient_norm": nn.utils.clip_grad_norm_(self.trained, self.settings.clip)}
-        for name in self.optimizers.keys() - {"model"}:
+        for name in [name for name in self.optimizers if name != "model"]:  # in one order on all processes
             gradients = [p.grad for p in self.parts[name].parameters() if p.grad is not None]
             norms[f"gradient_norm_{name}"] = nn.utils.get_total_norm(gradients)
         return norms
