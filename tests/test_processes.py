@@ -133,7 +133,7 @@ def test_a_loss_that_is_not_finite_in_one_process_is_skipped_by_all(tmp_path):
         and output.count("skipped:") == output.count("pixel, adversarial not finite on picture 2") == 2
     ), output
     state = newest_state(tmp_path)
-    assert len(state["rows"]) == 4 and all(v.isfinite().all() for v in state["parts"]["model"].values())
+    assert len(state["rows"]["step"]) == 4 and all(v.isfinite().all() for v in state["parts"]["model"].values())
 
 
 def test_sigterm_to_all_ends_all_at_the_same_step(tmp_path):
