@@ -248,8 +248,6 @@ def _need_seams(p: Mapping, model: TiledSR) -> None:
 
 def artifact_ft(root: Path, p: Mapping) -> None:
     """All that 04 trains, one after the other."""
-    if PartialState().num_processes > 1:
-        raise ValueError("04 trains twice in one go, which several processes cannot yet: start it with one")
     made = material(root, p)
     job = detector(root, p, made)
     job.run()

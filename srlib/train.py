@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import (
     broadcast_object_list,
@@ -396,6 +396,7 @@ def several_cpu_processes() -> None:
     """Where torchrun has started several processes and there is no GPU, accelerate must be told to use the CPUs."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"
+        PartialState(cpu=True)  # whoever asks first would otherwise get a state of one process
 
 
 if __name__ == "__main__":

@@ -144,3 +144,14 @@ def test_sigterm_to_all_ends_all_at_the_same_step(tmp_path):
     assert "by SIGTERM; the state of step" in output, output
     state = newest_state(tmp_path)
     assert state["step"] >= 3
+
+
+def test_two_trainings_in_one_go_on_two_processes_whoever_asks_for_the_device_first(tmp_path):
+    """As 04 does: it asks for the device, trains the detector, then the eraser in the folder above."""
+    asks = "from srlib.train import several_cpu_processes\nfrom accelerate import PartialState\n"
+    asks += "several_cpu_processes()\nassert PartialState().num_processes == 2\n"
+    asks += f"start({str(tmp_path / 'detector')!r}, iterations=2, validated=False)"
+    process = launch(tmp_path, asks, stage=3, iterations=2, validated=False)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert newest_state(tmp_path)["drawn"] == newest_state(tmp_path / "detector")["drawn"] == 8
