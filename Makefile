@@ -19,8 +19,9 @@ demo:
 	@$(MAKE) --no-print-directory RUN=demo all
 	@echo "Done: open outputs/demo/05_eval.ipynb, or look at outputs/demo/eval/figures/"
 
+# On two cores; conftest.py gives each process of a test one thread.
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # The seam viewer in JupyterLab in a real Chromium (Debian's package chromium, or CHROMIUM=/path/to/it).
 browser-test: setup

@@ -1,3 +1,9 @@
+"""What all tests share. Every process that computes, of the tests or begun by them, does so with one thread."""
+
+import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # read when torch is imported
+
 import shutil
 from pathlib import Path
 

@@ -12,6 +12,7 @@ from projects import TINY, execute
 from trainings import same
 
 from srlib.checkpoints import load_tiled
+from srlib.stages import main
 from srlib.states import newest_state
 
 
@@ -47,21 +48,34 @@ def test_the_notebook_takes_what_the_command_has_trained(trained, folder):
     assert same(before, load_tiled(trained / "artifact_ft/best.safetensors").state_dict())
 
 
-def test_wrong_parameters_end_in_one_sentence(trained, folder):
-    for arguments, complaint in (
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
         ({"iteratons": 3}, "unknown parameter 'iteratons': did you mean 'iterations'?"),
         ({"learning_rate": "1e-4"}, "write 3.0e-4"),
         ({"optimizer": "sgd"}, "optimizer 'sgd' is none of"),
         ({"run": "nothing"}, "run notebooks/01_data.ipynb first"),
         ({"model": "vram9"}, "model 'vram9' is none of HAT-S"),
-    ):
-        done = command(folder, "02_stage1", **arguments)
-        assert done.returncode == 1 and complaint in done.stderr and "Traceback" not in done.stderr, done.stderr
-    done = command(folder, "02_stage1", "-p", "lr_patch", "400")
-    assert "the largest packed are 64" in done.stderr and "Traceback" not in done.stderr
-    shutil.copy(folder / "params/cli/02_stage1.yaml", folder / "params/cli/other.yaml")
-    line = [sys.executable, "-m", "srlib.train", "params/cli/other.yaml"]
-    done = subprocess.run(line, cwd=folder, capture_output=True, text=True)
+        ({"lr_patch": 400}, "the largest packed are 64"),
+    ],
+)
+def test_wrong_parameters_end_in_one_sentence(trained, folder, monkeypatch, wrong, complaint):
+    file = folder / "params/wrong/02_stage1.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump({**TINY["02_stage1"], "run": "cli", **wrong}))
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["srlib.train", str(file)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert str(ended.value).startswith("error: ") and complaint in str(ended.value)
+
+
+def test_the_command_says_what_is_wrong_without_a_traceback(folder):
+    file = folder / "params/cli/other.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("run: cli\n")
+    done = subprocess.run([sys.executable, "-m", "srlib.train", file], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "is no notebook's that trains: 02_stage1, 03_tiling, 04_artifact_ft" in done.stderr
 
 
