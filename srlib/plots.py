@@ -307,7 +307,8 @@ def bars(values: dict[str, float], label: str, bar_line: float | None = None) ->
     axis.bar_label(drawn, fmt="%.2f", fontsize=8)
     if bar_line is not None:
         axis.axhline(bar_line, color="#d95f02", ls="--", lw=1)
-        axis.text(len(values) - 0.4, bar_line, f" {bar_line:g}", color="#d95f02", va="center", fontsize=8)
+        beside = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 8}
+        axis.text(1.01, bar_line, f"bar {bar_line:g}", color="#d95f02", **beside)
     axis.set(ylabel=label)
     axis.margins(y=0.12)
     return figure
