@@ -1,4 +1,5 @@
-# make demo | make test | make browser-test | make lab | make RUN=<name>      RUN is a folder of params/
+# make demo | make test | make report INPUT=<folder> | make ablation | make lab | make browser-test
+# make RUN=<name>      RUN is a folder of params/
 #
 # A notebook is run again only when it, its parameters, srlib, or what it reads has changed.
 
@@ -10,14 +11,27 @@ BIN := .venv/bin
 SRLIB := $(wildcard srlib/*.py)
 NOTEBOOKS := 01_data 02_stage1 03_tiling 04_artifact_ft 05_eval
 
-.PHONY: all demo test browser-test check lab setup clean
+.PHONY: all demo report ablation test browser-test check lab setup clean
 .DELETE_ON_ERROR:
 
-all: $(NOTEBOOKS:%=$(OUT)/%.ipynb)
+all: $(NOTEBOOKS:%=$(OUT)/%.ipynb) $(OUT)/eval/report.html
 
 demo:
 	@$(MAKE) --no-print-directory RUN=demo all
-	@echo "Done: open outputs/demo/05_eval.ipynb, or look at outputs/demo/eval/figures/"
+	@echo "Done: open outputs/demo/eval/report.html or outputs/demo/05_eval.ipynb"
+
+# Which stage earns what, three seeds (params/ablation): README's second table.
+ablation:
+	@$(MAKE) --no-print-directory RUN=ablation outputs/ablation/06_ablation.ipynb
+
+# The run's three stages on a folder of HR pictures.
+report: $(OUT)/04_artifact_ft.ipynb
+	@test -n "$(INPUT)" || { echo "give a folder of HR pictures: make report INPUT=/path/to/pictures"; exit 1; }
+	@mkdir -p $(OUT)/report
+	@$(BIN)/papermill --no-progress-bar --log-level ERROR --stdout-file /dev/stdout -f params/$(RUN)/05_eval.yaml \
+	    -p input "$(INPUT)" -p report report notebooks/05_eval.ipynb $(OUT)/report/05_eval.ipynb 2> $(OUT)/report/05_eval.log \
+	    || { grep -v '^ *$$' $(OUT)/report/05_eval.log | tail -n 1; exit 1; }
+	@$(BIN)/python -m srlib.report $(OUT)/report/05_eval.ipynb $(OUT)/report/report.html
 
 # On two cores; conftest.py gives each process of a test one thread.
 test: setup
@@ -43,6 +57,11 @@ $(OUT)/02_stage1.ipynb: $(OUT)/01_data.ipynb
 $(OUT)/03_tiling.ipynb: $(OUT)/02_stage1.ipynb
 $(OUT)/04_artifact_ft.ipynb: $(OUT)/03_tiling.ipynb
 $(OUT)/05_eval.ipynb: $(OUT)/04_artifact_ft.ipynb
+$(OUT)/06_ablation.ipynb: $(OUT)/01_data.ipynb
+
+# 05 without its code, one file to send on.
+$(OUT)/eval/report.html: $(OUT)/05_eval.ipynb
+	@$(BIN)/python -m srlib.report $< $@
 
 # Executed under another name, renamed when it succeeded; a failed one stays beside it, with its traceback.
 $(OUT)/%.ipynb: notebooks/%.ipynb params/$(RUN)/%.yaml $(SRLIB) .venv/ready

@@ -26,7 +26,7 @@ from srlib.packs import open_shards, read_pack
 from srlib.pairs import METHOD, read_pair
 from srlib.pictures import read_picture, to_float
 from srlib.resize import centre, crop_to_multiple, resize_integers
-from srlib.sources import read_description
+from srlib.sources import list_pictures, read_description
 
 
 def training_patches(data_dir: Path | str, *, scale: int, lr_patch: int, methods: Sequence[str] = ()) -> Dataset:
@@ -342,3 +342,26 @@ class PicturePairs(Dataset):
         row = self.rows[index]
         lr, hr = self.online(row) if self.online else read_pair(self.data_dir, self.hr_root, row)
         return {"lr": to_float(lr), "hr": to_float(hr), "name": self.names[index]}
+
+
+class ReducedPictures(Dataset):
+    """Any HR pictures, reduced by the bicubic of the protocol: items as PicturePairs has them.
+
+    folder: is searched with its subfolders. Each picture is cropped to a multiple of `scale`, reduced and rounded to
+    its own 8 or 16 bits when it is asked for. Raises ValueError naming a picture that cannot be read.
+    """
+
+    def __init__(self, folder: Path | str, *, scale: int):
+        self.folder, self.scale, self.names = Path(folder), scale, list_pictures(folder)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> dict:
+        hr = crop_to_multiple(self.original(index), self.scale)
+        lr = resize_integers(hr, self.scale, "bicubic")
+        return {"lr": to_float(lr), "hr": to_float(hr), "name": self.names[index]}
+
+    def original(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8 or uint16, uncropped."""
+        return read_picture(self.folder / self.names[index]).rgb

@@ -1,8 +1,10 @@
 """Scores of models on held-out pictures, whole and tiled, by the protocol of metrics.py and tiling.py."""
 
+import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,11 +18,14 @@ from tqdm import tqdm
 from srlib.eraser import TiledSR
 from srlib.memory import peak_of
 from srlib.metrics import psnr_y, ssim_y
-from srlib.resize import enlarge
+from srlib.pictures import to_float
+from srlib.resize import crop_to_multiple, enlarge, resize_integers
 from srlib.seams import Seams, seam_profile, seam_report
 from srlib.tiling import plan_tiles
 
 Pictures = dict[tuple[str, str, str], Tensor]
+SET5 = ("baby", "bird", "butterfly", "head", "woman")
+SET5_BICUBIC = {2: 33.66, 3: 30.39, 4: 28.42}  # dB PSNR-Y, as the field's papers print it
 
 
 @torch.no_grad()
@@ -32,12 +37,15 @@ def evaluate(
     tile_batch: int = 16,
     distances: int = 32,
     memory: bool = False,
+    keep: bool = True,
+    whole_limit: float = math.inf,
 ) -> tuple[pd.DataFrame, Pictures, dict[tuple[str, str, str], Tensor]]:
     """Bicubic and every model, whole and tiled in each of several ways, on every picture of `pairs`.
 
     pairs: items {"lr": (C, h, w), "hr": (C, H, W), "name": str}. tilings: by name, arguments of TiledSR.tiled
     such as those `tilings_of` makes. memory: run everything on the first picture
-    once more to measure its peak. Returns
+    once more to measure its peak. keep: False returns no pictures, for as many of them as there may be. whole_limit:
+    LR megapixels above which "whole" is exact tiling, the same picture to rounding. Returns
     - a table with columns picture, variant, tiling, PSNR-Y (dB), SSIM-Y, seconds, with `memory` MiB (NaN but for
       the first picture), and for tiled rows, against the same model's whole picture, TC (dB), SGR, max_difference
       and differing_share;
@@ -63,7 +71,8 @@ def evaluate(
             picture, report = run(lr.to(device))
             picture = picture.clamp(0, 1).cpu()  # on a GPU the work is done only when the picture is here
             seconds = time.perf_counter() - start
-            pictures[item["name"], variant, tiling] = picture[0]
+            if keep:
+                pictures[item["name"], variant, tiling] = picture[0]
             row = {"picture": item["name"], "variant": variant, "tiling": tiling}
             row |= {"PSNR-Y": psnr_y(picture, hr, scale).item(), "SSIM-Y": ssim_y(picture, hr, scale).item()}
             row |= {"seconds": seconds}
@@ -79,12 +88,18 @@ def evaluate(
         score("bicubic", "whole", lambda x, scale=scale: (enlarge(x, scale, "bicubic"), None), torch.device("cpu"))
         for variant, model in models.items():
             device = next(model.parameters()).device
-            whole = score(variant, "whole", lambda x, m=model: (m.erase(m.hat_model(x)), None), device)
+            whole = score(variant, "whole", lambda x, m=model: (_whole(m, x, whole_limit), None), device)
             for name, options in tilings.items():
                 options = {"batch": tile_batch, **options}
                 score(variant, name, lambda x, m=model, options=options: m.tiled(x, **options), device, whole)
     bar.close()
     return pd.DataFrame(rows), pictures, profiles
+
+
+def _whole(model: TiledSR, lr: Tensor, limit: float) -> Tensor:
+    if lr.shape[-2] * lr.shape[-1] <= limit * 1e6:
+        return model.erase(model.hat_model(lr))
+    return model.tiled(lr, statistics="exact", tile=8 * model.hat_model.window_size, on_oom="shrink")[0]
 
 
 def tiling_name(tile: int, halo: int) -> str:
@@ -115,6 +130,38 @@ def seams_of(model: TiledSR, lr: Tensor, tile: int, halo: int) -> Seams:
     """Where the seams of this tiling of lr (C, h, w) lie in the output."""
     plan = plan_tiles(*lr.shape[-2:], tile=tile, halo=halo, window=model.hat_model.window_size)
     return plan.seams(model.scale)
+
+
+def best_median_worst(table: pd.DataFrame, variant: str, tiling: str) -> dict[str, str]:
+    """{"best": name, "median": ..., "worst": ...}: pictures by how many dB PSNR-Y `variant` gains there over bicubic.
+
+    Fewer when there are fewer than three pictures.
+    """
+    scores = table.pivot(index="picture", columns=["variant", "tiling"], values="PSNR-Y")
+    gains = (scores[variant, tiling] - scores["bicubic", "whole"]).sort_values(ascending=False)
+    ranked = {"best": gains.index[0], "worst": gains.index[-1], "median": gains.index[len(gains) // 2]}
+    first = {name: rank for rank, name in reversed(ranked.items())}  # one picture can be all three
+    return {rank: ranked[rank] for rank in ("best", "median", "worst") if first[ranked[rank]] == rank}
+
+
+def bicubic_check(pictures: Iterable[tuple[str, np.ndarray]], scales: Sequence[int] = (2, 3, 4)) -> pd.DataFrame:
+    """Mean PSNR-Y (dB) of HR pictures (name, (H, W, 3) integers) reduced and enlarged by bicubic; index "scale".
+
+    Every paper prints this figure for its test pictures, so it shows whether ours can be compared with theirs. For
+    Set5, known by its file names, the column "published" stands beside it.
+    """
+    rows, names = [], []
+    for name, original in pictures:
+        names.append(Path(name).stem.lower().split("_")[0])
+        for scale in scales:
+            hr = crop_to_multiple(original, scale)
+            lr = to_float(resize_integers(hr, scale, "bicubic"))[None]
+            again = enlarge(lr, scale, "bicubic").clamp(0, 1)
+            rows.append({"scale": scale, "PSNR-Y": psnr_y(again, to_float(hr)[None], scale).item()})
+    check = pd.DataFrame(rows).groupby("scale").mean()
+    if sorted(names) == sorted(SET5):
+        check["published"] = check.index.map(SET5_BICUBIC)
+    return check
 
 
 def means(table: pd.DataFrame) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 import ast
 import difflib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -94,6 +95,23 @@ def need(path: Path | str, maker: str) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: run notebooks/{maker}.ipynb first, with the same `run`")
     return path
+
+
+def named_paths(entries: Sequence[str], root: Path) -> dict[str, Path]:
+    """["name=path", "path"] -> {name: path}, relative ones below `root`; a path without a name is its own.
+
+    Raises FileNotFoundError or ValueError naming the entry.
+    """
+    paths: dict[str, Path] = {}
+    for entry in entries:
+        name, _, path = entry.rpartition("=")
+        name = name or path
+        if name in paths:
+            raise ValueError(f"two of {list(entries)} are called {name!r}: write name=path")
+        paths[name] = root / Path(path).expanduser()
+        if not paths[name].is_file():
+            raise FileNotFoundError(f"{paths[name]} (of {entry!r}) does not exist")
+    return paths
 
 
 def keep_figure(figure: plt.Figure, path: Path | str) -> plt.Figure:

@@ -337,3 +337,26 @@ def quality(table: pd.DataFrame, value: str, label: str) -> Figure:
 def enlarge_nearest(picture: Tensor, scale: int) -> Tensor:
     """(C, H, W) -> (C, H*scale, W*scale), to show an LR picture at the HR picture's size."""
     return torch.repeat_interleave(torch.repeat_interleave(picture, scale, -1), scale, -2)
+
+
+def seed_dots(rows: pd.DataFrame, labels: dict[str, str], level: str, reference: float | None = None) -> Figure:
+    """One panel a column of `labels` (with its axis label), one line an entry of the index's `level`: a pale dot for
+    each seed, a strong one for their mean.
+
+    reference: where a thin line stands; None: at the first line's mean.
+    """
+    names = list(dict.fromkeys(rows.index.get_level_values(level)))
+    figure, axes = plt.subplots(
+        1, len(labels), figsize=(2.6 * len(labels) + 2.2, 0.36 * len(names) + 1.1), sharey=True, layout="constrained"
+    )
+    for axis, (column, label) in zip(axes, labels.items(), strict=True):
+        mean = rows[column].groupby(level=level).mean()
+        axis.axvline(mean[names[0]] if reference is None else reference, color="0.7", lw=1, ls=":")
+        places = [names.index(name) for name in rows.index.get_level_values(level)]
+        axis.scatter(rows[column], places, s=22, color="#7570b3", alpha=0.4, lw=0)
+        axis.scatter(mean[names], range(len(names)), s=42, color="#d95f02", marker="D", zorder=3)
+        axis.set(xlabel=label)
+        axis.grid(axis="both", alpha=0.25)
+    axes[0].set_yticks(range(len(names)), labels=names)
+    axes[0].invert_yaxis()
+    return figure

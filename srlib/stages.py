@@ -107,12 +107,12 @@ def stage1(root: Path, p: Mapping) -> Training:
     return Training(model, TotalLoss(pixel=1.0), patches, pairs, sharpen=SHARPENERS[p["sharpen"]], **common)
 
 
-def tiling(root: Path, p: Mapping) -> Training:
-    """03: all of stage 1's model, through the tiling. Refuses patches that no tile border would cut."""
+def tiling(root: Path, p: Mapping, start: Path | None = None) -> Training:
+    """03: all of stage 1's model, or of `start`, through the tiling. Refuses patches that no tile border would cut."""
     out = root / "outputs" / p["run"]
     tiles = {"use_tiling": True, "tile_size": p["tile_size"], "tile_pad": p["tile_pad"]}
     tiles["checkpointing"] = p["checkpointing"]
-    model = load_tiled(need(out / "stage1" / "best.safetensors", "02_stage1"), **tiles)
+    model = load_tiled(start or need(out / "stage1" / "best.safetensors", "02_stage1"), **tiles)
     _need_seams(p, model)
     patches = _patches(out / "data", p, model.scale)
     pairs = PicturePairs(out / "data", "validation", scale=model.scale)
@@ -133,10 +133,11 @@ class Material:
     origin: str
 
 
-def material(root: Path, p: Mapping) -> dict[str, Material]:
-    """04: {"train", "validation"}; the tile grids are drawn by the seed."""
+def material(root: Path, p: Mapping, start: Path | None = None) -> dict[str, Material]:
+    """04: {"train", "validation"}, seams by stage 1 or by `start`; the tile grids are drawn by the seed."""
     out, rng = root / "outputs" / p["run"], np.random.default_rng(p["seed"])
-    model = load_tiled(need(out / "stage1" / "best.safetensors", "02_stage1")).to(PartialState().device)
+    checkpoint = start or need(out / "stage1" / "best.safetensors", "02_stage1")
+    model = load_tiled(checkpoint).to(PartialState().device)
     made = {}
     for part in ("train", "validation"):
         pairs = list(PicturePairs(out / "data", part, scale=model.scale))
@@ -178,12 +179,17 @@ def judge_detector(root: Path, p: Mapping, model: ArtifactDetector, made: Mappin
     return quality, trusted  # the same on all processes
 
 
-def eraser(root: Path, p: Mapping, judge: ArtifactDetector, trusted: bool = True) -> Training:
-    """04: stage 3. HAT frozen, the eraser trained with the whole loss; without the detector's terms if not trusted."""
+def eraser(
+    root: Path, p: Mapping, judge: ArtifactDetector, trusted: bool = True, start: Path | None = None
+) -> Training:
+    """04: stage 3. HAT of stage 2 or of `start` frozen, the eraser trained with the whole loss; without the detector's
+    terms if not trusted.
+    """
     out = root / "outputs" / p["run"]
     tiles = {"use_tiling": True, "tile_size": p["tile_size"], "tile_pad": p["tile_pad"]}
     tiles["tile_choices"] = p["tile_choices"]
-    model = load_tiled(need(out / "tiling" / "best.safetensors", "03_tiling"), **tiles).freeze_hat()
+    checkpoint = start or need(out / "tiling" / "best.safetensors", "03_tiling")
+    model = load_tiled(checkpoint, **tiles).freeze_hat()
     _need_seams(p, model)
     terms = ("pixel", "frequency", "gradient", "ms_ssim", "perceptual", "adversarial")
     weights = {name: p[name] for name in terms}

@@ -8,7 +8,16 @@ import torch
 from torch.utils.data import DataLoader
 
 from srlib.data import list_online, pregenerate
-from srlib.datasets import Mixture, OnlinePairs, PackedPairs, PicturePairs, draw_keys, find_pack, training_patches
+from srlib.datasets import (
+    Mixture,
+    OnlinePairs,
+    PackedPairs,
+    PicturePairs,
+    ReducedPictures,
+    draw_keys,
+    find_pack,
+    training_patches,
+)
 from srlib.degrade import Degradation
 from srlib.packs import PackSettings
 from srlib.pairs import METHOD, prepare_pairs
@@ -238,3 +247,18 @@ def test_packs_travel_to_started_workers_without_their_pixels(folder):
     sent = pickle.dumps(data)
     assert len(sent) < data.hr[0].nbytes / 2
     assert torch.equal(pickle.loads(sent)[(3, 4)]["hr"], data[(3, 4)]["hr"])
+
+
+def test_any_folder_of_pictures_is_reduced_by_the_protocols_bicubic(hr, folder):
+    given = PicturePairs(folder, "train", scale=2)[0]
+    pictures = ReducedPictures(hr, scale=2)
+    assert pictures.names == ["a.png", "b.png", "c.png"] and pictures.original(0).shape == (41, 52, 3)
+    item = pictures[0]
+    assert (
+        item["hr"].shape == (3, 40, 52)
+        and torch.equal(item["hr"], given["hr"])
+        and torch.equal(item["lr"], given["lr"])
+    )
+    (hr / "b.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="b.png"):
+        pictures[1]

@@ -1,11 +1,24 @@
 """Scores carry the right comparisons: tiled against the same model's whole picture, all against the truth."""
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from networks import strong
 
+from srlib.drawings import draw
 from srlib.eraser import TiledSR
-from srlib.evaluate import evaluate, gap_closed, means, seams_of, tiling_name, tilings_of, ways_to_tile
+from srlib.evaluate import (
+    best_median_worst,
+    bicubic_check,
+    evaluate,
+    gap_closed,
+    means,
+    seams_of,
+    tiling_name,
+    tilings_of,
+    ways_to_tile,
+)
 from srlib.hat import HAT
 from srlib.initial import start_as_interpolation
 from srlib.metrics import psnr_y
@@ -69,3 +82,36 @@ def test_means_and_the_gap(model):
 
 def test_seams_of(model):
     assert seams_of(model, PAIRS[0]["lr"], 16, 0) == ([32], [32])
+
+
+def test_pictures_are_not_kept_unless_asked_and_a_large_whole_is_exact(model):
+    table, pictures, _ = evaluate({"a": model}, PAIRS, tilings_of([(16, 0)]), keep=False)
+    assert not pictures
+    exact, pictures, _ = evaluate({"a": model}, PAIRS, tilings_of([(16, 0)]), whole_limit=0.0)
+    lr = PAIRS[0]["lr"][None]
+    with torch.no_grad():
+        answer = model.tiled(lr, statistics="exact", tile=64)[0].clamp(0, 1)
+    assert torch.equal(pictures["p0", "a", "whole"], answer[0])
+    assert np.allclose(table["PSNR-Y"], exact["PSNR-Y"], atol=1e-3)
+
+
+def test_best_median_and_worst_are_ranked_by_the_gain_over_bicubic():
+    def table(*gains):
+        rows = []
+        for i, gain in enumerate(gains):
+            rows.append({"picture": f"p{i}", "variant": "bicubic", "tiling": "whole", "PSNR-Y": 30.0 + i})
+            rows.append({"picture": f"p{i}", "variant": "a", "tiling": "t", "PSNR-Y": 30.0 + i + gain})
+        return pd.DataFrame(rows)
+
+    assert best_median_worst(table(1, 3, 2, 5, 4), "a", "t") == {"best": "p3", "median": "p1", "worst": "p0"}
+    assert best_median_worst(table(1, 3), "a", "t") == {"best": "p1", "worst": "p0"}
+    assert best_median_worst(table(1), "a", "t") == {"best": "p0"}
+
+
+def test_the_self_check_is_the_evaluations_bicubic_and_knows_set5():
+    names = ["baby", "bird", "butterfly", "head", "woman"]
+    pictures = [(f"{name}_GT.png", draw(i, 61, 74)) for i, name in enumerate(names)]
+    check = bicubic_check(pictures)
+    assert check["published"].to_dict() == {2: 33.66, 3: 30.39, 4: 28.42}
+    assert check["PSNR-Y"][2] > check["PSNR-Y"][3] > check["PSNR-Y"][4]
+    assert "published" not in bicubic_check(pictures[:4])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from srlib.notebook import need, project_root, read_parameters
+from srlib.notebook import named_paths, need, project_root, read_parameters
 
 CELL = '# parameters\nrun = "demo"  # name\nsteps = 10\nrate = 1e-4\nflag = True\nscales = [2]\n'
 DEFAULTS = {"run": "demo", "steps": 10, "rate": 1e-4, "flag": True, "scales": [2]}
@@ -47,3 +47,13 @@ def test_root_is_found_from_the_notebooks_folder_and_refused_elsewhere(monkeypat
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="inside the repository"):
         project_root()
+
+
+def test_checkpoints_are_named_or_name_themselves(tmp_path):
+    (tmp_path / "a.pth").touch()
+    assert named_paths(["mine=a.pth", "a.pth"], tmp_path) == {"mine": tmp_path / "a.pth", "a.pth": tmp_path / "a.pth"}
+    assert named_paths([], tmp_path) == {}
+    with pytest.raises(FileNotFoundError, match="x.pth.*of 'mine=x.pth'.*does not exist"):
+        named_paths(["mine=x.pth"], tmp_path)
+    with pytest.raises(ValueError, match="called 'mine': write name=path"):
+        named_paths(["mine=a.pth", "mine=a.pth"], tmp_path)

@@ -54,6 +54,17 @@ def complaint(folder, name, **parameters) -> str:
     return f"{caught.value.ename}: {caught.value.evalue}"
 
 
+def test_a_report_on_any_pictures_and_checkpoints(executed, folder):
+    stage1 = "outputs/demo/stage1"
+    given = {"input": "pictures", "checkpoints": [f"mine={stage1}/best.safetensors", f"{stage1}/hat.safetensors"]}
+    execute(folder, "05_eval", **TINY["05_eval"], **given, report="mine")
+    metrics = json.loads((folder / "outputs/demo/mine/metrics.json").read_text())
+    assert metrics["pictures"] == [f"{i}.png" for i in range(4)] and len(metrics["shown"]) == 3
+    assert metrics["test"]["mine | whole"]["PSNR-Y"] > 20 and f"{stage1}/hat.safetensors | exact" in metrics["test"]
+    assert "does not exist" in complaint(folder, "05_eval", checkpoints=["nothing.pth"])
+    assert "tile 12 is not a multiple of the window 8" in complaint(folder, "05_eval", tile_size=12)
+
+
 def test_wrong_input_ends_in_one_clear_sentence(executed, folder):
     assert complaint(folder, "02_stage1", iteratons=20) == (
         "ValueError: unknown parameter 'iteratons': did you mean 'iterations'?"
@@ -121,7 +132,7 @@ def test_parameter_files_of_a_run_fit_together(run):
     assert p["03_tiling"]["learning_rate"] <= p["02_stage1"]["learning_rate"] / 5
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb")))
 def test_notebooks_are_stored_without_outputs(name):
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
     assert not [c for c in notebook.cells if c.get("outputs")] and "papermill" not in notebook.metadata

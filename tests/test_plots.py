@@ -107,3 +107,14 @@ def test_spectra_show_what_a_kernel_keeps():
     flat = torch.full((3, 96, 128), 0.5)  # among others it says nothing, and spoils nothing
     lines = plots.spectra({"area": [resize(flat, 2, "area"), lrs["bicubic"][0]]}, [flat, hrs[0]]).axes[0].lines
     assert np.isfinite(lines[0].get_ydata()).all()
+
+
+def test_seed_dots_show_every_seed_and_the_mean_in_order():
+    index = pd.MultiIndex.from_product([[0, 1], ["b", "a"]], names=["seed", "arm"])
+    rows = pd.DataFrame({"TC": [40.0, 41.0, 42.0, 45.0], "SGR": [1.0, 2.0, 1.0, 2.0]}, index=index)
+    figure = plots.seed_dots(rows, {"TC": "TC, dB", "SGR": "SGR"}, "arm")
+    axis = figure.axes[0]
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["b", "a"] and axis.get_xlabel() == "TC, dB"
+    seeds, means = (c.get_offsets().tolist() for c in axis.collections)
+    assert seeds == [[40, 0], [41, 1], [42, 0], [45, 1]] and means == [[41, 0], [43, 1]]
+    assert axis.lines[0].get_xdata()[0] == 41 and len(figure.axes) == 2
