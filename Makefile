@@ -45,6 +45,7 @@ browser-test: setup
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/nbstripout --verify $(NBSTRIPOUT_KEYS) notebooks/*.ipynb
 
 lab: setup

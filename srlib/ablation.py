@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
-from torch import nn
 
 from srlib import stages
-from srlib.artifacts import evaluate_detector
+from srlib.artifacts import ArtifactDetector, evaluate_detector
 from srlib.evaluate import means
 from srlib.notebook import read_parameter_file
 
@@ -70,25 +70,28 @@ def best_of(folder: Path, arm: str) -> Path:
     return folder / arm.replace(", ", "_").replace(" ", "_") / "best.safetensors"
 
 
-def train_detector(root: Path, folder: Path, parameters: Mapping) -> tuple[nn.Module, dict[str, float]]:
+def train_detector(root: Path, folder: Path, parameters: Mapping) -> tuple[ArtifactDetector, dict[str, float]]:
     """A detector that learns the seams of `folder`'s arm "1"; with its average precision on validation pictures."""
     p = parameters["04_artifact_ft"]
     made = stages.material(root, p, start=best_of(folder, "1"))
     job = stages.detector(root, p, made)
     job.folder = folder / "detector"
     job.run()
-    held_out = made["validation"]
-    quality = evaluate_detector(job.model, held_out.clean, held_out.seams, seed=p["seed"])["average_precision"]
+    judge, held_out = cast(ArtifactDetector, job.model), made["validation"]
+    quality = evaluate_detector(judge, held_out.clean, held_out.seams, seed=p["seed"])["average_precision"]
     if min(quality.values()) < p["detector_bar"]:
         raise ValueError(
             f"the detector is below its bar of {p['detector_bar']} ({quality}): raise detector_iterations in the "
             "recipe, or lower detector_bar: without its terms there is little to take apart"
         )
-    return job.model, quality
+    return judge, quality
 
 
-def train_arm(root: Path, folder: Path, name: str, parameters: Mapping, judge: nn.Module | None) -> float:
-    """Train ARMS[name] into `folder`, or take it if it is finished; the seconds that it trained, its start's not."""
+def train_arm(root: Path, folder: Path, name: str, parameters: Mapping, judge: ArtifactDetector | None = None) -> float:
+    """Train ARMS[name] into `folder`, or take it if it is finished; the seconds that it trained, its start's not.
+
+    judge: the detector, for those of stage 3.
+    """
     arm = ARMS[name]
     p = {**parameters[arm.notebook], **arm.over}
     if arm.notebook == "02_stage1":
@@ -97,6 +100,7 @@ def train_arm(root: Path, folder: Path, name: str, parameters: Mapping, judge: n
         job = stages.tiling(root, p, start=best_of(folder, arm.after))
         job.model.use_tiling = arm.tiled
     else:
+        assert judge is not None
         job = stages.eraser(root, p, judge, start=best_of(folder, arm.after))
     job.folder = best_of(folder, name).parent
     return float(job.run()["seconds"].max())

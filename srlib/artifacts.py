@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 from torchmetrics.functional.classification import binary_average_precision
 
+from srlib.eraser import TiledSR
 from srlib.synthetic import ARTIFACTS, CELL, CLASSES, ArtifactPatches, SeamExample, as_image, place
 from srlib.tiling import tiled_apply
 
 
 @torch.no_grad()
 def seam_examples(
-    model: nn.Module, pictures: Sequence[Tensor], *, tile: int, rng: np.random.Generator, batch: int = 16
+    model: TiledSR, pictures: Sequence[Tensor], *, tile: int, rng: np.random.Generator, batch: int = 16
 ) -> list[SeamExample]:
     """Each LR picture (3, h, w) through model.hat_model in tiles of `tile` without context, and whole.
 
@@ -30,10 +31,12 @@ def seam_examples(
     window, device = hat.window_size, next(hat.parameters()).device
     examples = []
     for lr in pictures:
-        offset = tuple(int(o) * window for o in rng.integers(0, tile // window, 2))
+        row, column = (int(o) * window for o in rng.integers(0, tile // window, 2))
         x = lr[None].to(device)
-        arguments = {"scale": hat.upscale, "tile": tile, "halo": 0, "window": window, "offset": offset, "batch": batch}
-        tiled, report = tiled_apply(hat, x, **arguments)
+        tiled, report = tiled_apply(
+            hat, x, scale=hat.upscale, tile=tile, halo=0, window=window, offset=(row, column), batch=batch
+        )
+        assert tiled is not None  # no `out` was given
         whole = hat(x)
         examples.append(SeamExample(tiled[0].clamp(0, 1).cpu(), whole[0].clamp(0, 1).cpu(), report.seams))
     return examples
@@ -65,10 +68,12 @@ class ArtifactDetector(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         self.to(memory_format=torch.channels_last)  # a third less time on a processor
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> logits (B, K, ceil(H/8), ceil(W/8))."""
         grid = self.context(self.features(x)[-1])
         return self.head(torch.cat([grid, *(conv(grid) for conv in self.along)], 1))
 
@@ -141,12 +146,15 @@ class DetectorLoss(nn.Module):
     {"artifacts": {"raw": ..., "weighted": ...}} for the log. original, the picture, is not needed.
     """
 
+    positive: Tensor  # (K, 1, 1)
+
     def __init__(self, classes: Sequence[str] = CLASSES):
         super().__init__()
         weights = torch.tensor([3.0 if name == "seam" else 1.0 for name in classes])
         self.register_buffer("positive", weights[:, None, None], persistent=False)  # seams are rare
 
     def forward(self, prediction: Tensor, target: Tensor, original: Tensor | None = None) -> tuple[Tensor, dict]:
+        """See the class."""
         present, asked = target.unbind(1)
         loss = F.binary_cross_entropy_with_logits(
             prediction, present, weight=asked, pos_weight=self.positive, reduction="sum"
@@ -176,7 +184,7 @@ def evaluate_detector(
     """
     device = next(detector.parameters()).device
 
-    def answers(count, only=None):
+    def answers(count: int, only: str | None = None) -> list[Tensor]:
         """Logits, target and asked of `count` patches, each (count, K, p/8, p/8)."""
         patches = ArtifactPatches(clean, seams, patch, vary=False, only=only)
         found = []

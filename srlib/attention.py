@@ -6,6 +6,7 @@ N queries and M keys of a window, d channels of a head, d' the same padded.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -77,14 +78,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.conv2d(x.permute(0, 3, 1, 2), weight[..., None, None], bias).permute(0, 2, 3, 1)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor, scale: float) -> Tensor:
     """softmax(scale * q k^T + bias) v: q (G, h, N, d), k and v (G, h, M, d), bias (h, N, M) -> as q.
 
     Scores do not overflow in fp16, however large q and k are.
     """
     if q.is_cuda and not torch.compiler.is_compiling() and len(q) > 65535:  # the kernels' largest batch
         parts = zip(*(x.split(65535) for x in (q, k, v)), strict=True)
-        return torch.cat([attend(*part, bias, scale) for part in parts])
+        return torch.cat([attend(*part, bias=bias, scale=scale) for part in parts])
     trained = bias.requires_grad and torch.is_grad_enabled()
     if torch.compiler.is_compiling() or q.device.type != "cpu" or not (trained or q.dtype == torch.bfloat16):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].to(q.dtype), scale=scale)
@@ -101,7 +102,7 @@ class _CachedAttention(torch.autograd.Function):
 
     @staticmethod
     @custom_fwd(device_type="cpu")
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(q, k, v, bias)
         ctx.scale = scale
         if q.dtype == torch.float32:
@@ -114,7 +115,7 @@ class _CachedAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     @custom_bwd(device_type="cpu")
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         q, k, v, bias = ctx.saved_tensors
         results = [torch.empty_like(x) for x in (q, k, v)]
         dbias = torch.zeros_like(bias, dtype=torch.promote_types(bias.dtype, torch.float32))

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Sink = Callable[[Tensor, int], None]  # called with (band (B, C, rows, W), first row), from top to bottom
+Out = Sink | Tensor | np.ndarray  # where a picture goes: see sink_of
 
 
 class Canvas:
@@ -34,16 +35,18 @@ class Canvas:
     def finish(self, until: int) -> None:
         """Nothing will be added above row `until`."""
         if self.sink and until > self.top:
+            assert self.rows is not None  # pieces come before the rows that they finish
             count = until - self.top
             self.sink(self.rows[:, :, :count], self.top)
             self.rows, self.top = self.rows[:, :, count:].clone(), until
 
     def close(self) -> Tensor | None:
+        """Finish all rows; the whole tensor where there is no sink."""
         self.finish(self.height)
         return None if self.sink else self.rows
 
 
-def sink_of(out, batch: int, height: int, width: int) -> Sink:
+def sink_of(out: Out, batch: int, height: int, width: int) -> Sink:
     """What writes bands into `out`: a function as it is; a tensor, array or memory map (batch, C, height, width)
     is filled, whole numbers with 0..max for [0, 1], rounded half up. Raises ValueError for another shape.
     """
@@ -54,12 +57,12 @@ def sink_of(out, batch: int, height: int, width: int) -> Sink:
         raise ValueError(f"out must be ({batch}, channels, {height}, {width}), not {shape or type(out).__name__}")
 
     def write(band: Tensor, top: int) -> None:
-        place = out[:, :, top : top + band.shape[2]]
+        rows = (slice(None), slice(None), slice(top, top + band.shape[2]))
         if isinstance(out, Tensor):
-            place.copy_(band if out.is_floating_point() else _integers(band, torch.iinfo(out.dtype).max))
+            out[rows].copy_(band if out.is_floating_point() else _integers(band, torch.iinfo(out.dtype).max))
             return
         whole = np.issubdtype(out.dtype, np.integer)
-        place[...] = (_integers(band, np.iinfo(out.dtype).max) if whole else band).cpu().numpy()
+        out[rows] = (_integers(band, np.iinfo(out.dtype).max) if whole else band).cpu().numpy()
 
     return write
 
@@ -79,7 +82,7 @@ def filtered(operation: Callable[[Tensor], Tensor], reach: int, height: int, sin
 
     def take(band: Tensor, top: int) -> None:
         nonlocal held, first, done
-        if top == 0:  # also after a restart
+        if held is None or top == 0:  # the latter also after a restart
             held, first, done = band, 0, 0
         else:
             held = torch.cat([held, band], 2)

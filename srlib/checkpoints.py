@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,8 +15,10 @@ from srlib.eraser import TiledSR
 from srlib.files import atomic
 from srlib.hat import HAT
 
+_Model = TypeVar("_Model", bound=nn.Module)
 
-def save_model(path: Path | str, model: nn.Module, **facts) -> Path:
+
+def save_model(path: Path | str, model: nn.Module, **facts: Any) -> Path:
     """Write the weights of `model` and, as metadata, its class name, its `config` and `facts` (JSON values).
 
     A HAT is written under the published names, so that other programs open it. Atomic.
@@ -27,7 +30,7 @@ def save_model(path: Path | str, model: nn.Module, **facts) -> Path:
     return Path(path)
 
 
-def load_model(path: Path | str, kind: type[nn.Module]) -> nn.Module:
+def load_model(path: Path | str, kind: type[_Model]) -> _Model:
     """The model of class `kind` that save_model wrote: kind(**config) with its weights, in eval mode.
 
     Raises FileNotFoundError, or ValueError for a file of another kind; the message names the file.
@@ -38,7 +41,7 @@ def load_model(path: Path | str, kind: type[nn.Module]) -> nn.Module:
     return _filled(_built(kind, json.loads(metadata["config"]), path), state, path)
 
 
-def load_tiled(path: Path | str, *, checkpointing: bool | None = None, **changes) -> TiledSR:
+def load_tiled(path: Path | str, *, checkpointing: bool | None = None, **changes: Any) -> TiledSR:
     """The TiledSR in `path`; a bare HAT file, own or published, gets a new eraser (the identity).
 
     checkpointing: HAT's argument, None for the file's. changes: arguments of TiledSR that override the file's, such as
@@ -56,7 +59,7 @@ def load_tiled(path: Path | str, *, checkpointing: bool | None = None, **changes
     return _filled(_built(TiledSR, {"hat_model": hat, **config, **changes}, path), state, path)
 
 
-def load_hat(path: Path | str, **changes) -> HAT:
+def load_hat(path: Path | str, **changes: Any) -> HAT:
     """The HAT in `path`: saved here (alone or inside a TiledSR), or a published checkpoint, whose
     configuration is read from the shapes of its weights.
 
@@ -134,14 +137,14 @@ def hat_config(state: Mapping[str, Tensor], path: Path | str = "the checkpoint")
     }
 
 
-def _built(kind: type[nn.Module], arguments: Mapping, path: Path | str) -> nn.Module:
+def _built(kind: type[_Model], arguments: Mapping, path: Path | str) -> _Model:
     try:
         return kind(**arguments)
     except TypeError as error:  # an argument that this version does not have, or a misspelt change
         raise ValueError(f"{path} describes a {kind.__name__} that this version cannot build: {error}") from error
 
 
-def _filled(model: nn.Module, state: Mapping[str, Tensor], path: Path | str) -> nn.Module:
+def _filled(model: _Model, state: Mapping[str, Tensor], path: Path | str) -> _Model:
     """Load the weights; on a mismatch name the first layer that differs and how."""
     own = model.state_dict()
     for name in own:

@@ -158,6 +158,7 @@ class Live:
         self.next = now + max(self.pause, 50 * (now - started))
 
     def finish(self, log: pd.DataFrame) -> None:
+        """Show the figure of the whole log in place of the live one, and write it as PNG."""
         self._show(keep_figure(training(log, self.baseline), self.path))
 
     def _show(self, figure: Figure) -> None:

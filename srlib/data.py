@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -84,8 +85,8 @@ def pregenerate(
     output inside the input, OSError when nothing can be written (disk full): that is no fault of a picture.
     """
     input, output = Path(input).absolute(), Path(output).absolute()  # a cluster's workers have another directory
-    scales, methods, degradation = dict.fromkeys(scales), dict.fromkeys(methods), degradation or Degradation()
-    recipe = Recipe(tuple(scales), tuple(methods), size, upsampled, degradation, overwrite)
+    once = tuple(dict.fromkeys(scales)), tuple(dict.fromkeys(methods))
+    recipe = Recipe(*once, size, upsampled, degradation or Degradation(), overwrite)
     _check(input, output, recipe, jobs)
     everything = list_pictures(input)
     stems = _lr_stems(everything)
@@ -175,7 +176,7 @@ def _lr_stems(names: Sequence[str]) -> dict[str, str]:
     bare = {n: Path(n).with_suffix("").as_posix() for n in names}
     count = Counter(bare.values())
     stems = {n: n if count[b] > 1 else b for n, b in bare.items()}
-    owner = {}
+    owner: dict[str, str] = {}
     for name, stem in stems.items():
         if owner.setdefault(stem, name) != name:
             raise ValueError(f"{owner[stem]} and {name} would both become {stem}.png: rename one")
@@ -207,7 +208,7 @@ def process_picture(
     "rows", "files" written, "seconds", "patches": {name: what Shelf.put returned}}; on failure no rows and a "reason".
     """
     start = time.perf_counter()
-    done = {"name": name, "rows": [], "files": 0, "seconds": 0.0, "patches": {}}
+    done: dict[str, Any] = {"name": name, "rows": [], "files": 0, "seconds": 0.0, "patches": {}}
     wanted = [(s, m) for s in recipe.scales for m in recipe.methods]
     try:
         now = stamp(input / name)

@@ -53,7 +53,7 @@ def training_patches(data_dir: Path | str, *, scale: int, lr_patch: int, methods
     return Mixture([own, *others], [1.0, *also.values()])
 
 
-def _own_patches(data_dir: Path, scale: int, lr_patch: int, methods: Sequence[str]) -> Dataset:
+def _own_patches(data_dir: Path, scale: int, lr_patch: int, methods: Sequence[str]) -> "PackedPairs | OnlinePairs":
     description = read_description(data_dir)
     if description["methods"] == [METHOD]:
         methods = ()
@@ -71,7 +71,8 @@ def _identities(data_dir: Path) -> tuple[dict[str, str], dict[str, str]]:
     description = read_description(data_dir)
     text = {"source": str, "source_checksum": str}
     known = pd.read_csv(data_dir / "manifest.csv", usecols=list(text), dtype=text, keep_default_na=False)
-    training, held_out = {}, {}
+    training: dict[str, str] = {}
+    held_out: dict[str, str] = {}
     for name, checksum in known.drop_duplicates("source").itertuples(index=False):
         ids = training if description["split"].get(name) == "train" else held_out
         ids[str((Path(description["hr_root"]) / name).resolve())] = name
@@ -228,7 +229,7 @@ class Mixture(Dataset):
     epoch goes on in the next one, a smaller one is repeated.
     """
 
-    def __init__(self, datasets: Sequence[Dataset], weights: Sequence[float]):
+    def __init__(self, datasets: Sequence["PackedPairs | OnlinePairs"], weights: Sequence[float]):
         if len(datasets) != len(weights) or min(weights) <= 0:
             raise ValueError(f"{len(datasets)} datasets need as many weights above 0, not {list(weights)}")
         self.datasets, self.key = list(datasets), json.dumps([[d.key for d in datasets], list(weights)])
@@ -294,7 +295,7 @@ def draw_keys(
     gets its part of a batch `ranks` times as large. So a resumed run, or one with other workers or processes, gets
     exactly the patches that an unbroken one gets.
     """
-    epoch, order = -1, None
+    epoch, order = -1, np.empty(0, int)
     for batch, patch in plan:
         keys = []
         for drawn in range(place + rank * batch, place + (rank + 1) * batch):
@@ -337,11 +338,12 @@ class PicturePairs(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict:
-        if index >= len(self):
-            raise IndexError(index)  # ends a for loop over the dataset
         row = self.rows[index]
         lr, hr = self.online(row) if self.online else read_pair(self.data_dir, self.hr_root, row)
         return {"lr": to_float(lr), "hr": to_float(hr), "name": self.names[index]}
+
+    def __iter__(self) -> Iterator[dict]:
+        return (self[index] for index in range(len(self)))
 
 
 class ReducedPictures(Dataset):

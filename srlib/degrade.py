@@ -30,7 +30,7 @@ class Degradation:
     quality: tuple[int, int] = (60, 95)
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field, lowest, highest in (("blur", 0, math.inf), ("noise", 0, math.inf), ("quality", 1, 100)):
             value, number = getattr(self, field), int if field == "quality" else float
             try:
@@ -117,6 +117,6 @@ def _compressed(picture: np.ndarray, codec: str, quality: int, name: str) -> np.
     return result * np.uint16(257) if deep else result
 
 
-def _rounded(values: np.ndarray, dtype) -> np.ndarray:
+def _rounded(values: np.ndarray, dtype: np.dtype | type[np.uint8]) -> np.ndarray:
     """float32 to the nearest integer, half up, within the type's range."""
     return np.floor(values + np.float32(0.5)).clip(0, np.iinfo(dtype).max).astype(dtype)

@@ -18,6 +18,7 @@ class MultiScaleDiscriminator(nn.Module):
         self.nets = nn.ModuleList(_patch_gan(in_chans, channels) for _ in range(scales))
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """x: (B, in_chans, H, W) in [0, 1] -> a map of logits (B, 1, h, w) a scale. ValueError when it is too small."""
         smallest = min(x.shape[-2:]) >> (len(self.nets) - 1)
         if smallest < 16:
             raise ValueError(

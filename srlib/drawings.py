@@ -1,11 +1,14 @@
 """Anime-like line art, drawn here, so that the project has such pictures without anybody else's."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
 _SUPER = 4  # drawn this many times larger and reduced, so that lines are smooth
+_Colour = Sequence[int] | np.ndarray
 _SKIN = [(255, 226, 205), (248, 208, 180), (233, 184, 150), (196, 140, 105)]
 _HAIR = [
     (38, 34, 48),
@@ -39,14 +42,14 @@ class _Canvas:
         self.image = Image.new("RGB", (width * _SUPER, height * _SUPER), "white")
         self.pen = ImageDraw.Draw(self.image)
 
-    def fill(self, points: np.ndarray, colour, outline: float = 0.006) -> None:
+    def fill(self, points: np.ndarray, colour: _Colour, outline: float = 0.006) -> None:
         """A closed region with its dark outline."""
         pixels = [tuple(p) for p in points * self.unit]
         self.pen.polygon(pixels, fill=tuple(colour))
         if outline:
             self.stroke(np.vstack([points, points[:1]]), _darker(colour, 0.35), outline, taper=False)
 
-    def stroke(self, points: np.ndarray, colour, thickness: float, taper: bool = True) -> None:
+    def stroke(self, points: np.ndarray, colour: _Colour, thickness: float, taper: bool = True) -> None:
         """A brush line: thick in the middle and thin at its ends when it tapers."""
         t = np.linspace(0, 1, len(points))
         widths = thickness * (np.sin(np.pi * t) ** 0.6 * 0.9 + 0.1 if taper else np.ones_like(t))
@@ -110,7 +113,7 @@ def _figure(canvas: _Canvas) -> None:
     size = rng.uniform(0.2, 0.27)  # half the face's width
     tilt = rng.uniform(-0.2, 0.2)
 
-    def place(points) -> np.ndarray:
+    def place(points: ArrayLike) -> np.ndarray:
         """From the face's units (half its width, tilted) to the canvas."""
         turn = np.array([[math.cos(tilt), -math.sin(tilt)], [math.sin(tilt), math.cos(tilt)]])
         return centre + size * np.asarray(points, float) @ turn.T
@@ -194,7 +197,7 @@ def _figure(canvas: _Canvas) -> None:
     canvas.stroke(place(_arc(0.85, 0.28, math.pi * 1.15, math.pi * 1.8) + [0, -0.78]), shine, 0.018)
 
 
-def _eye(canvas: _Canvas, place, side: int, iris) -> None:
+def _eye(canvas: _Canvas, place: Callable[[ArrayLike], np.ndarray], side: int, iris: np.ndarray) -> None:
     at = np.array([side * 0.45, 0.18])
     canvas.fill(place(at + _arc(0.24, 0.27, 0, 2 * math.pi)), (252, 252, 255), 0.004)
     for grade in range(6):  # the iris, lighter towards its bottom
@@ -213,7 +216,7 @@ def _arc(rx: float, ry: float, start: float, stop: float) -> np.ndarray:
     return np.stack([rx * np.cos(t), ry * np.sin(t)], 1)
 
 
-def _smooth(points, count: int = 40) -> np.ndarray:
+def _smooth(points: Sequence, count: int = 40) -> np.ndarray:
     """A curve through the points (Catmull-Rom)."""
     p = np.asarray(points, float)
     p = np.vstack([2 * p[0] - p[1], p, 2 * p[-1] - p[-2]])
@@ -224,5 +227,5 @@ def _smooth(points, count: int = 40) -> np.ndarray:
     return 0.5 * (2 * b + (c - a) * u + (2 * a - 5 * b + 4 * c - d) * u**2 + (3 * b - a - 3 * c + d) * u**3)
 
 
-def _darker(colour, factor: float) -> tuple[int, ...]:
+def _darker(colour: _Colour, factor: float) -> tuple[int, ...]:
     return tuple(int(v) for v in np.clip(np.asarray(colour) * factor, 0, 255))

@@ -1,11 +1,12 @@
 """TiledSR: HAT through tiles, then a small residual network that erases what tiling left behind."""
 
 from collections.abc import Sequence
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from srlib.canvas import filtered, sink_of
+from srlib.canvas import Out, filtered, sink_of
 from srlib.hat import HAT
 from srlib.statistics import Chunks
 from srlib.tiling import Report, tiled_apply
@@ -40,8 +41,8 @@ class TiledSR(nn.Module):
         self.hat_model = hat_model
         self.residual_block = ResidualBlock(hat_model.config["in_chans"], channels, blocks)
         self.out_conv = nn.Conv2d(channels, hat_model.config["in_chans"], 3, padding=1)
-        nn.init.zeros_(self.out_conv.weight)
-        nn.init.zeros_(self.out_conv.bias)
+        for parameter in self.out_conv.parameters():
+            nn.init.zeros_(parameter)
         self.use_tiling = use_tiling
         self.tile_size = tile_size
         self.tile_pad = tile_pad
@@ -58,6 +59,7 @@ class TiledSR(nn.Module):
 
     @property
     def scale(self) -> int:
+        """Output pixels per LR pixel, along each axis."""
         return self.hat_model.upscale
 
     @property
@@ -78,10 +80,20 @@ class TiledSR(nn.Module):
         if self.training and tile > window:
             draw = torch.randint(0, tile // window, (2,)).tolist()
             offset = (draw[0] * window, draw[1] * window)
-        return self.erase(self._stitched(x, tile=tile, offset=offset, batch=self.tile_batch)[0])
+        stitched, _ = self._stitched(x, tile=tile, offset=offset, batch=self.tile_batch)
+        assert stitched is not None  # no `out` was given
+        return self.erase(stitched)
+
+    @overload
+    def tiled(self, x: Tensor, *, out: None = None, chunk: int = 512, **options: Any) -> tuple[Tensor, Report]: ...
+
+    @overload
+    def tiled(self, x: Tensor, *, out: Out, chunk: int = 512, **options: Any) -> tuple[None, Report]: ...
 
     @torch.no_grad()
-    def tiled(self, x: Tensor, *, out=None, chunk: int = 512, **options) -> tuple[Tensor | None, Report]:
+    def tiled(
+        self, x: Tensor, *, out: Out | None = None, chunk: int = 512, **options: Any
+    ) -> tuple[Tensor | None, Report]:
         """Upscale x (B, C, H, W) as srlib.tiling.tiled_apply does with these options, eraser included.
 
         The eraser sees across the seams: it is applied to the stitched picture, band by band, each with the
@@ -92,17 +104,23 @@ class TiledSR(nn.Module):
         """
         B, C, H, W = x.shape
         size = (H * self.scale, W * self.scale)
-        picture = x.new_empty(B, C, *size) if out is None else out
+        picture = None
+        if out is None:
+            out = picture = x.new_empty(B, C, *size)
         step = Chunks(chunk, device=self.out_conv.weight.device, features="host")
 
         def erase(band: Tensor) -> Tensor:
-            return step(self._erase_map, band.permute(0, 2, 3, 1), reach=self.reach).permute(0, 3, 1, 2)
+            erased = step(self._erase_map, band.permute(0, 2, 3, 1), reach=self.reach)
+            assert erased is not None  # no `out` was given
+            return erased.permute(0, 3, 1, 2)
 
-        sink = filtered(erase, self.reach, size[0], sink_of(picture, B, *size))
+        sink = filtered(erase, self.reach, size[0], sink_of(out, B, *size))
         _, report = self._stitched(x, out=sink, **{"batch": self.tile_batch or 1, **options})
-        return picture if out is None else None, report
+        return picture, report
 
-    def _stitched(self, x: Tensor, *, tile=None, halo=None, **options) -> tuple[Tensor | None, Report]:
+    def _stitched(
+        self, x: Tensor, *, tile: int | str | None = None, halo: int | None = None, **options: Any
+    ) -> tuple[Tensor | None, Report]:
         return tiled_apply(
             self.hat_model,
             x,
@@ -127,6 +145,7 @@ class TiledSR(nn.Module):
         return self
 
     def train(self, mode: bool = True) -> "TiledSR":
+        """As nn.Module's, but a frozen HAT stays in eval mode."""
         super().train(mode)
         if self.hat_frozen:
             self.hat_model.eval()

@@ -5,14 +5,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch import Tensor
 from tqdm import tqdm
 
 from srlib.eraser import TiledSR
@@ -28,10 +28,18 @@ SET5 = ("baby", "bird", "butterfly", "head", "woman")
 SET5_BICUBIC = {2: 33.66, 3: 30.39, 4: 28.42}  # dB PSNR-Y, as the field's papers print it
 
 
+class Pairs(Protocol):
+    """Whole pictures to score on: items {"lr": (C, h, w), "hr": (C, H, W), "name": str}, as PicturePairs has them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> dict: ...
+
+
 @torch.no_grad()
 def evaluate(
     models: Mapping[str, TiledSR],
-    pairs: Dataset,
+    pairs: Pairs,
     tilings: Mapping[str, dict],
     *,
     tile_batch: int = 16,
@@ -66,7 +74,18 @@ def evaluate(
         lr, hr = item["lr"][None], item["hr"][None]
         scale = hr.shape[-1] // lr.shape[-1]
 
-        def score(variant, tiling, run, device, against=None, index=index, item=item, lr=lr, hr=hr, scale=scale):
+        def score(
+            variant: str,
+            tiling: str,
+            run: Callable[..., tuple[Tensor, Any]],
+            device: torch.device,
+            against: Tensor | None = None,
+            index: int = index,
+            item: dict = item,
+            lr: Tensor = lr,
+            hr: Tensor = hr,
+            scale: int = scale,
+        ) -> Tensor:
             start = time.perf_counter()
             picture, report = run(lr.to(device))
             picture = picture.clamp(0, 1).cpu()  # on a GPU the work is done only when the picture is here
@@ -103,6 +122,7 @@ def _whole(model: TiledSR, lr: Tensor, limit: float) -> Tensor:
 
 
 def tiling_name(tile: int, halo: int) -> str:
+    """What a plain tiling is called in tables; tile and halo in LR pixels."""
     return f"tile {tile} halo {halo}"
 
 
@@ -177,7 +197,7 @@ def gap_closed(table: pd.DataFrame, tiling: str, first: str) -> pd.Series:
     return pd.Series({v: 100 * (1 - gap / gaps[first]) for v, gap in gaps.items()}, name="gap closed, %")
 
 
-def validate_on(pairs: Dataset, border: int) -> Callable[[nn.Module], dict[str, float]]:
+def validate_on(pairs: Pairs, border: int) -> Callable[[TiledSR], dict[str, float]]:
     """A `validate` for train: mean PSNR-Y (dB) and SSIM-Y over whole pictures {"lr": (C, h, w), "hr": ...}.
 
     A TiledSR is run as its own use_tiling says: in tiles, or as the whole picture by exact chunks, so that a
@@ -186,7 +206,7 @@ def validate_on(pairs: Dataset, border: int) -> Callable[[nn.Module], dict[str, 
 
     def validate(model: TiledSR) -> dict[str, float]:
         process = PartialState()
-        options = (
+        options: dict[str, Any] = (
             {"batch": 16} if model.use_tiling else {"statistics": "exact", "tile": 8 * model.hat_model.window_size}
         )
         scores = []

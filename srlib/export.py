@@ -8,6 +8,7 @@ import copy
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -40,7 +41,7 @@ def exported(model: HAT | TiledSR, *, batches: bool = False) -> ExportedProgram:
     free = {2: Dim.DYNAMIC, 3: Dim.DYNAMIC} | ({0: Dim.DYNAMIC} if batches else {})
     try:
         # sizes stay unknown: otherwise one window more or less than the example would be another program
-        with symbolic_shapes.patch(backed_size_oblivious=True), torch.no_grad():
+        with symbolic_shapes.patch(backed_size_oblivious=True), torch.no_grad():  # type: ignore[attr-defined]
             return torch.export.export(model.eval(), (example,), dynamic_shapes=(free,))
     finally:
         model.train(training)
@@ -61,6 +62,7 @@ def export_onnx(path: Path | str, model: HAT | TiledSR) -> Path:
         raise ImportError(f"{error.name} is needed to write ONNX: pip install -e .[export]") from error
     model = copy.deepcopy(model).float().cpu()
     program = torch.onnx.export(exported(model, batches=True), dynamo=True, verbose=False)
+    assert program is not None  # as it is with dynamo
     proto = program.model_proto
     hat = model.hat_model if isinstance(model, TiledSR) else model
     scale = hat.upscale
@@ -74,7 +76,7 @@ def export_onnx(path: Path | str, model: HAT | TiledSR) -> Path:
     return Path(path)
 
 
-def _rename(value, proto, name: str, sizes: tuple[str | None, ...]) -> None:
+def _rename(value: Any, proto: Any, name: str, sizes: tuple[str | None, ...]) -> None:
     """Name a graph's input or output, everywhere it is used, and its free dimensions."""
     for node in proto.graph.node:
         for names in (node.input, node.output):
@@ -97,6 +99,7 @@ def largest_difference(path: Path | str, model: nn.Module, shape: tuple[int, ...
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit status: 1 when the file differs from PyTorch, 2 when it could not be made."""
     parser = argparse.ArgumentParser(prog="python -m srlib.export", description=__doc__.split("\n")[0])
     parser.add_argument("model", help="a checkpoint made here, or a published HAT")
     parser.add_argument("output", type=Path, help="the ONNX file to write")

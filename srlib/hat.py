@@ -15,7 +15,7 @@ window, nW windows of a picture, h heads, d = C/h.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -83,6 +83,10 @@ class HAT(nn.Module):
     Raises ValueError for a configuration that cannot be built.
     """
 
+    mean: Tensor
+    relative_position_index_SA: Tensor
+    relative_position_index_OCA: Tensor
+
     def __init__(
         self,
         *,
@@ -146,10 +150,11 @@ class HAT(nn.Module):
                 module.recompute = not checkpointing  # a whole block's recomputation holds the MLP's
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_chans, H, W) in [0, 1] -> (B, in_chans, H*upscale, W*upscale), not clamped."""
         H, W = x.shape[2] * self.upscale, x.shape[3] * self.upscale
         return self.walk(x, whole).permute(0, 3, 1, 2)[:, :, :H, :W]
 
-    def walk(self, x: Tensor, run: Callable, out=None) -> Tensor:
+    def walk(self, x: Tensor, run: Callable[..., Tensor], out: Any = None) -> Tensor:
         """The network, each step of it executed by `run(step, *maps, reach=, margin=, shift=, out=)`, of which
         `whole` is the plain one and says what the arguments mean.
 
@@ -158,7 +163,7 @@ class HAT(nn.Module):
         channels = x.shape[1]
         if channels != self.mean.shape[1]:
             raise ValueError(f"this HAT takes {self.mean.shape[1]} channels, the picture has {channels}")
-        picture = pad_to_multiple(x, self.window_size).permute(0, 2, 3, 1)  # (B, H, W, in_chans)
+        picture = _pad_to_multiple(x, self.window_size).permute(0, 2, 3, 1)  # (B, H, W, in_chans)
         rows = (self.window_size + self.key_window - 1) ** 2
         tables = Tables(self.relative_position_index_SA, self.relative_position_index_OCA % rows)  # none from the end
         x = run(self._head, picture, reach=1)
@@ -184,7 +189,9 @@ class HAT(nn.Module):
 class Group(nn.Module):
     """Residual hybrid attention group: blocks, one overlapping cross-attention, a convolution, a skip."""
 
-    def __init__(self, dim, heads, window, key_window, mlp_ratio, drops, block):
+    def __init__(
+        self, dim: int, heads: int, window: int, key_window: int, mlp_ratio: float, drops: list[float], block: dict
+    ):
         super().__init__()
         shifts = [0 if i % 2 == 0 else window // 2 for i in range(len(drops))]
         self.residual_group = nn.ModuleDict(
@@ -201,7 +208,8 @@ class Group(nn.Module):
     def forward(self, x: Tensor, run: Callable, tables: "Tables", checkpointing: bool = False) -> Tensor:
         """x: (B, H, W, C) -> the same."""
         shortcut = x
-        for layer in (*self.residual_group["blocks"], self.residual_group["overlap_attn"]):
+        blocks = cast(nn.ModuleList, self.residual_group["blocks"])
+        for layer in (*blocks, self.residual_group["overlap_attn"]):
             # the input is handed over, not kept: in chunks its memory is the next map's
             x = checkpoint(layer, x, run, tables, use_reentrant=False) if checkpointing else layer(x, run, tables)
         return run(self._close, x, shortcut, reach=1)
@@ -213,7 +221,19 @@ class Group(nn.Module):
 class Block(nn.Module):
     """Hybrid attention block: x + attention(norm x) + conv_scale * conv(norm x), then x + mlp(norm x)."""
 
-    def __init__(self, dim, heads, window, mlp_ratio, *, shift, drop, conv_scale, compress_ratio, squeeze_factor):
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        window: int,
+        mlp_ratio: float,
+        *,
+        shift: int,
+        drop: float,
+        conv_scale: float,
+        compress_ratio: int,
+        squeeze_factor: int,
+    ):
         super().__init__()
         self.shift = shift
         self.conv_scale = conv_scale
@@ -237,12 +257,13 @@ class Block(nn.Module):
         """x: (B, H, W, C) -> the same."""
         normed = run(self.norm1, x)
         local = run(self._local, normed, reach=2)
-        gate = self.conv_block["cab"][3].gate(local) * self.conv_scale
+        cab = cast(nn.Sequential, self.conv_block["cab"])
+        gate = cast(ChannelAttention, cab[3]).gate(local) * self.conv_scale
         attention = run(partial(self.attn, tables=tables), normed, shift=self.shift, out=normed)
         return run(partial(self._join, gate=gate), x, attention, local, out=attention)
 
     def _local(self, normed: Tensor) -> Tensor:
-        first, gelu, second, _ = self.conv_block["cab"]
+        first, gelu, second, _ = cast(nn.Sequential, self.conv_block["cab"])
         return second(gelu(first(normed.permute(0, 3, 1, 2)))).permute(0, 2, 3, 1)
 
     def _join(self, x: Tensor, attention: Tensor, local: Tensor, gate: Tensor) -> Tensor:
@@ -280,7 +301,9 @@ class WindowAttention(nn.Module):
             for part, n in _bands(band, 2, w, wrapped[1]):
                 part = as_windows(part, m, n)
                 some = bias[:, :m, :n, :m, :n].reshape(self.heads, m * n, m * n)
-                row.append(from_windows(attend(*split_windows(part, 3, self.heads), some, self.scale), part.shape))
+                row.append(
+                    from_windows(attend(*split_windows(part, 3, self.heads), bias=some, scale=self.scale), part.shape)
+                )
             rows.append(_joined(row, 2))
         return from_heads(_joined(rows, 1), self.proj, self.heads)
 
@@ -322,7 +345,7 @@ class OverlapAttention(nn.Module):
         kv = torch.cat([p.movedim(5, 3) for p in key_parts(kv, 5, w, self.key_window)], 6)
         k, v = kv.flatten(5, 6).flatten(1, 3)  # each (B*nW, h, kw*kw, d')
         bias = position_bias(self.relative_position_bias_table, tables.overlap_index)
-        out = attend(*split_windows(q, 1, self.heads), k, v, bias, self.scale)
+        out = attend(split_windows(q, 1, self.heads).squeeze(0), k, v, bias=bias, scale=self.scale)
         x = x + from_heads(from_windows(out, q.shape), self.proj, self.heads)
         return x + self.mlp(x, self.norm2)
 
@@ -347,6 +370,8 @@ class ChannelAttention(nn.Module):
 
 
 class Mlp(nn.Module):
+    """fc2(gelu(fc1(norm x))), pixel by pixel."""
+
     def __init__(self, dim: int, hidden: int):
         super().__init__()
         self.recompute = True
@@ -371,7 +396,9 @@ class Tables(NamedTuple):
     overlap_index: Tensor  # (N, M)
 
 
-def whole(step: Callable, *maps: Tensor, reach: int = 0, margin: int = 0, shift: int = 0, out=None) -> Tensor:
+def whole(
+    step: Callable[..., Tensor], *maps: Tensor, reach: int = 0, margin: int = 0, shift: int = 0, out: Any = None
+) -> Tensor:
     """Run a step over whole maps (B, H, W, C): the plain way, and what another way must be equal to.
 
     reach: pixels around it that an output pixel depends on (convolutions, which pad with zeros at the picture's
@@ -387,7 +414,7 @@ def whole(step: Callable, *maps: Tensor, reach: int = 0, margin: int = 0, shift:
     return step(*rolled, (True, True)).roll((shift, shift), (1, 2))
 
 
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Pad (B, C, H, W) at the right and bottom: mirrored, or the edge repeated where that is impossible."""
     H, W = x.shape[-2:]
     bottom, right = ((size + multiple - 1) // multiple * multiple - size for size in (H, W))  # in a form export proves

@@ -15,18 +15,20 @@ def start_as_interpolation(hat: HAT) -> HAT:
     small network some hundred steps are saved, and the loss never starts from noise.
     """
     colours = hat.conv_first.in_channels
-    slope = hat.conv_before_upsample[1].negative_slope
+    before_upsample, relu = hat.conv_before_upsample
+    assert isinstance(before_upsample, nn.Conv2d) and isinstance(relu, nn.LeakyReLU)
+    slope = relu.negative_slope
     for conv, channels in [
         (hat.conv_first, colours),
         (hat.conv_after_body, colours),
-        (hat.conv_before_upsample[0], 2 * colours),
+        (before_upsample, 2 * colours),
         (hat.conv_last, colours),
     ]:
         _clear(conv, channels)
     for c in range(colours):
         hat.conv_first.weight[c, c, 1, 1] = 1
-        hat.conv_before_upsample[0].weight[c, c, 1, 1] = 1
-        hat.conv_before_upsample[0].weight[colours + c, c, 1, 1] = -1
+        before_upsample.weight[c, c, 1, 1] = 1
+        before_upsample.weight[colours + c, c, 1, 1] = -1
         hat.conv_last.weight[c, c, 1, 1] = 1
     convs = [m for m in hat.upsample if isinstance(m, nn.Conv2d)]
     for i, conv in enumerate(convs):
@@ -64,7 +66,8 @@ def start_far_reaching(hat: HAT, seed: int = 0) -> HAT:
 def _clear(conv: nn.Conv2d, channels: int) -> None:
     """Zero the first output channels of a convolution."""
     conv.weight[:channels] = 0
-    conv.bias[:channels] = 0
+    if conv.bias is not None:
+        conv.bias[:channels] = 0
 
 
 def _linear_taps(phase: int, r: int) -> Tensor:

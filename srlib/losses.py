@@ -5,6 +5,7 @@ Pictures are (B, C, H, W) in [0, 1], C 1 or 3; every term is a scalar, a mean ov
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
@@ -12,6 +13,9 @@ import torch.nn.functional as F
 from kornia.filters import laplacian, spatial_gradient
 from torch import Tensor, nn
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+if TYPE_CHECKING:
+    from srlib.artifacts import ArtifactDetector
 
 TERMS = (
     "pixel",
@@ -62,13 +66,13 @@ def ms_ssim_loss(prediction: Tensor, target: Tensor) -> Tensor:
 def ragan_d(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """The discriminator's relativistic average loss (Jolicoeur-Martineau, 2019), mean over the scales' maps."""
     pairs = [(r - _mean(f), f - _mean(r)) for r, f in zip(real, fake, strict=True)]
-    return sum(_bce(r, 1) + _bce(f, 0) for r, f in pairs) / (2 * len(pairs))
+    return sum((_bce(r, 1) + _bce(f, 0) for r, f in pairs), real[0].new_zeros(())) / (2 * len(pairs))
 
 
 def ragan_g(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """The generator's: as ragan_d with the labels exchanged; gradients reach it through both halves."""
     pairs = [(r - _mean(f), f - _mean(r)) for r, f in zip(real, fake, strict=True)]
-    return sum(_bce(r, 0) + _bce(f, 1) for r, f in pairs) / (2 * len(pairs))
+    return sum((_bce(r, 0) + _bce(f, 1) for r, f in pairs), real[0].new_zeros(())) / (2 * len(pairs))
 
 
 def _bce(logits: Tensor, label: float) -> Tensor:
@@ -92,13 +96,13 @@ class _AllMean(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         x = x.clone()
         dist.all_reduce(x)
         return x / dist.get_world_size()
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return _AllMean.apply(gradient)
 
 
@@ -114,12 +118,12 @@ def artifact_class_loss(detector: nn.Module, prediction: Tensor, target: Tensor)
     return F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits), weight=clean)
 
 
-def artifact_feature_loss(detector: nn.Module, prediction: Tensor, target: Tensor) -> Tensor:
+def artifact_feature_loss(detector: "ArtifactDetector", prediction: Tensor, target: Tensor) -> Tensor:
     """L1 between the detector's features of prediction and target, mean over its layers."""
     with torch.no_grad():
         wanted = detector.features(target)
     pairs = list(zip(detector.features(prediction), wanted, strict=True))
-    return sum(F.l1_loss(a, b) for a, b in pairs) / len(pairs)
+    return sum((F.l1_loss(a, b) for a, b in pairs), prediction.new_zeros(())) / len(pairs)
 
 
 class LearnableWeights(nn.Module):
@@ -132,6 +136,9 @@ class LearnableWeights(nn.Module):
     each: of how many losses each of the n is a weighted sum; "uncertainty" counts its s as often.
     momentum: of the running mean, which is taken over all processes and passes non-finite losses over.
     """
+
+    running: Tensor  # (n,)
+    seen: Tensor
 
     def __init__(self, n: int, form: str = "plain", *, each: int = 1, beta: float = 0.1, momentum: float = 0.01):
         super().__init__()
@@ -201,7 +208,7 @@ class TotalLoss(nn.Module):
         artifact_feature: float = 0.0,
         perceptual_network: nn.Module | None = None,
         discriminator: nn.Module | None = None,
-        detector: nn.Module | None = None,
+        detector: "ArtifactDetector | None" = None,
         learnable: str | None = None,
     ):
         super().__init__()
@@ -219,12 +226,12 @@ class TotalLoss(nn.Module):
             if weight and name in needs and needs[name] is None:
                 raise ValueError(f"loss weight {name} is {weight}, but its network was not given; set it to 0")
         # not registered: their parameters belong neither to this loss's optimizer nor to its state
-        self.networks = (perceptual_network, discriminator, detector)
+        self.networks: tuple[Any, Any, Any] = (perceptual_network, discriminator, detector)
         self.group = [n for n in ("pixel", "perceptual", "gradient", "ms_ssim") if n != "perceptual" or perceptual]
         self.learnable = LearnableWeights(len(self.group), learnable) if learnable else None
         self.config = {**self.weights, "learnable": learnable or "none"}
 
-    def _apply(self, fn, recurse: bool = True) -> "TotalLoss":
+    def _apply(self, fn: Any, recurse: bool = True) -> "TotalLoss":
         """What to(), cuda() and double() call: the networks go along, though they are not submodules."""
         for network in self.networks:
             if network is not None:
@@ -306,10 +313,11 @@ class DualLoss(nn.Module):
 
     def __init__(self, form: str = "plain", *, perceptual_network: nn.Module | None = None):
         super().__init__()
-        group = {"perceptual": float(perceptual_network is not None), "perceptual_network": perceptual_network}
-        self.outputs = nn.ModuleList(TotalLoss(learnable=form, **group) for _ in range(2))
-        self.between = LearnableWeights(2, form, each=len(self.outputs[0].group))
-        self.networks = self.outputs[0].networks
+        given = float(perceptual_network is not None)
+        losses = [TotalLoss(learnable=form, perceptual=given, perceptual_network=perceptual_network) for _ in range(2)]
+        self.outputs = nn.ModuleList(losses)
+        self.between = LearnableWeights(2, form, each=len(losses[0].group))
+        self.networks = losses[0].networks
         self.config = {"learnable": form}
 
     def forward(
@@ -330,7 +338,7 @@ class DualLoss(nn.Module):
             if p.shape != t.shape:
                 raise ValueError(f"DualLoss: output {number} is {tuple(p.shape)}, but its target is {tuple(t.shape)}")
         results = [loss(p, t) for loss, p, t in zip(self.outputs, prediction, target, strict=True)]
-        penalties = torch.stack([loss.learnable.penalty() for loss in self.outputs])
+        penalties = torch.stack([cast(LearnableWeights, loss.learnable).penalty() for loss in self.outputs])
         sums = torch.stack([total for total, _ in results]) - penalties
         total = self.between(sums) + penalties.sum()
         terms = {}

@@ -52,6 +52,7 @@ class Journal:
             path.unlink(missing_ok=True)
 
     def add(self, one: dict) -> None:
+        """Take what was done for a picture: {"name", "rows", "patches": {pack's own name: what Shelf.put returned}}."""
         self.rows[one["name"]] = one["rows"]
         for key, put in one["patches"].items():
             self.patches[key][one["name"]] = put

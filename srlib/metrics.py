@@ -11,7 +11,7 @@ def to_y(picture: Tensor) -> Tensor:
     return 16 + (picture * weights).sum(1, keepdim=True)
 
 
-def prepare(picture: Tensor, border: int) -> Tensor:
+def _prepare(picture: Tensor, border: int) -> Tensor:
     """What is compared: rounded to 8 bits, as Y (float64, [16, 235]), `border` pixels cropped all round."""
     y = to_y(picture.double().clamp(0, 1).mul(255).round().div(255))
     height, width = y.shape[-2:]
@@ -23,20 +23,20 @@ def psnr_y(prediction: Tensor, target: Tensor, border: int) -> Tensor:
     custom. Infinite for equal pictures. Raises ValueError when the shapes differ.
     """
     _same_shape(prediction, target)
-    error = prepare(prediction, border) - prepare(target, border)
+    error = _prepare(prediction, border) - _prepare(target, border)
     return -10 * (error.square().mean((1, 2, 3)) / 255**2).log10()
 
 
 def ssim_y(prediction: Tensor, target: Tensor, border: int) -> Tensor:
     """(B,) SSIM on Y: 11x11 Gaussian window of sigma 1.5, valid positions only (Wang et al., 2004)."""
     _same_shape(prediction, target)
-    return ssim(prepare(prediction, border), prepare(target, border), data_range=255, size_average=False)
+    return ssim(_prepare(prediction, border), _prepare(target, border), data_range=255, size_average=False)
 
 
 def ms_ssim_y(prediction: Tensor, target: Tensor, border: int) -> Tensor:
     """(B,) five-scale SSIM on Y (Wang et al., 2003); NaN below 161 pixels a side, where it is not defined."""
     _same_shape(prediction, target)
-    a, b = prepare(prediction, border), prepare(target, border)
+    a, b = _prepare(prediction, border), _prepare(target, border)
     if min(a.shape[-2:]) <= 160:
         return torch.full((len(a),), float("nan"), dtype=torch.float64)
     return ms_ssim(a, b, data_range=255, size_average=False)

@@ -62,13 +62,13 @@ def _checked(declared: dict, given: dict, values: dict) -> dict:
 def _assignments(cell: str) -> dict:
     """Top-level `name = literal` of a cell."""
     return {
-        node.targets[0].id: ast.literal_eval(node.value)
+        target.id: ast.literal_eval(node.value)
         for node in ast.parse(cell).body
-        if isinstance(node, ast.Assign)
+        if isinstance(node, ast.Assign) and isinstance(target := node.targets[0], ast.Name)
     }
 
 
-def _check_kind(name: str, value, default) -> None:
+def _check_kind(name: str, value: object, default: object) -> None:
     fits = isinstance(value, type(default)) and (isinstance(value, bool) == isinstance(default, bool))
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         fits = True

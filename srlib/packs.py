@@ -37,7 +37,7 @@ class PackSettings:
     blurred: float = 0.0
     shard: int = 2**30
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(f"packs of {self.dtype!r} are not made: choose one of {', '.join(DTYPES)}")
         if self.patch < 8 or min(self.flat, self.blurred) < 0:
@@ -64,24 +64,26 @@ class Shelf:
         Returns {"kept": [[slot, y, x], ...], "flat": dropped, "blurred": dropped}. ValueError when the picture is
         not of the size that its slots were counted for.
         """
-        if len(places(*hr.shape[:2], self.side)) != len(slots):
-            raise ValueError(f"a picture of {hr.shape[1]}x{hr.shape[0]} is not what its header said; run it again")
         settings, side, s = self.settings, self.side, self.scale
-        result = {"kept": [], "flat": 0, "blurred": 0}
+        corners = places(hr.shape[0], hr.shape[1], side)
+        if len(corners) != len(slots):
+            raise ValueError(f"a picture of {hr.shape[1]}x{hr.shape[0]} is not what its header said; run it again")
+        kept: list[list[int]] = []
+        flat = blurred = 0
         if settings.flat or settings.blurred:
             luma = hr.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) * (255 / _top(hr.dtype))
             edges = cv2.Laplacian(luma, cv2.CV_32F)
-        for slot, (y, x) in zip(slots, places(*hr.shape[:2], side), strict=True):
+        for slot, (y, x) in zip(slots, corners, strict=True):
             box = (slice(y, y + side), slice(x, x + side))
             if settings.flat and luma[box].std() < settings.flat:
-                result["flat"] += 1
+                flat += 1
             elif settings.blurred and edges[box].std() < settings.blurred:
-                result["blurred"] += 1
+                blurred += 1
             else:
-                result["kept"].append([slot, y, x])
+                kept.append([slot, y, x])
         for name, array, factor in [("hr", hr, 1), *((m, lrs[m], s) for m in self.methods)]:
-            self._write(name, _converted(array, self.settings.dtype), side // factor, factor, result["kept"])
-        return result
+            self._write(name, _converted(array, self.settings.dtype), side // factor, factor, kept)
+        return {"kept": kept, "flat": flat, "blurred": blurred}
 
     def _write(self, name: str, array: np.ndarray, side: int, factor: int, kept: list) -> None:
         """Patch by patch at its place in its file: nobody else's bytes are touched, on a network's disk either."""
@@ -152,9 +154,11 @@ class Pack:
 
     @property
     def done(self) -> bool:
+        """Whether the folder already holds exactly this pack."""
         return self.facts().get("key") == self.key
 
     def facts(self) -> dict:
+        """pack.json of what is in the folder now; {} when there is none."""
         return read_pack(self.folder)
 
     def begin(self, overwrite: bool = False) -> str:

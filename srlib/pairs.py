@@ -130,7 +130,8 @@ def _matched(folder: Path) -> dict[str, str]:
     """gt -> input of every pair, relative to the folder, sorted. ValueError naming whatever has no partner."""
     if not (folder / "train" / "input").is_dir() or not (folder / "train" / "gt").is_dir():
         raise FileNotFoundError(f"{folder} has no train/input and train/gt: put LR and HR pictures of one name there")
-    pairs, complaints = {}, []
+    pairs: dict[str, str] = {}
+    complaints: list[str] = []
     for part in (p for p in _PARTS if (folder / p).is_dir()):
         sides = {}
         for side, suffixes in (("input", SUFFIXES), ("gt", SUFFIXES + hdr.SUFFIXES)):

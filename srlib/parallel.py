@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from typing import Any
 
 import cv2
 import joblib
@@ -30,7 +31,7 @@ def in_parallel(tasks: Iterable, jobs: int, what: str, progress: bool) -> Iterat
         raise RuntimeError(_KILLED) from None
 
 
-def _on_dask(client, tasks: list) -> Iterator[dict]:
+def _on_dask(client: Any, tasks: list) -> Iterator[dict]:
     """What joblib's backend does, without joblib, which waits forever for a task whose workers have died."""
     from concurrent.futures import CancelledError
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import joblib
 import pandas as pd
@@ -62,8 +63,8 @@ def run_pass(
             for one in done:
                 files = one["files"] + rounds.get(one["name"], {"files": 0})["files"]
                 rounds[one["name"]] = one | {"files": files}
-            failed = {d["name"] for d in done if "reason" in d}
-            spoiled = [p for p, f in zip(packs, facts, strict=True) if p.differs(f.get("left_out", ()), failed)]
+            broken = {d["name"] for d in done if "reason" in d}
+            spoiled = [p for p, f in zip(packs, facts, strict=True) if p.differs(f.get("left_out", ()), broken)]
             if not spoiled:
                 break
             for pack in spoiled:  # a picture can be read again that could not when it was cut, or the other way round
@@ -109,7 +110,8 @@ def _make_all(
 ) -> tuple[list[dict], list[dict]]:
     """What was done for each name, and each pack's facts."""
     unfinished = {p.begin(overwrite): p for p in packs if overwrite or not p.done}
-    done, tasks = [], []
+    done: list[dict] = []
+    tasks: list = []
     for name in names:
         shelves = [
             (own, pack.shelf, pack.slots[name])
@@ -137,7 +139,7 @@ def _make_all(
     return done, [finished.get(p.folder) or p.facts() for p in packs]
 
 
-def _recorded(output: Path, make: Callable[..., dict], arguments: tuple, **named) -> dict:
+def _recorded(output: Path, make: Callable[..., dict], arguments: tuple, **named: Any) -> dict:
     """Recorded where it was made: what a killed run has done is known, whether or not it got back to the caller."""
     one = make(*arguments, **named)
     record(output, one)

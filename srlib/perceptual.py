@@ -18,6 +18,9 @@ class PerceptualLoss(nn.Module):
     anime_loss build the usual two; HybridPerceptual mixes them.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, network: nn.Module, weights: dict[str, float]):
         super().__init__()
         self.network = network.eval().requires_grad_(False)
@@ -26,16 +29,19 @@ class PerceptualLoss(nn.Module):
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Pictures (B, C, H, W) in [0, 1], C 1 or 3 -> a scalar."""
         with torch.no_grad():
             wanted = self._features(target)
         found = self._features(prediction)
-        return sum(weight * F.l1_loss(found[layer], wanted[layer]) for layer, weight in self.weights.items())
+        distances = (weight * F.l1_loss(found[layer], wanted[layer]) for layer, weight in self.weights.items())
+        return sum(distances, prediction.new_zeros(()))
 
     def _features(self, x: Tensor) -> dict[str, Tensor]:
         return self.network((x.expand(-1, 3, -1, -1) - self.mean) / self.std)
 
     def train(self, mode: bool = True) -> "PerceptualLoss":
-        return super().train(False)  # batch statistics and dropout stay as they were trained
+        """Eval mode, whatever is asked: batch statistics and dropout stay as they were trained."""
+        return super().train(False)
 
 
 class HybridPerceptual(nn.Module):
@@ -46,7 +52,8 @@ class HybridPerceptual(nn.Module):
         self.losses = nn.ModuleList(losses)
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        return sum(loss(prediction, target) for loss in self.losses) / len(self.losses)
+        """As PerceptualLoss."""
+        return sum((loss(prediction, target) for loss in self.losses), prediction.new_zeros(())) / len(self.losses)
 
 
 class _Vgg19(nn.Module):
@@ -54,7 +61,7 @@ class _Vgg19(nn.Module):
 
     LAYERS = {"conv1_2": 2, "conv2_2": 7, "conv3_4": 16, "conv4_4": 25, "conv5_4": 34}
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.features = vgg19(weights=None).features[:35]
         for layer in self.features:
@@ -96,7 +103,7 @@ def vgg19_loss(weights: Path | str | None = None) -> PerceptualLoss:
 class _AnimeResNet(nn.Module):
     """Features of a ResNet-50, by torchvision's names: after conv1, and after chosen blocks."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.net = ResNet(Bottleneck, [3, 4, 6, 3])
         self.net.fc = nn.Identity()

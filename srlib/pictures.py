@@ -48,14 +48,15 @@ def read_picture(path: Path | str, content: bytes | None = None) -> Picture:
     try:
         with Image.open(io.BytesIO(content)) as image:
             # Pillow reads 16-bit colour as 8 bits without a word, so the depth is asked of the file itself
-            bits = (content[24],) if png else image.tag_v2.get(_BITS_PER_SAMPLE, ()) if tiff else ()
+            tags = getattr(image, "tag_v2", {})  # TIFF's
+            bits = (content[24],) if png else tags.get(_BITS_PER_SAMPLE, ())
             orientation = image.getexif().get(_ORIENTATION, 1)
             icc = image.info.get("icc_profile")
             if 16 in bits and (
                 png
                 and "transparency" in image.info
                 or tiff
-                and (image.tag_v2.get(_PHOTOMETRIC) == 0 or 1 in image.tag_v2.get(_EXTRA_SAMPLES, ()))
+                and (tags.get(_PHOTOMETRIC) == 0 or 1 in tags.get(_EXTRA_SAMPLES, ()))
             ):
                 raise ValueError("16 bits with inverted grey, premultiplied alpha or a transparent colour")
             image.load()  # raises when the file is cut short
@@ -65,7 +66,7 @@ def read_picture(path: Path | str, content: bytes | None = None) -> Picture:
         if not tiff:  # some 16-bit TIFF is unknown to Pillow and known to OpenCV
             raise ValueError(f"{path} is not a picture ({', '.join(SUFFIXES)} are read); remove it") from None
     except Image.DecompressionBombError:
-        limit = 2 * Image.MAX_IMAGE_PIXELS // 10**6
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise ValueError(f"{path} has more than {limit} million pixels; cut it into parts") from None
     except Exception as error:  # on broken bytes decoders raise nearly anything: SyntaxError, struct.error, KeyError
         raise ValueError(f"{path} cannot be read ({error}); copy it again or remove it") from error
@@ -252,7 +253,7 @@ def to_float(array: np.ndarray) -> Tensor:
     return torch.from_numpy(values).permute(2, 0, 1)
 
 
-def to_integers(picture: Tensor, dtype=np.uint8) -> np.ndarray:
+def to_integers(picture: Tensor, dtype: np.dtype | type[np.unsignedinteger] = np.uint8) -> np.ndarray:
     """(C, H, W) in [0, 1] -> (H, W, C) uint8 or uint16, rounded half up."""
     top = np.iinfo(dtype).max
     return (picture.clamp(0, 1).permute(1, 2, 0).double() * top + 0.5).numpy().astype(dtype)

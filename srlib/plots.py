@@ -5,6 +5,7 @@ Pictures are tensors (C, H, W) in [0, 1], C 1 or 3. Differences are shown in 8-b
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -62,7 +63,7 @@ def compare_methods(hr: Tensor, lrs: dict[str, Tensor], reference: str, gain: fl
 
     def axis(row: int, column: int, title: str) -> plt.Axes:
         place = (column * (side + gap) + gap / 2, 8 + (1 - row) * (side + gap), side, side)
-        result = figure.add_axes([place[0] / width, place[1] / height, place[2] / width, place[3] / height])
+        result = figure.add_axes((place[0] / width, place[1] / height, place[2] / width, place[3] / height))
         result.set_title(title, fontsize=8, pad=3)
         result.axis("off")
         return result
@@ -73,7 +74,7 @@ def compare_methods(hr: Tensor, lrs: dict[str, Tensor], reference: str, gain: fl
         lowest = axis(1, column, f"- {reference}: rms {np.sqrt((difference**2).mean()):.1f} levels")
         large = difference.repeat(scale, 0).repeat(scale, 1)
         image = lowest.imshow(large, cmap="RdBu_r", vmin=-255 / gain, vmax=255 / gain, interpolation="none")
-    bar = figure.add_axes([1 - 80 / width, 8 / height, 12 / width, side / height])
+    bar = figure.add_axes((1 - 80 / width, 8 / height, 12 / width, side / height))
     figure.colorbar(image, cax=bar).set_label("8-bit levels", fontsize=8)
     bar.tick_params(labelsize=7)
     return figure
@@ -124,7 +125,7 @@ def spectra(lrs: dict[str, list[Tensor]], hrs: list[Tensor]) -> Figure:
         sums, counts = (np.histogram(frequency, edges, weights=w)[0] for w in (values, None))
         return np.where(sums > 1e-12, sums, np.nan) / np.maximum(counts, 1)  # a flat or tiny picture says nothing
 
-    for (method, pictures), colour in zip(lrs.items(), plt.colormaps["Dark2"].colors, strict=False):
+    for (method, pictures), colour in zip(lrs.items(), plt.color_sequences["Dark2"], strict=False):
         scale = hrs[0].shape[-1] // pictures[0].shape[-1]
         shares = [power(lr, 1) / power(hr, scale) for lr, hr in zip(pictures, hrs, strict=True)]
         with warnings.catch_warnings():
@@ -157,12 +158,12 @@ def seam_maps(pairs: dict[str, tuple[Tensor, Tensor]], seams: Seams, ceiling: fl
     for axis, (name, values) in zip(axes.flat, maps.items(), strict=True):
         image = axis.imshow(values, cmap="inferno", vmin=0, vmax=ceiling, interpolation="nearest")
         axis.set_title(f"{name}: rms {np.sqrt((values**2).mean()):.2f} levels", fontsize=9, pad=12)
-        mark_seams(axis, seams)
+        _mark_seams(axis, seams)
     figure.colorbar(image, ax=axes, shrink=0.8, label="|tiled - whole|, 8-bit levels", extend="max")
     return figure
 
 
-def mark_seams(axis: Axes, seams: Seams) -> None:
+def _mark_seams(axis: Axes, seams: Seams) -> None:
     """The tile grid as ticks outside the picture, which stays uncovered."""
     axis.set_yticks([c - 0.5 for c in seams[0]], labels=[])
     axis.set_xticks([c - 0.5 for c in seams[1]], labels=[])
@@ -193,7 +194,7 @@ def seam_sheet(tiled: Tensor, whole: Tensor, seams: Seams, title: str = "") -> F
     values = (tiled - whole).abs().mean(0).cpu().numpy() * 255
     image = left.imshow(values, cmap="inferno", vmax=float(np.percentile(values, 99.7)) or 1.0, interpolation="nearest")
     left.set_title("|tiled - whole|; ticks: seams", fontsize=9, pad=10)
-    mark_seams(left, seams)
+    _mark_seams(left, seams)
     figure.colorbar(image, ax=left, shrink=0.8, label="8-bit levels", extend="max")
     profile = seam_profile(tiled, whole, seams).numpy() * 255
     middle.plot(profile, "o-", ms=3, color=STAGE_COLOURS[1])
@@ -267,7 +268,7 @@ def crops(
             [c - top for c in rows_in if top < c < top + size],
             [c - left for c in columns_in if left < c < left + size],
         )
-        mark_seams(axis, inside)
+        _mark_seams(axis, inside)
     figure.suptitle(title, fontsize=10)
     return figure
 
@@ -295,7 +296,7 @@ def artifact_heat(
         image = axis.imshow(values.cpu().numpy(), cmap="magma", vmin=0, vmax=1)
         axis.set_title(f"{name}, mean {values.mean():.2f}", fontsize=9, pad=12)
     for axis in axes:
-        mark_seams(axis, seams or ([], []))
+        _mark_seams(axis, seams or ([], []))
     figure.colorbar(image, ax=axes[1:], shrink=0.8, label="probability")
     return figure
 
@@ -307,7 +308,7 @@ def bars(values: dict[str, float], label: str, bar_line: float | None = None) ->
     axis.bar_label(drawn, fmt="%.2f", fontsize=8)
     if bar_line is not None:
         axis.axhline(bar_line, color="#d95f02", ls="--", lw=1)
-        beside = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 8}
+        beside: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 8}
         axis.text(1.01, bar_line, f"bar {bar_line:g}", color="#d95f02", **beside)
     axis.set(ylabel=label)
     axis.margins(y=0.12)

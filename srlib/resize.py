@@ -1,5 +1,6 @@
 """Reduce and enlarge pictures exactly, in floating point: products of small matrices instead of a general resampler."""
 
+import math
 from collections.abc import Iterator
 from functools import cache
 
@@ -49,7 +50,7 @@ def resize_integers(array: np.ndarray, scale: int, method: str = "bicubic") -> n
 
     Works in levels, where the weights of scales 2 and 4 are exact, and strip by strip: little memory is touched.
     """
-    _check(*array.shape[:2], scale, method)
+    _check(array.shape[0], array.shape[1], scale, method)
     if method == "nearest":
         return array[scale // 2 :: scale, scale // 2 :: scale].copy()
     return _rounded(array, scale, method, enlarging=False)
@@ -125,11 +126,12 @@ def _weights(method: str, scale: int, enlarging: bool, cells: int) -> tuple[Tens
     """Matrix (pixels out, pixels in) of a block of cells along one axis, and how far it reads beyond the block."""
     kernels = {"area": (0.5, _box), "bilinear": (1, _triangle), "bicubic": (2, _cubic), "lanczos": (3, _lanczos)}
     reach, kernel = kernels[method]
+    centres: np.ndarray
     if enlarging:
-        centres, inside, stretch, pad = (np.arange(cells * scale) + 0.5) / scale - 0.5, cells, 1, reach
+        centres, inside, stretch, pad = (np.arange(cells * scale) + 0.5) / scale - 0.5, cells, 1, math.ceil(reach)
     else:
         centres, inside, stretch = (np.arange(cells) + 0.5) * scale - 0.5, cells * scale, scale
-        pad = int(np.ceil((reach - 0.5) * scale))
+        pad = math.ceil((reach - 0.5) * scale)
     weights = kernel((centres[:, None] - np.arange(-pad, inside + pad)) / stretch)
     return torch.from_numpy(weights / weights.sum(1, keepdims=True)).float(), pad
 

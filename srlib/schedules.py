@@ -3,7 +3,7 @@
 from math import cos, pi
 
 
-def cosine(step: int, *, total: int, max_lr: float, min_lr: float = 1e-7) -> float:
+def cosine(step: float, *, total: float, max_lr: float, min_lr: float = 1e-7) -> float:
     """Half a cosine from max_lr at step 0 to min_lr at step `total` (Loshchilov and Hutter, SGDR, 2017)."""
     return min_lr + (max_lr - min_lr) * (1 + cos(pi * min(step, total) / total)) / 2
 

@@ -26,7 +26,8 @@ def seam_gradient_ratio(tiled: Tensor, whole: Tensor, seams: Seams) -> float:
 def step_ratios(tiled: Tensor, whole: Tensor, seams: Seams) -> tuple[list[float], list[float]]:
     """What SGR is the mean of, in energy: the same ratio of each seam alone, rows and columns."""
     pairs = zip(_steps(tiled, seams), _steps(whole, seams), strict=True)
-    return tuple([t / r if r else float("nan") for t, r in zip(*pair, strict=True)] for pair in pairs)
+    rows, columns = ([t / r if r else float("nan") for t, r in zip(*pair, strict=True)] for pair in pairs)
+    return rows, columns
 
 
 def _steps(picture: Tensor, seams: Seams) -> tuple[list[float], list[float]]:

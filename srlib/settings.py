@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import torch
 from schedulefree import AdamWScheduleFree
@@ -66,7 +67,7 @@ class Settings:
     tensorboard: bool = False
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in vars(self).items():  # NumPy's numbers, which no checkpoint would take, become Python's
             if isinstance(value, list | tuple):
                 object.__setattr__(self, name, [v.item() if hasattr(v, "item") else v for v in value])
@@ -113,7 +114,7 @@ class Settings:
 
     def lr(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
-        ends = {"max_lr": self.learning_rate, "min_lr": self.min_learning_rate}
+        ends: dict[str, Any] = {"max_lr": self.learning_rate, "min_lr": self.min_learning_rate}
         if self.schedule == "cosine":
             return schedules.cosine(step, total=self.iterations, **ends)
         if self.schedule == "one_cycle":
@@ -125,12 +126,12 @@ class Settings:
 
     def batch_of(self, step: int) -> tuple[int, int | None]:
         """Patches a micro-batch, and their side in LR pixels (None: the dataset's own)."""
-        *phases, last = self._phases()
-        for iterations, *phase in phases:
+        *phases, (_, last_batch, last_patch) = self._phases()
+        for iterations, batch, patch in phases:
             if step < iterations:
-                return tuple(phase)
+                return batch, patch
             step -= iterations
-        return last[1:]
+        return last_batch, last_patch
 
     def plan(self, start: int) -> Iterator[tuple[int, int | None]]:
         """Every micro-batch of the steps from `start` on, as draw_keys wants them."""

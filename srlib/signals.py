@@ -3,6 +3,7 @@
 import signal
 import threading
 from types import FrameType
+from typing import Any
 
 
 class StopSignals:
@@ -12,17 +13,17 @@ class StopSignals:
     nothing changes.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.requested = ""  # the signal's name
         self.patient = False
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}  # handlers
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
             self._before = {s: signal.signal(s, self._hear) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

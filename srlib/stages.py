@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ from srlib.checkpoints import load_hat, load_tiled, save_model
 from srlib.datasets import PicturePairs, training_patches
 from srlib.discriminator import MultiScaleDiscriminator
 from srlib.eraser import TiledSR
-from srlib.evaluate import validate_on
+from srlib.evaluate import Pairs, validate_on
 from srlib.hat import CONFIGS, HAT
 from srlib.initial import start_as_interpolation
 from srlib.losses import TotalLoss
@@ -47,10 +48,10 @@ from srlib.train import several_cpu_processes, train
 class Training:
     """All that a training needs, to look at before it runs. pairs: validation pictures, None for none."""
 
-    model: nn.Module
+    model: Any  # TiledSR; for the detector's training ArtifactDetector
     loss: nn.Module
     patches: Dataset
-    pairs: Dataset | None
+    pairs: Pairs | None
     settings: Settings
     folder: Path
     resume: bool
@@ -196,7 +197,7 @@ def eraser(
     if trusted:
         weights |= {name: p[name] for name in ("artifact_class", "artifact_feature")}
     torch.manual_seed(p["seed"])
-    networks = {
+    networks: dict[str, Any] = {
         "detector": judge.requires_grad_(False).eval(),
         "discriminator": MultiScaleDiscriminator() if p["adversarial"] else None,
         "perceptual_network": vgg19_loss(p["vgg19_weights"] or None) if p["perceptual"] else None,

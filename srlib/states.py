@@ -14,6 +14,7 @@ import traceback
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -25,6 +26,9 @@ from torch import nn
 from srlib.checkpoints import save_model
 from srlib.files import atomic
 
+if TYPE_CHECKING:
+    from srlib.train import _Run
+
 MADE = ("best.safetensors", "last.safetensors", "metrics.csv", "tensorboard", "state")  # in a training's folder
 # what may differ between a finished training and the same one
 INCIDENTAL = {"workers", "validate_every", "log_every", "save_every", "keep", "tensorboard", "max_bad", "processes"}
@@ -35,7 +39,7 @@ class Stopped(RuntimeError):
     """A training that could not go on, for a reason outside it; the message says which, and what is kept."""
 
 
-def state_of(run) -> dict:
+def _state_of(run: "_Run") -> dict:
     """All that `run` needs to go on; tensors, numbers and texts only."""
     scaler = run.accelerator.scaler
     return {
@@ -50,7 +54,7 @@ def state_of(run) -> dict:
     }
 
 
-def begin(run, resume: bool) -> None:
+def begin(run: "_Run", resume: bool) -> None:
     """Go on from the newest state in the run's folder, or start anew and move aside what is there; say which.
 
     The first process decides for all.
@@ -79,11 +83,11 @@ def begin(run, resume: bool) -> None:
             return
         run.say(f"{run.folder} {why}: starting anew")
     run.accelerator.wait_for_everyone()  # all have read it
-    if run.accelerator.is_main_process and (before := set_aside(run.folder)):
+    if run.accelerator.is_main_process and (before := _set_aside(run.folder)):
         run.say(f"what an earlier training left in {run.folder} is now in {before}")
 
 
-def _why_anew(run, state: dict, changes: dict[str, str]) -> str:
+def _why_anew(run: "_Run", state: dict, changes: dict[str, str]) -> str:
     """Why `state` is not gone on with; empty if it is."""
     if state["start"] != run.start:
         return "is of another model or other starting weights"
@@ -95,7 +99,7 @@ def _why_anew(run, state: dict, changes: dict[str, str]) -> str:
     return f"was finished with other {', '.join(sorted(weighty))}"
 
 
-def _wants_more(run, state: dict) -> bool:
+def _wants_more(run: "_Run", state: dict) -> bool:
     """Whether a finished training is asked to go on: with more iterations, or more patience if that ended it."""
     new, old = run.settings, state["facts"]
     if state["step"] < old["iterations"]:  # patience ended it
@@ -103,7 +107,7 @@ def _wants_more(run, state: dict) -> bool:
     return new.iterations > state["step"]
 
 
-def save(run, *, best: bool = False, last: bool = False, log: bool = False) -> bool:
+def save(run: "_Run", *, best: bool = False, last: bool = False, log: bool = False) -> bool:
     """Write models, state and (seldom, unless `log`) the log. Whether it could be done: if not, the run goes on with
     a warning, unless it is the `last`: OSError.
     """
@@ -119,7 +123,7 @@ def save(run, *, best: bool = False, last: bool = False, log: bool = False) -> b
             save_model(run.folder / "best.safetensors", run.owed[0], **run.owed[1], settings=settings)
             run.owed = None
         save_model(run.folder / "last.safetensors", averaged, step=run.step, settings=settings)
-        write_state(run.folder, state_of(run), run.settings.keep)
+        _write_state(run.folder, _state_of(run), run.settings.keep)
         run.saved = run.step
         if best or last or log or time.monotonic() > run.logged + 60:
             with atomic(run.folder / "metrics.csv") as temporary:
@@ -141,7 +145,7 @@ def save(run, *, best: bool = False, last: bool = False, log: bool = False) -> b
         return False
 
 
-def rescue(run, error: BaseException) -> BaseException | None:
+def rescue(run: "_Run", error: BaseException) -> BaseException | None:
     """Keep what was made before `error`; the error to raise in its place, if it can be said better."""
     run.stop.patient = True
     traceback.clear_frames(error.__traceback__)  # what they hold of a step's memory
@@ -158,9 +162,9 @@ def rescue(run, error: BaseException) -> BaseException | None:
         return KeyboardInterrupt(f"stopped at step {run.step} by {run.stop.requested or first}; {kept}")
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in first.lower():
         batch, patch = run.settings.batch_of(run.step)
-        patch = f" and patches of {patch} LR pixels" if patch else ""
+        patches = f" and patches of {patch} LR pixels" if patch else ""
         return Stopped(
-            f"out of memory at step {run.step} with batch {batch}{patch}: lower batch (and raise accumulate) or "
+            f"out of memory at step {run.step} with batch {batch}{patches}: lower batch (and raise accumulate) or "
             f"lr_patch, set checkpointing to True, or precision to bf16; {kept}"
         )
     if "DataLoader worker (pid" in first:
@@ -171,7 +175,7 @@ def rescue(run, error: BaseException) -> BaseException | None:
     return None
 
 
-def load_best(run, model: nn.Module) -> None:
+def load_best(run: "_Run", model: nn.Module) -> None:
     """Into `model`, on all processes."""
     run.accelerator.wait_for_everyone()
     best = run.folder / "best.safetensors"
@@ -193,7 +197,7 @@ def _free(folder: Path) -> str:
         return ""
 
 
-def _changes(run, state: dict) -> dict[str, str]:
+def _changes(run: "_Run", state: dict) -> dict[str, str]:
     """What is not as it was, as far as both versions of the program know of it: {name: "old -> new"}."""
     old, now = state["facts"], run.facts
     changes = {n: f"{old[n]} -> {now[n]}" for n in now if n in old and now[n] != old[n]}
@@ -210,7 +214,7 @@ def _changes(run, state: dict) -> dict[str, str]:
     return changes
 
 
-def _restore(run, state: dict) -> None:
+def _restore(run: "_Run", state: dict) -> None:
     same_optimizer = all(run.facts[n] == state["facts"].get(n) for n in ("optimizer", "trained parameters"))
     for name, part in run.parts.items():
         before = state["parts"].get(name)
@@ -233,7 +237,7 @@ def _restore(run, state: dict) -> None:
         run.finished, run.since_best = False, 0
 
 
-def facts_of(run) -> dict:
+def facts_of(run: "_Run") -> dict:
     """What a training's result depends on besides its starting weights; texts, numbers and lists."""
     networks = [n for n in getattr(run.loss, "networks", ()) if n is not None and n is not run.bare_discriminator]
     config = dict(getattr(run.bare, "config", {}))
@@ -278,7 +282,7 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def write_state(folder: Path, state: dict, keep: int) -> Path:
+def _write_state(folder: Path, state: dict, keep: int) -> Path:
     """Write `state` (tensors, numbers, texts; its "step" names the file); of all, the last `keep` stay.
 
     Those of later steps go: a run that went on from an earlier state found them damaged.
@@ -319,7 +323,7 @@ def states(folder: Path) -> list[Path]:
     return sorted(folder.glob("state/step_*.pt"))
 
 
-def set_aside(folder: Path) -> Path | None:
+def _set_aside(folder: Path) -> Path | None:
     """Move what an earlier training left in `folder` to before/, or before_2/ and so on; nothing is ever deleted.
 
     None: there was nothing.

@@ -7,7 +7,8 @@ the whole picture, in chunks. This file imports nothing of the project.
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ class Means:
     the model has no such layer.
     """
 
-    def __init__(self, model: nn.Module, plan, pictures: int):
+    def __init__(self, model: nn.Module, plan: Any, pictures: int):
         modules = model.modules() if isinstance(model, nn.Module) else ()
         self.pools = [m for m in modules if isinstance(m, nn.AdaptiveAvgPool2d) and m.output_size in (1, (1, 1))]
         if not self.pools:
@@ -34,14 +35,15 @@ class Means:
         self.sums: list[Tensor] = []  # one (B, C) for each pooling, in the order of the calls
         self.counts: list[int] = []
         self.gathering = True
-        self.numbers = []
+        self.numbers: Sequence[int] = ()
 
     @property
-    def numbers(self) -> list[int]:
+    def numbers(self) -> Sequence[int]:
+        """Of the tiles in the next call of the model; set before each."""
         return self._numbers
 
     @numbers.setter
-    def numbers(self, numbers: list[int]) -> None:
+    def numbers(self, numbers: Sequence[int]) -> None:
         self._numbers, self._call = numbers, 0
 
     def use(self) -> None:
@@ -52,17 +54,17 @@ class Means:
         self.handles = [pool.register_forward_hook(self._hook) for pool in self.pools]
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for handle in self.handles:
             handle.remove()
 
-    def _hook(self, _pool, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    def _hook(self, _pool: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
         call, self._call = self._call, self._call + 1
         if not self.gathering:
             mean = self.sums[call] / self.counts[call]
             return mean.repeat(len(self.numbers), 1)[..., None, None].to(output.dtype)  # (T*B, C, 1, 1)
         if call == len(self.sums):
-            self.sums.append(0)
+            self.sums.append(output.new_zeros((), dtype=torch.float64))
             self.counts.append(0)
         for tile, number in zip(inputs[0].split(self.pictures), self.numbers, strict=True):
             row, column = divmod(number, len(self.plan.x.origins))
@@ -72,7 +74,7 @@ class Means:
         return output
 
 
-def _core(axis, i: int, size: int) -> slice:
+def _core(axis: Any, i: int, size: int) -> slice:
     """Where core i lies in features of that size; the last core has the picture's padding, too."""
     stop = axis.padded if i + 1 == len(axis.origins) else axis.cores[i + 1]
     return slice((axis.cores[i] - axis.origins[i]) * size // axis.read, (stop - axis.origins[i]) * size // axis.read)
@@ -109,7 +111,13 @@ class Chunks:
         self.size, self.device, self.features, self.before_each = size, device, features, before_each
 
     def __call__(
-        self, step: Callable, *maps: Tensor, reach: int = 0, margin: int = 0, shift: int = 0, out=None
+        self,
+        step: Callable[..., Tensor],
+        *maps: Tensor,
+        reach: int = 0,
+        margin: int = 0,
+        shift: int = 0,
+        out: Tensor | Callable[[Tensor, int, int], None] | None = None,
     ) -> Tensor | None:
         """As srlib.hat.whole. out: a map to overwrite, or a function called with (piece (B, rows, columns, C),
         first row, first column) for each chunk, from the top left; then None is returned. A step that enlarges
@@ -156,7 +164,7 @@ class Chunks:
             # unlinked at once: the space is given back when the last map of it goes, however the program ends
             return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(shape)
 
-    def steps(self, model, x: Tensor) -> int:
+    def steps(self, model: Any, x: Tensor) -> int:
         """How many steps the model's walk has, by walking over one window."""
         calls = 0
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from srlib.files import digest
+from srlib.seams import Seams
 
 CLASSES = ("blocks", "ringing", "blur", "banding", "seam")
 CELL = 8  # output pixels: the side of a square of the answer's grid
@@ -27,7 +28,7 @@ class SeamExample:
 
     tiled: Tensor
     whole: Tensor
-    seams: tuple[list[int], list[int]]
+    seams: Seams
 
 
 def blur(picture: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
@@ -71,7 +72,7 @@ def blocks(picture: np.ndarray, strength: float, rng: np.random.Generator) -> np
     """JPEG at quality 45 (strength 0) to 5 (strength 1), its 8x8 grid at a random place."""
     height, width = picture.shape[:2]
     top, left = rng.integers(0, 8, 2)
-    padded = np.pad(as_bytes(picture), ((top, 8), (left, 8), (0, 0)), mode="edge")
+    padded = np.pad(_as_bytes(picture), ((top, 8), (left, 8), (0, 0)), mode="edge")
     return _compressed(padded, round(45 - 40 * strength))[top : top + height, left : left + width]
 
 
@@ -79,7 +80,7 @@ def blocks(picture: np.ndarray, strength: float, rng: np.random.Generator) -> np
 ARTIFACTS: dict[str, Callable] = {"blur": blur, "ringing": ringing, "banding": banding, "blocks": blocks}
 
 
-def as_bytes(picture: np.ndarray) -> np.ndarray:
+def _as_bytes(picture: np.ndarray) -> np.ndarray:
     """[0, 1] -> uint8."""
     return (picture.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
@@ -87,7 +88,9 @@ def as_bytes(picture: np.ndarray) -> np.ndarray:
 def _compressed(levels: np.ndarray, quality: int) -> np.ndarray:
     """(H, W, 3) uint8 -> (H, W, 3) float32 in [0, 1], through JPEG."""
     encoded = cv2.imencode(".jpg", levels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32) / 255
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    assert decoded is not None  # None for broken bytes, and these are whole
+    return decoded[..., ::-1].astype(np.float32) / 255
 
 
 def _filtered(picture: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -120,7 +123,7 @@ def variation(rng: np.random.Generator, side: int, *, worn: bool = True) -> Call
             picture = cv2.resize(half, (side, side), interpolation=cv2.INTER_NEAREST)
             picture = cv2.copyMakeBorder(picture, int(down), 0, int(right), 0, cv2.BORDER_REPLICATE)[:side, :side]
         if compressed:
-            picture = _compressed(as_bytes(picture), quality)
+            picture = _compressed(_as_bytes(picture), quality)
         return (picture + grain.astype(np.float32)).clip(0, 1)
 
     return varied
@@ -186,9 +189,9 @@ class ArtifactPatches(Dataset):
             picture, names = after, [*names, f"{name} {strength:.1f}"]
         labels = _labels(on_seam, seam, weakest, shown, changes, covered)
         if not self.vary or rng.random() < 0.5:  # no sign of an artifact: files have whole levels, results may not
-            picture = as_bytes(picture).astype(np.float32) / 255
+            picture = _as_bytes(picture).astype(np.float32) / 255
         if self.vary:
-            turns, mirror = rng.integers(4), 1 - 2 * int(rng.integers(2))
+            turns, mirror = int(rng.integers(4)), 1 - 2 * int(rng.integers(2))
             picture, labels = np.rot90(picture, turns)[:, ::mirror], np.rot90(labels, turns, (2, 3))[..., ::mirror]
         lr, hr = np.ascontiguousarray(picture.transpose(2, 0, 1)), np.ascontiguousarray(labels)
         return {"lr": torch.from_numpy(lr), "hr": torch.from_numpy(hr), "name": ", ".join(names) or "clean"}
@@ -300,7 +303,9 @@ def _sizes(picture: np.ndarray, patch: int) -> list[np.ndarray]:
     return [picture, *(cv2.resize(picture, s, interpolation=cv2.INTER_AREA) for s in reduced if min(s) >= patch)]
 
 
-def place(picture: np.ndarray, patch: int, rng: np.random.Generator, seams=None) -> tuple[int, int, tuple]:
+def place(
+    picture: np.ndarray, patch: int, rng: np.random.Generator, seams: Seams | None = None
+) -> tuple[int, int, tuple[slice, slice]]:
     """Top, left and slices of a random patch; with seams given, of one that a seam crosses."""
     limits = np.array([s - patch for s in picture.shape[:2]])
     corner = rng.integers(0, limits + 1)
@@ -318,7 +323,7 @@ def as_image(picture: Tensor) -> np.ndarray:
     return np.ascontiguousarray(picture.permute(1, 2, 0).numpy(), np.float32)
 
 
-def _cells_on(seams, top: int, left: int, patch: int) -> np.ndarray:
+def _cells_on(seams: Seams, top: int, left: int, patch: int) -> np.ndarray:
     """(p/8, p/8): cells with a pixel that touches a seam."""
     on = np.zeros((patch // CELL, patch // CELL), bool)
     for axis, (lines, start) in enumerate(zip(seams, (top, left), strict=True)):

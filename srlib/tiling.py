@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from srlib.canvas import Canvas, sink_of
+from srlib.canvas import Canvas, Out, Sink, sink_of
 from srlib.memory import bytes_per_pixel, free_bytes
 from srlib.statistics import Chunks, Means
 
@@ -124,8 +125,8 @@ def plan_tiles(
                 f"{name} {value} is not a multiple of the window {window}: "
                 f"off the window grid tiles cannot match the whole picture; try {down} or {down + window}"
             )
-    axes = [_plan_axis(size, tile, halo, window, o) for size, o in zip((height, width), offset, strict=True)]
-    return TilePlan(*axes, tile, halo)
+    y, x = (_plan_axis(size, tile, halo, window, o) for size, o in zip((height, width), offset, strict=True))
+    return TilePlan(y, x, tile, halo)
 
 
 def _plan_axis(size: int, tile: int, halo: int, window: int, offset: int) -> Axis:
@@ -150,7 +151,7 @@ def tiled_apply(
     blend: str = "crop",
     statistics: str = "local",
     batch: int | None = None,
-    out=None,
+    out: Out | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     features: str = "device",
@@ -203,8 +204,10 @@ def tiled_apply(
     sink = None if out is None else sink_of(out, len(x), H * scale, W * scale)
     parameter = next(model.parameters(), x) if isinstance(model, nn.Module) else x
     device = torch.device(device or parameter.device)
-    grid = {"window": window, "halo": 0 if exact else halo, "offset": (0, 0) if exact else offset}
-    if tile == "auto":
+    grid: dict[str, Any] = {"window": window, "halo": 0 if exact else halo, "offset": (0, 0) if exact else offset}
+    if isinstance(tile, str):
+        if tile != "auto":
+            raise ValueError(f'tile {tile!r} is neither a number of LR pixels nor "auto"')
         batch = batch or 1
         tile = auto_tile(model, x, batch=batch, exact=exact, device=device, dtype=dtype, **grid)
     plan = plan_tiles(H, W, tile=tile, **grid)
@@ -260,7 +263,17 @@ def _shrink(report: Report, grid: dict, device: torch.device) -> Report | None:
 class _Job:
     """One attempt at one plan."""
 
-    def __init__(self, model, x: Tensor, report: Report, device, dtype, sink, progress, cancel):
+    def __init__(
+        self,
+        model: Any,
+        x: Tensor,
+        report: Report,
+        device: torch.device,
+        dtype: torch.dtype | None,
+        sink: Sink | None,
+        progress: Callable[[int, int], None] | None,
+        cancel: Callable[[], bool] | None,
+    ):
         self.model, self.x, self.report, self.device = model, x, report, device
         self.autocast = torch.autocast(device.type, dtype) if dtype else nullcontext()
         self.progress, self.cancel = progress, cancel
@@ -337,7 +350,16 @@ class _Job:
 
 
 def auto_tile(
-    model, x: Tensor, *, halo: int, window: int, offset=(0, 0), batch: int = 1, exact: bool = False, device, dtype=None
+    model: Callable[[Tensor], Tensor],
+    x: Tensor,
+    *,
+    halo: int,
+    window: int,
+    offset: tuple[int, int] = (0, 0),
+    batch: int = 1,
+    exact: bool = False,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
 ) -> int:
     """The core size, up to 1024, whose plan reads the fewest pixels of those that fit in half of the free memory;
     of equal ones the smallest. One small tile is tried to see what a pixel costs. exact: the largest chunk that

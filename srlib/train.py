@@ -7,9 +7,10 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -44,7 +45,7 @@ def train(
     settings: Settings,
     *,
     folder: Path | str,
-    validate: Callable[[nn.Module], dict[str, float]] | None = None,
+    validate: Callable[[Any], dict[str, float]] | None = None,
     discriminator: nn.Module | None = None,
     sharpen: Callable[[Tensor], Tensor] | None = None,
     callback: Callable[[dict], None] | None = None,
@@ -81,7 +82,7 @@ def train(
             stack.enter_context(only_here(folder, patience=15 if settings.workers else 0))
         stop = stack.enter_context(StopSignals())
         run = _Run(model, loss, discriminator, validate, sharpen, data, settings, folder, accelerator, stop)
-        loader = None
+        loader: Iterator[dict] = iter(())
         try:
             begin(run, resume)
             if settings.tensorboard:
@@ -137,7 +138,19 @@ class _Run:
     can be put back. All randomness is a function of the seed and the step, so no random state has to be kept.
     """
 
-    def __init__(self, model, loss, discriminator, validate, sharpen, data, settings, folder, accelerator, stop):
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: nn.Module,
+        discriminator: nn.Module | None,
+        validate: Callable[[Any], dict[str, float]] | None,
+        sharpen: Callable[[Tensor], Tensor] | None,
+        data: Any,  # a Dataset of a known length
+        settings: Settings,
+        folder: Path,
+        accelerator: Accelerator,
+        stop: StopSignals,
+    ):
         self.settings, self.data, self.folder, self.accelerator, self.stop = settings, data, folder, accelerator, stop
         self.say, self.score, self.sharpen = accelerator.print, validate, sharpen
         self.trained = [p for p in model.parameters() if p.requires_grad]
@@ -150,7 +163,7 @@ class _Run:
         parts = {"model": self.bare, "ema": self.ema.module, "loss": loss, "discriminator": discriminator}
         self.parts = {name: part for name, part in parts.items() if part is not None}
         self.given = {name: _on_cpu(part) for name, part in self.parts.items() if name != "ema"}
-        self.optimizers = {"model": optimizer_of(settings, self.trained)}
+        self.optimizers: dict[str, Any] = {"model": optimizer_of(settings, self.trained)}
         if own := list(loss.parameters()):
             self.optimizers["loss"] = torch.optim.Adam(own, lr=settings.weights_learning_rate)
         if discriminator is not None:
@@ -163,7 +176,8 @@ class _Run:
         self.facts = facts_of(self)
         self.step, self.drawn, self.bad = 0, 0, 0  # drawn: patches, of all processes
         self.best, self.since_best, self.validated = -math.inf, 0, 0
-        self.average, self.rows, self.complaint, self.logged = math.nan, [], "", 0.0
+        self.rows: list[dict] = []
+        self.average, self.complaint, self.logged = math.nan, "", 0.0
         self.owed: tuple[nn.Module, dict] | None = None  # a best model that could not be written yet
         self.failure: OSError | None = None  # of the last save
         self.stopping, self.committing, self.saved, self.finished = False, False, -1, False
@@ -195,7 +209,7 @@ class _Run:
             disable=not self.accelerator.is_main_process,
         )
 
-    def loader(self):
+    def loader(self) -> Iterator[dict]:
         """An iterator over this process's part of the batches to come."""
         ranks = {"rank": self.accelerator.process_index, "ranks": self.accelerator.num_processes}
         plan = self.settings.plan(self.step)
@@ -209,7 +223,7 @@ class _Run:
             )
         )
 
-    def iterate(self, loader) -> dict | None:
+    def iterate(self, loader: Iterator[dict]) -> dict[str, float] | None:
         """One optimizer step; its row for the log, or None and a complaint if nothing but the count has changed."""
         s = self.settings
         set_seed((s.seed * 1_000_003 + self.step) % 2**32)  # on all processes alike
@@ -221,8 +235,9 @@ class _Run:
         self.model.train()
         self.loss.train()
         batches = [next(loader) for _ in range(s.accumulate)]
-        factor = s.input_scales[torch.randint(len(s.input_scales), ())] if s.input_scales else 1.0
-        details, sums = [], {}
+        factor = s.input_scales[int(torch.randint(len(s.input_scales), ()))] if s.input_scales else 1.0
+        details: list[tuple[list[str], dict[str, Tensor]]] = []
+        sums: dict[str, Tensor] = {}
         for micro, batch in enumerate(batches):
             x, original = send_to_device((batch["lr"], batch["hr"]), self.accelerator.device, non_blocking=True)
             if factor != 1.0:
@@ -239,26 +254,27 @@ class _Run:
                 values = {f"{kind}_{name}": v for name, term in terms.items() for kind, v in term.items()}
                 values["loss"] = total.detach()
                 if self.discriminator is not None:
-                    values["loss_discriminator"] = self._discriminate(prediction, original)
+                    values["loss_discriminator"] = self._discriminate(self.discriminator, prediction, original)
             details.append((batch["name"], values))
             sums = {name: sums.get(name, 0.0) + value.float() / s.accumulate for name, value in values.items()}
         row = {"lr": s.lr(self.step), **self._shared(sums | self._norms())}
-        if all(map(math.isfinite, row.values())):
+        whole = all(map(math.isfinite, row.values()))
+        if whole:
             self._commit(row["lr"])
             self.average = row["loss"] if math.isnan(self.average) else 0.98 * self.average + 0.02 * row["loss"]
         else:
-            row = self._skip(row, details)
+            self._skip(details)
         self.buffers = []
         self.step += 1
         self.drawn += sum(len(batch["name"]) for batch in batches) * self.accelerator.num_processes
-        if row is not None and (self.step % s.log_every == 0 or self.step == 1 or self.validation_due):
+        if whole and (self.step % s.log_every == 0 or self.step == 1 or self.validation_due):
             self.rows.append({"step": self.step, **row})
         self.committing = False
-        return row
+        return row if whole else None
 
-    def _discriminate(self, prediction: Tensor, original: Tensor) -> Tensor:
+    def _discriminate(self, discriminator: nn.Module, prediction: Tensor, original: Tensor) -> Tensor:
         """The discriminator's gradients; real and made pictures go through it together. Returns its loss."""
-        maps = self.discriminator(torch.cat([original, prediction.detach()]))
+        maps = discriminator(torch.cat([original, prediction.detach()]))
         real, fake = zip(*(m.chunk(2) for m in maps), strict=True)
         loss = ragan_d(real, fake)
         self.accelerator.backward(loss / self.settings.accumulate)
@@ -300,7 +316,7 @@ class _Run:
         if self.settings.optimizer != "schedule_free":
             self.ema.update(self.bare, step=self.step)
 
-    def _skip(self, row: dict[str, float], details: list) -> None:
+    def _skip(self, details: list[tuple[list[str], dict[str, Tensor]]]) -> None:
         """Say what is not finite, and where; put back the buffers."""
         self.undo()
         complaints = []
@@ -339,6 +355,7 @@ class _Run:
 
     def validate(self) -> None:
         """Score the averaged model, judge whether it is the best, and save. Signals are heard at once."""
+        assert self.score is not None  # or no validation would be due
         averaged = self.averaged()
         if self.stop.requested:
             raise KeyboardInterrupt(self.stop.requested)

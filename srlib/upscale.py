@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from srlib.tiling import Report
 MODES = {"exact": "exact", "tiled": "local", "two_pass": "two_pass"}  # of the command: tiled_apply's statistics
 
 
-def upscale(model: TiledSR, picture: Picture, **options) -> tuple[Picture, Report]:
+def upscale(model: TiledSR, picture: Picture, **options: Any) -> tuple[Picture, Report]:
     """The picture enlarged by model.scale, of the same kind: 8 or 16 bits, grey, alpha, colour profile.
 
     Alpha goes through the model as a grey picture, beside the colours. options: those of TiledSR.tiled, such as

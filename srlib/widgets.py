@@ -181,7 +181,7 @@ class SeamViewer:
         self.top.value, self.left_edge.value = top, left
         return top, left
 
-    def _refresh(self, _change=None) -> None:
+    def _refresh(self, _change: object = None) -> None:
         if self._settling:
             return
         height, width = self.result("whole").shape[-2:]

@@ -66,7 +66,7 @@ def test_linear_is_linear():
 
 def test_attend_and_all_its_gradients_equal_the_formula():
     given = inputs(G=7, N=64, M=144, h=6)
-    ours, theirs = attend(*given, 0.3), formula(*given, 0.3)
+    ours, theirs = attend(*given[:3], bias=given[3], scale=0.3), formula(*given, 0.3)
     assert torch.allclose(ours, theirs, atol=1e-5)
     up = torch.randn(ours.shape)
     for a, b in zip(torch.autograd.grad(ours, given, up), torch.autograd.grad(theirs, given, up), strict=True):
@@ -84,7 +84,7 @@ def test_gradients_by_finite_differences():
 def test_frozen_bias_still_lets_gradients_through():
     q, k, v, bias = inputs()
     frozen = bias.detach()
-    ours = torch.autograd.grad(attend(q, k, v, frozen, 0.3).sum(), q)[0]
+    ours = torch.autograd.grad(attend(q, k, v, bias=frozen, scale=0.3).sum(), q)[0]
     theirs = torch.autograd.grad(formula(q, k, v, frozen, 0.3).sum(), q)[0]
     assert torch.allclose(ours, theirs, atol=1e-5)
 
@@ -96,11 +96,11 @@ def test_half_precision_is_near_and_stays_finite_with_large_activations(dtype, t
     half = [x.detach().to(dtype).requires_grad_(training) for x in exact[:3]] + [
         exact[3].detach().requires_grad_(training)
     ]
-    assert (attend(*half, 0.3) - formula(*exact, 0.3)).abs().max() < 0.05
+    assert (attend(*half[:3], bias=half[3], scale=0.3) - formula(*exact, 0.3)).abs().max() < 0.05
     large = [
         x.detach().to(dtype).requires_grad_(training) for x in inputs(strength=1000.0)
     ]  # scores of 1e7: fp16 ends at 65504
-    out = attend(*large, 0.3)
+    out = attend(*large[:3], bias=large[3], scale=0.3)
     assert out.dtype == dtype and out.isfinite().all()
     if training:
         out.sum().backward()
@@ -111,7 +111,7 @@ def test_bf16_gradients_are_near_the_formulas():
     exact = inputs(G=9, N=64, M=64)
     half = [x.detach().bfloat16().requires_grad_() for x in exact[:3]] + [exact[3].detach().requires_grad_()]
     up = torch.randn(9, 3, 64, 12)
-    ours = torch.autograd.grad(attend(*half, 0.3), half, up.bfloat16())
+    ours = torch.autograd.grad(attend(*half[:3], bias=half[3], scale=0.3), half, up.bfloat16())
     theirs = torch.autograd.grad(formula(*exact, 0.3), exact, up)
     for a, b in zip(ours, theirs, strict=True):
         assert (a - b).square().mean().sqrt() < 0.02 * b.square().mean().sqrt()
@@ -120,7 +120,7 @@ def test_bf16_gradients_are_near_the_formulas():
 def test_autocast_may_mix_precisions():
     q, k, v, bias = (x.detach() for x in inputs())
     with torch.autocast("cpu", torch.bfloat16):
-        out = attend(q.bfloat16(), k, v.bfloat16(), bias, 0.3)
+        out = attend(q.bfloat16(), k, v.bfloat16(), bias=bias, scale=0.3)
     assert (out - formula(q, k, v, bias, 0.3)).abs().max() < 0.05
 
 
@@ -129,20 +129,24 @@ def test_windows_that_share_memory_are_not_mixed_up():
     x = torch.rand(1, 4, 4, 3 * 2 * 4).bfloat16()
     q, k, v = split_windows(as_windows(x, 4, 4), 3, 2)
     bias = torch.zeros(2, 16, 16)
-    assert (attend(q, k, v, bias, 0.5) - formula(q.float(), k.float(), v.float(), bias, 0.5)).abs().max() < 0.02
+    assert (
+        attend(q, k, v, bias=bias, scale=0.5) - formula(q.float(), k.float(), v.float(), bias, 0.5)
+    ).abs().max() < 0.02
 
 
 def test_scores_are_not_kept_for_the_backward_pass():
     kept = []
     q, k, v, bias = inputs(G=50, N=64, M=64)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
-        attend(q, k, v, bias, 0.3)
+        attend(q, k, v, bias=bias, scale=0.3)
     assert sum(kept) == sum(t.numel() for t in (q, k, v, bias))
 
 
 def test_the_fused_kernel_is_taken_without_gradients():
     q, k, v, bias = (x.detach() for x in inputs())
     with torch.profiler.profile() as profile:
-        attend(q, k, v, bias, 0.3)
+        attend(q, k, v, bias=bias, scale=0.3)
     assert any("flash_attention" in event.key for event in profile.key_averages())
-    assert torch.allclose(attend(q, k, v, bias, 0.3), F.scaled_dot_product_attention(q, k, v, bias[None], scale=0.3))
+    assert torch.allclose(
+        attend(q, k, v, bias=bias, scale=0.3), F.scaled_dot_product_attention(q, k, v, bias[None], scale=0.3)
+    )
