@@ -32,7 +32,7 @@ def headline(name: str, folder: Path) -> str:
         return ""
     try:
         return HEADLINES[name](json.loads(path.read_text()))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return f"{path.name} is not as this version writes it: run {name} again"
 
 
@@ -60,7 +60,7 @@ def _artifact_ft(made: dict) -> str:
 
 def _eval(made: dict) -> str:
     test = made["test"]
-    tiled = next(key for key in test if key.startswith("stage 1 | tile")).partition(" | ")[2]
+    tiled = [key for key in test if key.startswith("stage 1 | tile")][0].removeprefix("stage 1 | ")
     first, last = test[f"stage 1 | {tiled}"], test[f"stage 3 | {tiled}"]
     gain = last["PSNR-Y"] - test["bicubic | whole"]["PSNR-Y"]
     return f"stage 3 in tiles: {gain:+.2f} dB against bicubic; SGR {first['SGR']:.2f} to {last['SGR']:.2f} (test)"
