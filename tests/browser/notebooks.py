@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -25,18 +26,18 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 BROKEN = ("Loading widget", "model not found", "Error displaying widget", "Javascript Error")
 STATE = """() => {
     const all = (selector) => Array.from(document.querySelectorAll('.jp-Notebook ' + selector))
-    const text = (mime) => all(`[data-mime-type="application/vnd.jupyter.${mime}"]`).map(e => e.innerText)
+    const text = (mime) => all(`[data-mime-type="application/vnd.jupyter.${mime}"]`).map(e => e.textContent)
     const drawn = (selector) => all(selector).filter(e => e.complete && e.naturalWidth > 0).length
     return {
-        prompts: all('.jp-CodeCell .jp-InputArea-prompt').map(e => e.innerText),
+        prompts: all('.jp-CodeCell .jp-InputArea-prompt').map(e => e.textContent),
         errors: text('error'),
         stderr: text('stderr'),
-        text: all('.jp-Cell-outputArea').map(e => e.innerText).join('\\n'),
+        text: all('.jp-Cell-outputArea').map(e => e.textContent).join('\\n'),
         figures: drawn('.jp-RenderedImage img'),
         links: all('.jp-RenderedMarkdown img').length - drawn('.jp-RenderedMarkdown img'),
-        widgets: all('.jp-OutputArea-output > .jupyter-widgets').filter(e => e.getClientRects().length).length,
+        widgets: all('.jp-OutputArea-output > .jupyter-widgets').length,
         pictures: all('img.widget-image').length - drawn('img.widget-image'),
-        empty: all('div.jupyter-widgets').filter(e => e.childElementCount == 0 && !e.innerText).length,
+        empty: all('div.jupyter-widgets').filter(e => e.childElementCount == 0 && !e.textContent).length,
     }
 }"""
 
@@ -102,6 +103,9 @@ def run(page: Page, path: Path, seconds: int = 900) -> str:
     assert state["figures"] == expected["image/png"], f"{path.stem}: {state['figures']} figures, made {expected}"
     assert state["links"] == 0, f"{path.stem}: {state['links']} pictures of its text are missing"
     assert state["widgets"] == expected[WIDGET], f"{path.stem}: {state['widgets']} widgets, made {expected}"
+    for widget in page.locator(".jp-Notebook .jp-OutputArea-output > .jupyter-widgets").all():
+        widget.scroll_into_view_if_needed()
+        assert widget.is_visible(), f"{path.stem}: a widget is not to be seen"
     assert state["pictures"] == state["empty"] == 0, f"{path.stem}: empty widgets or pictures in them: {state}"
     asked = any("\ninteractive = True" in source for source in sources)
     assert state["widgets"] or not asked, f"{path.stem}: no widget"
@@ -111,9 +115,10 @@ def run(page: Page, path: Path, seconds: int = 900) -> str:
 def saved(path: Path, seconds: int = 30) -> Counter:
     """Kinds of the outputs, as JupyterLab saved them."""
     for _ in range(seconds):
-        codes = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
-        if all(c.execution_count for c in codes):
-            return Counter(kind for c in codes for o in c.outputs for kind in o.get("data", {}))
+        with suppress(ValueError):  # half written
+            codes = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+            if all(c.execution_count for c in codes):
+                return Counter(kind for c in codes for o in c.outputs for kind in o.get("data", {}))
         time.sleep(1)
     raise AssertionError(f"{path.stem} was not saved")
 
