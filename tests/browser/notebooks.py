@@ -50,12 +50,11 @@ def main(shots: Path, names: list[str]) -> None:
     order += [START] if START in order and len(order) > 1 else []
     with tempfile.TemporaryDirectory() as folder:
         notebooks = begin(Path(folder)) / "notebooks"
-        for name in everything:
-            type_in(notebooks / f"{name}.ipynb")
         with opened(Path(folder), 1500, 1500) as (page, address):
             for i, name in enumerate(order):
                 begun = time.monotonic()
                 prefix = f"{name}_after" if name in order[:i] else name
+                type_in(notebooks / f"{name}.ipynb")
                 page.goto(f"{address}/notebooks/{name}.ipynb?reset")
                 try:
                     found = run(page, notebooks / f"{name}.ipynb")
@@ -70,8 +69,8 @@ def main(shots: Path, names: list[str]) -> None:
 
 
 def type_in(path: Path) -> None:
-    """The tiny parameters into the parameters cell, as a person would."""
-    notebook = nbformat.read(path, 4)
+    """The tiny parameters into the parameters cell of a fresh copy, as a person would."""
+    notebook = nbformat.read(ROOT / "notebooks" / path.name, 4)
     (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     declared = re.findall(r"^(\w+) = ", cell.source, re.MULTILINE)
     if path.stem not in TINY and set(declared) != {"run"}:
