@@ -37,10 +37,12 @@ report: $(OUT)/04_artifact_ft.ipynb
 test: setup
 	$(BIN)/pytest -n 2 --dist loadfile
 
-# The seam viewer in JupyterLab in a real Chromium (Debian's package chromium, or CHROMIUM=/path/to/it).
+# In JupyterLab in a real Chromium (Debian's package chromium, or CHROMIUM=/path/to/it): the seam viewer used by hand, then
+# every notebook run from top to bottom on tiny parameters. Screenshots lie in outputs/browser/.
 browser-test: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python "playwright>=1.45"
 	$(BIN)/python tests/browser/seam_viewer.py
+	PYTHONPATH=tests $(BIN)/python tests/browser/notebooks.py outputs/browser/notebooks
 
 check: setup
 	$(BIN)/ruff check .
@@ -49,7 +51,7 @@ check: setup
 	$(BIN)/nbstripout --verify $(NBSTRIPOUT_KEYS) notebooks/*.ipynb
 
 lab: setup
-	$(BIN)/jupyter lab --notebook-dir=. notebooks/01_data.ipynb
+	$(BIN)/jupyter lab --notebook-dir=. notebooks/00_start_here.ipynb
 
 # What each notebook reads: the folders of `input` (pictures added or removed), then the executed one before it.
 INPUT := $(shell sed -n 's/^input: *//p' params/$(RUN)/01_data.yaml 2>/dev/null)

@@ -4,16 +4,12 @@ import os
 
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # read when torch is imported
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from projects import NAMES, ROOT, TINY, execute
-
-from srlib.drawings import draw
-from srlib.pictures import write_png
+from projects import NAMES, TINY, begin, execute
 
 
 @pytest.fixture(autouse=True)
@@ -26,12 +22,7 @@ def seeded():
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory) -> Path:
     """A project with four pictures."""
-    folder = tmp_path_factory.mktemp("project")
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
-    shutil.copytree(ROOT / "params", folder / "params")
-    for seed in range(4):
-        write_png(folder / "pictures" / f"{seed}.png", draw(seed, 128, 144))
-    return folder
+    return begin(tmp_path_factory.mktemp("project"))
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,12 @@
 """Tiny runs of the notebooks for tests."""
 
+import shutil
 from pathlib import Path
 
 import papermill
+
+from srlib.drawings import draw
+from srlib.pictures import write_png
 
 ROOT = Path(__file__).parent.parent
 NAMES = ["01_data", "02_stage1", "03_tiling", "04_artifact_ft", "05_eval"]
@@ -24,6 +28,15 @@ TINY = {
     },
     "05_eval": {"tile_size": 16, "tile_pads": [0, 8]},
 }
+
+
+def begin(folder: Path) -> Path:
+    """A project in `folder`: the notebooks, their parameters, and four pictures for TINY."""
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    shutil.copytree(ROOT / "params", folder / "params")
+    for seed in range(4):
+        write_png(folder / "pictures" / f"{seed}.png", draw(seed, 128, 144))
+    return folder
 
 
 def execute(folder, name, **parameters):

@@ -5,20 +5,16 @@ written to outputs/browser/.
 """
 
 import io
-import os
-import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 
 import nbformat
 import numpy as np
+from lab import opened, run_all
 from PIL import Image
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import Locator, Page
 
 SHOTS = Path(__file__).parents[2] / "outputs" / "browser"
 NOTEBOOK = """
@@ -42,60 +38,25 @@ viewer.widget
 
 
 def main() -> None:
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if not chromium:
-        sys.exit("no Chromium found: install the package chromium, or set CHROMIUM=/path/to/chromium")
     SHOTS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         cell = nbformat.v4.new_code_cell(NOTEBOOK.strip())
         kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
         nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), Path(folder) / "viewer.ipynb")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        lab = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--ip=127.0.0.1", "--allow-root"]
-            + ["--IdentityProvider.token=", f"--notebook-dir={folder}", "--LabApp.news_url=None"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/lab")
-            with sync_playwright() as play:
-                browser = play.chromium.launch(
-                    executable_path=chromium,
-                    args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"],
-                )
-                page = browser.new_page(viewport={"width": 1500, "height": 1300})
-                page.goto(f"http://127.0.0.1:{port}/lab/tree/viewer.ipynb")
-                try:
-                    _use(page)
-                except Exception:
-                    page.screenshot(path=SHOTS / "failed.png")
-                    raise
-                browser.close()
-        finally:
-            lab.terminate()
-            lab.wait(30)
-    print(f"the viewer works in {chromium}; screenshots in {SHOTS}")
-
-
-def _wait_for(url: str, seconds: int = 60) -> None:
-    for _ in range(seconds):
-        try:
-            urllib.request.urlopen(url, timeout=5)
-            return
-        except OSError:
-            time.sleep(1)
-    sys.exit(f"JupyterLab did not answer at {url} within {seconds} s")
+        with opened(Path(folder)) as (page, address):
+            page.goto(f"{address}/viewer.ipynb")
+            try:
+                _use(page)
+            except Exception:
+                page.screenshot(path=SHOTS / "failed.png")
+                raise
+    print(f"the viewer works; screenshots in {SHOTS}")
 
 
 def _use(page: Page) -> None:
     """Run the cell, then move controls as a person would; every one must change the picture shown."""
     page.get_by_text("import torch").first.wait_for(timeout=60_000)
-    page.get_by_text("(ipykernel) | Idle").wait_for(timeout=60_000)  # a cell run before that is run by nobody
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    run_all(page)
     image = page.locator("img.widget-image")
     image.wait_for(timeout=120_000)
     time.sleep(1)
