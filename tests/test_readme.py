@@ -1,0 +1,94 @@
+"""Every command of README and docs/ is run, in a copy of the project whose parameters are tiny."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from projects import ROOT, TINY
+
+from srlib.drawings import draw
+from srlib.pictures import write_png
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LESS = {"iterations 1000": "iterations 3", "-p batch 8": "-p batch 2", "--jobs 2": "--jobs 1"}
+ELSEWHERE = {  # what would run these very tests, a browser, an installer, for hours, or needs several machines
+    "make test": "make -n test",
+    "make lab": "make -n lab",
+    "make RUN=vram24": "make -n RUN=vram24",
+    "pip install -e .[export]": "python -c 'import onnx, onnxruntime'",
+}
+MACHINES = "accelerate launch --multi_gpu --num_machines 2"  # is only read: two machines with GPUs
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of the page's blocks without a language, comments taken off, continued lines joined."""
+    language, lines = None, []
+    for line in page.read_text().replace("\\\n", " ").splitlines():
+        if line.startswith("```"):
+            language = line[3:] if language is None else None
+        elif language == "":
+            lines.append(line)
+    bare = (re.sub(r"\s+#.*", "", line).strip() for line in lines)
+    return [" ".join(line.split()) for line in bare if line]
+
+
+ALL = [(page.name, command) for page in PAGES for command in commands(page)]
+
+
+@pytest.fixture(scope="module")
+def project(folder, executed):
+    """The notebooks' folder with all that the commands want, this environment as its .venv, tiny parameters."""
+    for name in ("Makefile", "pyproject.toml", "requirements.lock", "srlib", "benchmarks"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / ".venv").mkdir()
+    (folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    (folder / ".venv/ready").touch()
+    for run in ("demo", "vram24"):
+        for name, parameters in TINY.items():
+            (folder / f"params/{run}/{name}.yaml").write_text(yaml.safe_dump({**parameters, "run": run}))
+    (folder / "outputs/vram24").mkdir()
+    shutil.copytree(folder / "outputs/demo/data", folder / "outputs/vram24/data")
+    for seed in range(4):
+        write_png(folder / f"my_photos/trip/{seed}.png", draw(seed, 120, 130))
+    return folder
+
+
+@pytest.mark.parametrize(("page", "command"), ALL, ids=[f"{page}: {command}" for page, command in ALL])
+def test_command(project, page, command):
+    if command.startswith(MACHINES):
+        pytest.skip("needs two machines with GPUs")
+    command = ELSEWHERE.get(command, command)
+    for much, little in LESS.items():
+        command = command.replace(much, little)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    line = ["bash", "-c", command]
+    done = subprocess.run(line, cwd=project, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+
+
+def test_what_the_commands_have_made(project):
+    """After the commands above."""
+    assert (project / "outputs/demo/eval/report.html").stat().st_size > 100_000
+    assert "trip/0.png" in (project / "outputs/demo/report/report.html").read_text()
+    assert (project / "outputs/mine/eval/report.html").is_file()
+    assert (project / "enlarged/trip/0.png").is_file()
+
+
+def test_commands_in_the_text_name_what_there_is():
+    text = "".join(page.read_text() for page in PAGES)
+    targets = set(re.findall(r"`make ([a-z-]+)", text))
+    for target in targets - {"report"}:
+        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    for module in set(re.findall(r"python -m (srlib\.\w+)", text)):
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file()
+    for script in set(re.findall(r"benchmarks/\w+\.py", text)):
+        assert script in (ROOT / "tests/test_benchmarks.py").read_text()
+    for path in set(re.findall(r"\]\(([^)#:]+)\)", text)):
+        assert any((base / path).exists() for base in (ROOT, ROOT / "docs")), path
