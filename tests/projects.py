@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import papermill
+import yaml
 
 from srlib.drawings import draw
 from srlib.pictures import write_png
@@ -27,13 +28,17 @@ TINY = {
         "compare_learnable": 2,
     },
     "05_eval": {"tile_size": 16, "tile_pads": [0, 8]},
+    "06_ablation": {"recipe": "tiny"},
 }
 
 
 def begin(folder: Path) -> Path:
-    """A project in `folder`: the notebooks, their parameters, and four pictures for TINY."""
+    """A project in `folder`: the notebooks, their parameters and TINY as params/tiny, and four pictures for it."""
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
     shutil.copytree(ROOT / "params", folder / "params")
+    (folder / "params/tiny").mkdir()
+    for name in NAMES:
+        (folder / f"params/tiny/{name}.yaml").write_text(yaml.safe_dump({"run": "tiny", **TINY[name]}))
     for seed in range(4):
         write_png(folder / "pictures" / f"{seed}.png", draw(seed, 128, 144))
     return folder

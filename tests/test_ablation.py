@@ -5,7 +5,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-import yaml
 from projects import TINY, execute
 
 from srlib import ablation
@@ -48,11 +47,7 @@ def test_every_arm_starts_from_one_before_it_and_every_question_has_its_arms():
 
 @pytest.fixture(scope="module")
 def ablated(folder, executed):
-    for name in ablation.RECIPE:
-        path = folder / f"params/small/{name}.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump({**TINY[name], "run": "small"}))
-    return execute(folder, "06_ablation", recipe="small")
+    return execute(folder, "06_ablation", **TINY["06_ablation"])
 
 
 def test_the_notebook_trains_every_arm_and_writes_its_tables(folder, ablated):
@@ -79,6 +74,6 @@ def test_arms_differ_in_what_they_are_said_to_differ_in(folder, ablated):
 
 
 def test_run_again_nothing_is_trained(folder, ablated):
-    again = execute(folder, "06_ablation", recipe="small")
+    again = execute(folder, "06_ablation", **TINY["06_ablation"])
     said = "".join(o.get("text", "") for c in again.cells if c.cell_type == "code" for o in c.outputs)
     assert said.count("is finished: nothing to train") == len(ablation.ARMS) + 2  # "1" twice, and the detector

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from projects import ROOT, TINY
+from projects import NAMES, ROOT, TINY
 
 from srlib.drawings import draw
 from srlib.pictures import write_png
@@ -49,8 +49,8 @@ def project(folder, executed):
     (folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
     (folder / ".venv/ready").touch()
     for run in ("demo", "vram24"):
-        for name, parameters in TINY.items():
-            (folder / f"params/{run}/{name}.yaml").write_text(yaml.safe_dump({**parameters, "run": run}))
+        for name in NAMES:
+            (folder / f"params/{run}/{name}.yaml").write_text(yaml.safe_dump({"run": run, **TINY[name]}))
     (folder / "outputs/vram24").mkdir()
     shutil.copytree(folder / "outputs/demo/data", folder / "outputs/vram24/data")
     for seed in range(4):
