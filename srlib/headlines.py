@@ -91,6 +91,6 @@ def _executed(out: Path, name: str, notebooks: Path) -> str:
     times = {how: path.stat().st_mtime for how, path in found.items() if path.is_file()}
     if not times:
         return ""
-    how = max(times, key=times.get)
+    how = max(times, key=lambda kind: times[kind])
     link = os.path.relpath(found[how], notebooks).replace(os.sep, "/").replace(" ", "%20")
     return f"{how}[{datetime.fromtimestamp(times[how]):%Y-%m-%d %H:%M}]({link})"
