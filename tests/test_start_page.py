@@ -64,7 +64,7 @@ def test_it_shows_what_is_made(project):
     out = project / "outputs/some"
     make_up(out)
     (out / "eval/figures").mkdir()
-    shutil.copy(ROOT / "notebooks/images/demo.png", out / "eval/figures/worst_seam_a.png")
+    shutil.copy(ROOT / "notebooks/images/demo.png", out / "eval/figures/crops_best.png")
     text, pictures = shown(execute(project, "00_start_here", run="some"))
     for said in (
         "4 pictures: 2 for training, 1 for validation, 1 for test; x2",
