@@ -46,7 +46,8 @@ def project(folder, executed):
     for name in ("Makefile", "pyproject.toml", "requirements.lock", "srlib", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
     (folder / ".venv").mkdir()
-    (folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    for part in ("bin", "lib", "pyvenv.cfg"):
+        (folder / ".venv" / part).symlink_to(Path(sys.prefix) / part)
     (folder / ".venv/ready").touch()
     for run in ("demo", "vram24"):
         for name in NAMES:
