@@ -20,7 +20,7 @@ demo:
 	@$(MAKE) --no-print-directory RUN=demo all
 	@echo "Done: open outputs/demo/eval/report.html or outputs/demo/05_eval.ipynb"
 
-# Which stage earns what, three seeds (params/ablation): README's second table.
+# Which stage earns what (params/ablation): README's second table.
 ablation:
 	@$(MAKE) --no-print-directory RUN=ablation outputs/ablation/06_ablation.ipynb
 

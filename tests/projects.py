@@ -1,6 +1,7 @@
 """Tiny runs of the notebooks for tests."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import papermill
@@ -33,15 +34,27 @@ TINY = {
 
 
 def begin(folder: Path) -> Path:
-    """A project in `folder`: the notebooks, their parameters and TINY as params/tiny, and four pictures for it."""
+    """A project in `folder` as a clone is after set-up, but with TINY in params/demo and tiny, and four pictures."""
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
     shutil.copytree(ROOT / "params", folder / "params")
-    (folder / "params/tiny").mkdir()
-    for name in NAMES:
-        (folder / f"params/tiny/{name}.yaml").write_text(yaml.safe_dump({"run": "tiny", **TINY[name]}))
+    for name in ("Makefile", "pyproject.toml", "requirements.lock", "srlib", "benchmarks"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / ".venv").mkdir()
+    for part in ("bin", "lib", "pyvenv.cfg"):
+        (folder / ".venv" / part).symlink_to(Path(sys.prefix) / part)
+    (folder / ".venv/ready").touch()
+    tiny_parameters(folder, "demo")
+    tiny_parameters(folder, "tiny")
     for seed in range(4):
         write_png(folder / "pictures" / f"{seed}.png", draw(seed, 128, 144))
     return folder
+
+
+def tiny_parameters(folder: Path, run: str) -> None:
+    """TINY as params/<run>/."""
+    (folder / "params" / run).mkdir(exist_ok=True)
+    for name in NAMES:
+        (folder / f"params/{run}/{name}.yaml").write_text(yaml.safe_dump({"run": run, **TINY[name]}))
 
 
 def execute(folder, name, **parameters):

@@ -62,5 +62,5 @@ def test_data_names_what_becomes_of_each_file(tmp_path):
 
 
 def test_the_soak_kills_a_training_and_finds_it_whole():
-    text = output("benchmarks/soak.py", "--kills", "2", "--iterations", "100")
+    text = output("benchmarks/soak.py", "--kills", "2", "--iterations", "60", "--patience", "12")
     assert "2 hits survived" in text and text.count("bit for bit the same") == 5
