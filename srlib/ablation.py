@@ -138,11 +138,16 @@ def answers(seeds: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_spread(rows: pd.DataFrame, level: str, digits: Mapping[str, int], sign: bool = False) -> pd.DataFrame:
-    """Mean and, of several seeds, smallest and largest as text, by `level` of the index, in its order."""
+    """Mean and, of several seeds, smallest and largest as text, by `level` of the index, in its order; "" for NaN."""
 
     def text(values: pd.Series) -> str:
-        form = f"{{:{'+' if sign else ''}.{digits[values.name]}f}}"
-        spread = f" ({form.format(values.min())} to {form.format(values.max())})" if len(values) > 1 else ""
-        return form.format(values.mean()) + spread
+        if values.isna().all():
+            return ""
+        places = digits[str(values.name)]
+        mean, low, high = (
+            f"{round(v, places) + 0.0:{'+' if sign else ''}.{places}f}"  # + 0.0: no minus before nothing
+            for v in (values.mean(), values.min(), values.max())
+        )
+        return f"{mean} ({low} to {high})" if len(values) > 1 else mean
 
     return rows[list(digits)].groupby(level=level, sort=False).agg(text)

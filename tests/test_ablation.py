@@ -35,6 +35,10 @@ def test_answers_are_differences_of_one_seed_and_spread_is_their_range():
     assert text.loc[question, "PSNR-Y tiled"] == "+1.00 (+0.00 to +2.00)"
     alone = ablation.with_spread(differences.xs(1, level="seed", drop_level=False), "question", {"PSNR-Y tiled": 1})
     assert alone.loc[question, "PSNR-Y tiled"] == "1.0"
+    nothing = ablation.with_spread(differences * -1e-9, "question", {"PSNR-Y tiled": 2, "TC": 0}, sign=True)
+    assert nothing.loc[question, "PSNR-Y tiled"] == "+0.00 (+0.00 to +0.00)"
+    unknown = ablation.with_spread(differences * float("nan"), "question", {"TC": 1})
+    assert unknown.loc[question, "TC"] == ""
     assert "the eraser after stage 2" not in differences.index  # its arms are not there
 
 
