@@ -40,8 +40,8 @@ def begin(folder: Path) -> Path:
     for name in ("Makefile", "pyproject.toml", "requirements.lock", "srlib", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
     (folder / ".venv").mkdir()
-    for part in ("bin", "lib", "pyvenv.cfg"):
-        (folder / ".venv" / part).symlink_to(Path(sys.prefix) / part)
+    for part in set(Path(sys.prefix).iterdir()) - {Path(sys.prefix) / "ready"}:
+        (folder / ".venv" / part.name).symlink_to(part)
     (folder / ".venv/ready").touch()
     tiny_parameters(folder, "demo")
     tiny_parameters(folder, "tiny")
