@@ -14,6 +14,7 @@ import torch
 from projects import NAMES, begin
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
 def pytest_collection_modifyitems(items):
     """Of several workers (--dist loadgroup) one gets all tests of a file, and one all of the executed notebooks."""
     for item in items:
