@@ -35,7 +35,7 @@ report: $(OUT)/04_artifact_ft.ipynb
 
 # On two cores; conftest.py gives each process of a test one thread.
 test: setup
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # In JupyterLab in a real Chromium (Debian's package chromium, or CHROMIUM=/path/to/it): the seam viewer used by hand, then
 # every notebook run from top to bottom on tiny parameters. Screenshots lie in outputs/browser/.

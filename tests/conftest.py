@@ -14,14 +14,6 @@ import torch
 from projects import NAMES, begin
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
-def pytest_collection_modifyitems(items):
-    """Of several workers (--dist loadgroup) one gets all tests of a file, and one all of the executed notebooks."""
-    for item in items:
-        group = "executed" if "executed" in item.fixturenames else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(autouse=True)
 def seeded():
     """Every test starts from the same random state, alone or in the whole run."""
