@@ -60,7 +60,8 @@ def test_a_report_on_any_pictures_and_checkpoints(executed, folder):
     execute(folder, "05_eval", **TINY["05_eval"], **given, report="mine")
     metrics = json.loads((folder / "outputs/demo/mine/metrics.json").read_text())
     assert metrics["pictures"] == [f"{i}.png" for i in range(4)] and len(metrics["shown"]) == 3
-    assert metrics["test"]["mine | whole"]["PSNR-Y"] > 20 and f"{stage1}/hat.safetensors | exact" in metrics["test"]
+    mine, hat = (metrics["test"][f"{name} | exact"]["PSNR-Y"] for name in ("mine", f"{stage1}/hat.safetensors"))
+    assert abs(mine - hat) < 1e-3  # stage 1's eraser changes nothing yet
     assert "does not exist" in complaint(folder, "05_eval", checkpoints=["nothing.pth"])
     assert "tile 12 is not a multiple of the window 8" in complaint(folder, "05_eval", tile_size=12)
 
