@@ -11,7 +11,7 @@ BIN := .venv/bin
 SRLIB := $(wildcard srlib/*.py)
 NOTEBOOKS := 01_data 02_stage1 03_tiling 04_artifact_ft 05_eval
 
-.PHONY: all demo report ablation test browser-test check lab setup clean
+.PHONY: all demo report report-input ablation test browser-test check lab setup clean
 .DELETE_ON_ERROR:
 
 all: $(NOTEBOOKS:%=$(OUT)/%.ipynb) $(OUT)/eval/report.html
@@ -25,13 +25,15 @@ ablation:
 	@$(MAKE) --no-print-directory RUN=ablation outputs/ablation/06_ablation.ipynb
 
 # The run's three stages on a folder of HR pictures.
-report: $(OUT)/04_artifact_ft.ipynb
-	@test -n "$(INPUT)" || { echo "give a folder of HR pictures: make report INPUT=/path/to/pictures"; exit 1; }
+report: report-input $(OUT)/04_artifact_ft.ipynb
 	@mkdir -p $(OUT)/report
-	@$(BIN)/papermill --no-progress-bar --log-level ERROR --stdout-file /dev/stdout -f params/$(RUN)/05_eval.yaml \
-	    -p input "$(INPUT)" -p report report notebooks/05_eval.ipynb $(OUT)/report/05_eval.ipynb 2> $(OUT)/report/05_eval.log \
+	@$(BIN)/papermill --no-progress-bar --log-level ERROR --stdout-file >(cat) -f params/$(RUN)/05_eval.yaml \
+	    -r input "$(INPUT)" -p report report notebooks/05_eval.ipynb $(OUT)/report/05_eval.ipynb 2> $(OUT)/report/05_eval.log \
 	    || { grep -v '^ *$$' $(OUT)/report/05_eval.log | tail -n 1; exit 1; }
 	@$(BIN)/python -m srlib.report $(OUT)/report/05_eval.ipynb $(OUT)/report/report.html
+
+report-input:
+	@test -d "$(INPUT)" || { echo "no folder '$(INPUT)': make report INPUT=/path/to/HR/pictures"; exit 1; }
 
 # On two cores; conftest.py gives each process of a test one thread.
 test: setup
@@ -54,8 +56,8 @@ lab: setup
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/00_start_here.ipynb
 
 # What each notebook reads: the folders of `input` (pictures added or removed), then the executed one before it.
-INPUT := $(shell sed -n 's/^input: *//p' params/$(RUN)/01_data.yaml 2>/dev/null)
-$(OUT)/01_data.ipynb: $(if $(INPUT),$(shell find "$(INPUT)" -type d 2>/dev/null | grep -v ' '))
+SOURCE := $(shell sed -n 's/^input: *//p' params/$(RUN)/01_data.yaml 2>/dev/null)
+$(OUT)/01_data.ipynb: $(if $(SOURCE),$(shell find "$(SOURCE)" -type d 2>/dev/null | grep -v ' '))
 $(OUT)/02_stage1.ipynb: $(OUT)/01_data.ipynb
 $(OUT)/03_tiling.ipynb: $(OUT)/02_stage1.ipynb
 $(OUT)/04_artifact_ft.ipynb: $(OUT)/03_tiling.ipynb

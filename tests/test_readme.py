@@ -62,6 +62,8 @@ def test_command(project, command):
     done = subprocess.run(line, cwd=project, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
+    if command.startswith("make report"):
+        assert "== 0" not in done.stdout  # new pictures to report on are no reason to train again
 
 
 def test_what_the_commands_have_made(project):
@@ -70,6 +72,11 @@ def test_what_the_commands_have_made(project):
     assert "trip/0.png" in (project / "outputs/demo/report/report.html").read_text()
     assert (project / "outputs/mine/eval/report.html").is_file()
     assert (project / "enlarged/trip/0.png").is_file()
+
+
+def test_a_report_on_no_folder_is_refused_before_anything_runs():
+    done = subprocess.run(["make", "report", "INPUT=nowhere"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode and "no folder 'nowhere': make report INPUT=" in done.stdout and "==" not in done.stdout
 
 
 def test_commands_in_the_text_name_what_there_is():
