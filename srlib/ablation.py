@@ -34,6 +34,7 @@ ARMS = {  # each after those it needs
     "1, longer": Arm("03_tiling", after="1", tiled=False),  # stage 2's steps and patches, but not its tiles
     "1+2": Arm("03_tiling", after="1"),
     "1+3": Arm("04_artifact_ft", after="1"),
+    "1, longer+3": Arm("04_artifact_ft", after="1, longer"),
     "1+2+3": Arm("04_artifact_ft", after="1+2"),
     "1+2+3, no detector": Arm("04_artifact_ft", after="1+2", over={"artifact_class": 0.0, "artifact_feature": 0.0}),
     "1+2+3, plain weights": Arm("04_artifact_ft", after="1+2", over={"learnable": "plain"}),
@@ -45,7 +46,9 @@ QUESTIONS = {  # each is answered by the first arm minus the second
     "only training longer": ("1, longer", "1"),
     "the eraser after stage 1": ("1+3", "1"),
     "the eraser after stage 2": ("1+2+3", "1+2"),
-    "stage 2 before the eraser": ("1+2+3", "1+3"),
+    "the eraser after longer training": ("1, longer+3", "1, longer"),
+    "stage 2 before the eraser, not only longer": ("1+2+3", "1, longer+3"),
+    "all three stages, not only longer": ("1+2+3", "1, longer"),
     "the detector's terms": ("1+2+3", "1+2+3, no detector"),
     "learned weights, plain": ("1+2+3, plain weights", "1+2+3"),
     "learned weights with entropy": ("1+2+3, entropy weights", "1+2+3"),
