@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from srlib.eraser import TiledSR
@@ -26,7 +26,7 @@ def save_model(path: Path | str, model: nn.Module, **facts: Any) -> Path:
     metadata = {"kind": type(model).__name__, "config": json.dumps(model.config), "facts": json.dumps(facts)}
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     with atomic(path, durable=True) as temporary:
-        save_file(state, temporary, metadata)
+        temporary.write_bytes(save(state, metadata))  # save_file's would be readable by its owner only
     return Path(path)
 
 

@@ -60,10 +60,13 @@ def _artifact_ft(made: dict) -> str:
 
 def _eval(made: dict) -> str:
     test = made["test"]
-    tiled = [key for key in test if key.startswith("stage 1 | tile")][0].removeprefix("stage 1 | ")
-    first, last = test[f"stage 1 | {tiled}"], test[f"stage 3 | {tiled}"]
+    names = [key.rpartition(" | ") for key in test]  # variant, " | ", tiling
+    models = list(dict.fromkeys(variant for variant, _, _ in names if variant != "bicubic"))
+    tiled = [tiling for _, _, tiling in names if tiling.startswith("tile")][0]
+    first, last = (test[f"{model} | {tiled}"] for model in (models[0], models[-1]))
     gain = last["PSNR-Y"] - test["bicubic | whole"]["PSNR-Y"]
-    return f"stage 3 in tiles: {gain:+.2f} dB against bicubic; SGR {first['SGR']:.2f} to {last['SGR']:.2f} (test)"
+    seams = f"{first['SGR']:.2f} to {last['SGR']:.2f}" if len(models) > 1 else f"{last['SGR']:.2f}"
+    return f"{models[-1]} in tiles: {gain:+.2f} dB against bicubic; SGR {seams} (test)"
 
 
 def _ablation(made: dict) -> str:

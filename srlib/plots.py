@@ -49,7 +49,7 @@ def picture_grid(pictures: dict[str, Tensor], columns: int = 4, width: float = 3
 
 
 def compare_methods(hr: Tensor, lrs: dict[str, Tensor], reference: str, gain: float = 8) -> Figure:
-    """Above: the HR crop and each method's LR; below: each LR minus the reference method's, times gain.
+    """Above: the HR crop and each method's LR; below, of several: each LR minus the reference method's, times gain.
 
     One to one: an HR pixel is a pixel of the figure as it is saved, an LR pixel a square of as many as the scale.
     """
@@ -58,11 +58,12 @@ def compare_methods(hr: Tensor, lrs: dict[str, Tensor], reference: str, gain: fl
     shown = {f"HR {side}x{side}": to_array(hr)}
     shown |= {f"LR, {method}": to_array(enlarge_nearest(lr, scale)) for method, lr in lrs.items()}
     differences = {m: (lr - lrs[reference]).mean(0).cpu().numpy() * 255 for m, lr in lrs.items()}
-    width, height = len(shown) * (side + gap) + 90, 2 * (side + gap) + 8
+    rows, legend = (2, 90) if len(lrs) > 1 else (1, 0)
+    width, height = len(shown) * (side + gap) + legend, rows * (side + gap) + 8
     figure = plt.figure(figsize=(width / dpi, height / dpi), dpi=dpi)
 
     def axis(row: int, column: int, title: str) -> plt.Axes:
-        place = (column * (side + gap) + gap / 2, 8 + (1 - row) * (side + gap), side, side)
+        place = (column * (side + gap) + gap / 2, 8 + (rows - 1 - row) * (side + gap), side, side)
         result = figure.add_axes((place[0] / width, place[1] / height, place[2] / width, place[3] / height))
         result.set_title(title, fontsize=8, pad=3)
         result.axis("off")
@@ -70,6 +71,8 @@ def compare_methods(hr: Tensor, lrs: dict[str, Tensor], reference: str, gain: fl
 
     for column, (title, picture) in enumerate(shown.items()):
         axis(0, column, title).imshow(picture, interpolation="none")
+    if rows == 1:
+        return figure
     for column, difference in enumerate(differences.values(), 1):
         lowest = axis(1, column, f"- {reference}: rms {np.sqrt((difference**2).mean()):.1f} levels")
         large = difference.repeat(scale, 0).repeat(scale, 1)
@@ -88,7 +91,7 @@ def data_overview(manifest: pd.DataFrame, split: dict[str, str]) -> Figure:
         {"train": "#1b9e77", "validation": "#7570b3", "test": "#d95f02"}.items(), "os^", strict=True
     ):
         rows = pictures[pictures["source"].map(split) == part]
-        label = f"{part}: {len(rows)} pictures"
+        label = f"{part}: {len(rows)}"
         left.scatter(rows["hr_width"], rows["hr_height"], c=colour, marker=marker, label=label, alpha=0.7)
     left.set(xlabel="width, pixels", ylabel="height, pixels", title="HR pictures", xlim=(0, None), ylim=(0, None))
     left.legend(fontsize=8)

@@ -32,6 +32,12 @@ def test_tiled_round_trip_with_changes(tiled, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_others_of_the_group_may_read_it_where_they_may_read_any_file(tiled, tmp_path):
+    (tmp_path / "any").touch()
+    path = save_model(tmp_path / "m.safetensors", tiled)
+    assert path.stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
 def test_bare_hat_gets_an_identity_eraser(tiled, tmp_path):
     path = save_model(tmp_path / "hat.safetensors", tiled.hat_model)
     x = torch.rand(1, 3, 16, 16)

@@ -85,7 +85,7 @@ def test_the_other_figures_draw_all_they_are_given():
     manifest = pd.DataFrame({"source": ["a", "b"], "scale": 2, "method": "area", "hr_width": 5, "hr_height": 6})
     manifest[["source_bytes", "lr_bytes", "upsampled_bytes"]] = [2**20, 2**19, 2**18]
     overview = plots.data_overview(manifest, {"a": "train", "b": "test"})
-    assert [t.get_text() for t in overview.axes[0].get_legend().get_texts()][0] == "train: 1 pictures"
+    assert [t.get_text() for t in overview.axes[0].get_legend().get_texts()][0] == "train: 1"
     assert [bar.get_height() for bar in overview.axes[2].patches] == [2.0, 1.5]  # MiB
 
 
@@ -95,6 +95,9 @@ def test_methods_are_shown_pixel_for_pixel():
     for axis in figure.axes[:5]:
         box = axis.get_window_extent()
         assert (round(box.width), round(box.height)) == axis.images[0].get_array().shape[:2] == (120, 120)
+    alone = plots.compare_methods(hr, {"area": torch.rand(3, 60, 60)}, "area")
+    assert [axis.get_title() for axis in alone.axes] == ["HR 120x120", "LR, area"]  # nothing to differ from
+    assert all(round(axis.get_window_extent().height) == 120 for axis in alone.axes)
 
 
 def test_spectra_show_what_a_kernel_keeps():

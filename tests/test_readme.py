@@ -66,6 +66,28 @@ def test_command(project, command):
         assert "== 0" not in done.stdout  # new pictures to report on are no reason to train again
 
 
+BEFORE = {  # what the page's Python takes for granted
+    "hat.md": "import torch\nfrom srlib.hat import CONFIGS, HAT\n"
+    "torch.save({'params_ema': HAT(**CONFIGS['demo'], upscale=4).state_dict()}, 'HAT_SRx4.pth')\n",
+    "tiling.md": "import numpy as np\nimport torch\nlr = torch.rand(1, 3, 80, 96)\n"
+    "memory_map = np.lib.format.open_memmap('large.npy', 'w+', 'float32', (1, 3, 160, 192))\n",
+}
+AFTER = {
+    "hat.md": "assert load_hat('mine.safetensors').state_dict().keys() == hat.state_dict().keys()",
+    "tiling.md": "assert picture.shape == (1, 3, 160, 192) and memory_map.std() > 0 and report.plan",
+}
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "```python" in page.read_text()], ids=lambda page: page.name
+)
+def test_python(project, page):
+    code = "\n".join(re.findall("```python\n(.*?)```", page.read_text(), re.S))
+    (project / "page.py").write_text(BEFORE[page.name] + code + AFTER[page.name])
+    done = subprocess.run([sys.executable, "page.py"], cwd=project, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_the_commands_have_made(project):
     """After the commands above."""
     assert (project / "outputs/demo/eval/report.html").stat().st_size > 100_000

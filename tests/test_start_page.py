@@ -99,6 +99,17 @@ def test_failed_begun_and_outdated_results_are_said(tmp_path):
     assert headline("06_ablation", tmp_path / "ablation") == ""
 
 
+def test_a_report_on_other_checkpoints_names_them(tmp_path):
+    scores = {"bicubic | whole": {"PSNR-Y": 30.0}}
+    for model, psnr, sgr in (("mine | v2", 31.0, 1.5), ("theirs", 32.5, 1.25)):
+        scores |= {f"{model} | whole": {"PSNR-Y": 33.0}, f"{model} | tile 64 halo 0": {"PSNR-Y": psnr, "SGR": sgr}}
+    (tmp_path / "metrics.json").write_text(json.dumps({"test": scores}))
+    assert headline("05_eval", tmp_path) == "theirs in tiles: +2.50 dB against bicubic; SGR 1.50 to 1.25 (test)"
+    one = {key: value for key, value in scores.items() if "theirs" not in key}
+    (tmp_path / "metrics.json").write_text(json.dumps({"test": one}))
+    assert headline("05_eval", tmp_path) == "mine | v2 in tiles: +1.00 dB against bicubic; SGR 1.50 (test)"
+
+
 def test_the_drawing_knows_every_notebook_of_make_and_what_it_reads():
     assert [s.name for s in STEPS if not s.beside] == NAMES
     assert set(HEADLINES) == {s.name for s in STEPS}
