@@ -98,5 +98,7 @@ NBSTRIPOUT_KEYS := --extra-keys "metadata.papermill cell.metadata.papermill meta
 	-@git rev-parse --git-dir >/dev/null 2>&1 && $(BIN)/nbstripout --install --attributes .gitattributes $(NBSTRIPOUT_KEYS)
 	@touch $@
 
+# What a run has made, weights too: make clean RUN=<name>.
 clean:
+	@test "$(origin RUN)" = "command line" || { echo "name the run to delete: make clean RUN=$(RUN)"; exit 1; }
 	rm -rf $(OUT)/*.ipynb $(OUT)/*.log $(OUT)/*/

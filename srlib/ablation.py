@@ -81,7 +81,8 @@ def train_detector(root: Path, folder: Path, parameters: Mapping) -> tuple[Artif
     job.folder = folder / "detector"
     job.run()
     judge, held_out = cast(ArtifactDetector, job.model), made["validation"]
-    quality = evaluate_detector(judge, held_out.clean, held_out.seams, seed=p["seed"])["average_precision"]
+    quality = evaluate_detector(judge, held_out.clean, held_out.seams, patch=p["detector_patch"], seed=p["seed"])
+    quality = quality["average_precision"]
     if min(quality.values()) < p["detector_bar"]:
         raise ValueError(
             f"the detector is below its bar of {p['detector_bar']} ({quality}): raise detector_iterations in the "

@@ -130,6 +130,15 @@ class TiledSR(nn.Module):
             **{"window": self.hat_model.window_size, **options},
         )
 
+    @torch.no_grad()
+    def whole(self, x: Tensor, limit: float = 0.25) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> the whole picture at output size, not tiled. Above `limit` LR megapixels by exact
+        tiling: the same to rounding, in a fraction of the memory.
+        """
+        if x.shape[-2] * x.shape[-1] <= limit * 1e6:
+            return self.erase(self.hat_model(x))
+        return self.tiled(x, statistics="exact", tile=8 * self.hat_model.window_size, on_oom="shrink")[0]
+
     def erase(self, stitched: Tensor) -> Tensor:
         """The eraser alone: (B, C, H, W) at output size -> the same."""
         return stitched + self.out_conv(self.residual_block(stitched))

@@ -1,6 +1,5 @@
 """Scores of models on held-out pictures, whole and tiled, by the protocol of metrics.py and tiling.py."""
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from srlib.eraser import TiledSR
 from srlib.memory import peak_of
-from srlib.metrics import psnr_y, ssim_y
+from srlib.metrics import ms_ssim_y, psnr_y, ssim_y
 from srlib.pictures import to_float
 from srlib.resize import crop_to_multiple, enlarge, resize_integers
 from srlib.seams import Seams, seam_profile, seam_report
@@ -46,7 +45,7 @@ def evaluate(
     distances: int = 32,
     memory: bool = False,
     keep: bool = True,
-    whole_limit: float = math.inf,
+    whole_limit: float = 0.25,
 ) -> tuple[pd.DataFrame, Pictures, dict[tuple[str, str, str], Tensor]]:
     """Bicubic and every model, whole and tiled in each of several ways, on every picture of `pairs`.
 
@@ -54,9 +53,9 @@ def evaluate(
     such as those `tilings_of` makes. memory: run everything on the first picture
     once more to measure its peak. keep: False returns no pictures, for as many of them as there may be. whole_limit:
     LR megapixels above which "whole" is exact tiling, the same picture to rounding. Returns
-    - a table with columns picture, variant, tiling, PSNR-Y (dB), SSIM-Y, seconds, with `memory` MiB (NaN but for
-      the first picture), and for tiled rows, against the same model's whole picture, TC (dB), SGR, max_difference
-      and differing_share;
+    - a table with columns picture, variant, tiling, PSNR-Y (dB), SSIM-Y, MS-SSIM-Y (NaN for pictures below 161
+      pixels), seconds, with `memory` MiB (NaN but for the first picture), and for tiled rows, against the same
+      model's whole picture, TC (dB), SGR, max_difference and differing_share;
     - the pictures (C, H, W) in [0, 1], on the CPU, by (picture, variant, tiling);
     - the seam profiles E(k) by the same keys, for the tiled ones.
     """
@@ -94,7 +93,7 @@ def evaluate(
                 pictures[item["name"], variant, tiling] = picture[0]
             row = {"picture": item["name"], "variant": variant, "tiling": tiling}
             row |= {"PSNR-Y": psnr_y(picture, hr, scale).item(), "SSIM-Y": ssim_y(picture, hr, scale).item()}
-            row |= {"seconds": seconds}
+            row |= {"MS-SSIM-Y": ms_ssim_y(picture, hr, scale).item(), "seconds": seconds}
             if memory and not index:
                 row |= {"MiB": peak_of(lambda: run(lr.to(device)), device)[1] / 2**20}
             if against is not None:
@@ -107,18 +106,12 @@ def evaluate(
         score("bicubic", "whole", lambda x, scale=scale: (enlarge(x, scale, "bicubic"), None), torch.device("cpu"))
         for variant, model in models.items():
             device = next(model.parameters()).device
-            whole = score(variant, "whole", lambda x, m=model: (_whole(m, x, whole_limit), None), device)
+            whole = score(variant, "whole", lambda x, m=model: (m.whole(x, whole_limit), None), device)
             for name, options in tilings.items():
                 options = {"batch": tile_batch, **options}
                 score(variant, name, lambda x, m=model, options=options: m.tiled(x, **options), device, whole)
     bar.close()
     return pd.DataFrame(rows), pictures, profiles
-
-
-def _whole(model: TiledSR, lr: Tensor, limit: float) -> Tensor:
-    if lr.shape[-2] * lr.shape[-1] <= limit * 1e6:
-        return model.erase(model.hat_model(lr))
-    return model.tiled(lr, statistics="exact", tile=8 * model.hat_model.window_size, on_oom="shrink")[0]
 
 
 def tiling_name(tile: int, halo: int) -> str:
@@ -211,7 +204,8 @@ def validate_on(pairs: Pairs, border: int) -> Callable[[TiledSR], dict[str, floa
         )
         scores = []
         for i in range(process.process_index, len(pairs), process.num_processes):
-            lr, hr = pairs[i]["lr"][None], pairs[i]["hr"][None]
+            item = pairs[i]
+            lr, hr = item["lr"][None], item["hr"][None]
             prediction, _ = model.tiled(lr, on_oom="shrink", **options)
             scores.append((i, psnr_y(prediction, hr, border).item(), ssim_y(prediction, hr, border).item()))
         if process.num_processes > 1:

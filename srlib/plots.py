@@ -350,8 +350,9 @@ def seed_dots(rows: pd.DataFrame, labels: dict[str, str], level: str, reference:
     reference: where a thin line stands; None: at the first line's mean.
     """
     names = list(dict.fromkeys(rows.index.get_level_values(level)))
+    line = 0.2 + 0.16 * max(name.count("\n") + 1 for name in names)
     figure, axes = plt.subplots(
-        1, len(labels), figsize=(2.6 * len(labels) + 2.2, 0.36 * len(names) + 1.1), sharey=True, layout="constrained"
+        1, len(labels), figsize=(2.6 * len(labels) + 2.2, line * len(names) + 1.1), sharey=True, layout="constrained"
     )
     for axis, (column, label) in zip(axes, labels.items(), strict=True):
         mean = rows[column].groupby(level=level).mean()

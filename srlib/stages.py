@@ -38,6 +38,7 @@ from srlib.notebook import need, project_root, read_parameter_file
 from srlib.perceptual import HybridPerceptual, anime_loss, vgg19_loss
 from srlib.settings import Settings, settings_from
 from srlib.sharpen import SHARPENERS
+from srlib.sources import sampled
 from srlib.states import Stopped, fingerprint
 from srlib.synthetic import ArtifactPatches, SeamExample
 from srlib.tiling import plan_tiles
@@ -135,17 +136,37 @@ class Material:
 
 
 def material(root: Path, p: Mapping, start: Path | None = None) -> dict[str, Material]:
-    """04: {"train", "validation"}, seams by stage 1 or by `start`; the tile grids are drawn by the seed."""
+    """04: {"train", "validation"}, seams by stage 1 or by `start`; the tile grids are drawn by the seed.
+
+    It stays in memory: of each part at most p["detector_pictures"], drawn by their names and the seed, and of large
+    ones the middle p["detector_side"] pixels. Raises ValueError where all of a part are smaller than the patch.
+    """
     out, rng = root / "outputs" / p["run"], np.random.default_rng(p["seed"])
     checkpoint = start or need(out / "stage1" / "best.safetensors", "02_stage1")
     model = load_tiled(checkpoint).to(PartialState().device)
     made = {}
     for part in ("train", "validation"):
-        pairs = list(PicturePairs(out / "data", part, scale=model.scale))
+        pictures = PicturePairs(out / "data", part, scale=model.scale)
+        names = set(sampled(pictures.names, min(1.0, p["detector_pictures"] / len(pictures)), p["seed"]))
+        chosen = (item for item, name in zip(pictures, pictures.names, strict=True) if name in names)
+        pairs = [_middle(item, p["detector_side"] // model.scale, model.scale) for item in chosen]
+        pairs = [item for item in pairs if min(item["hr"].shape[-2:]) >= p["detector_patch"]]
+        if len(pairs) < len(names):
+            print(f"{len(names) - len(pairs)} {part} pictures, smaller than detector_patch, are not for the detector")
+        if not pairs:
+            raise ValueError(f"no {part} picture is as large as detector_patch, {p['detector_patch']} pixels: lower it")
         seams = seam_examples(model, [item["lr"] for item in pairs], tile=p["tile_size"], rng=rng)
         origin = f"{fingerprint(model)} {p['tile_size']} {p['seed']}"
         made[part] = Material([item["hr"] for item in pairs], seams, origin)
     return made
+
+
+def _middle(item: dict, side: int, scale: int) -> dict:
+    """The pair {"lr": (C, h, w), "hr"} cut to at most `side` LR pixels a side."""
+    top, left = (max(0, (n - side) // 2) for n in item["lr"].shape[-2:])
+    lr = item["lr"][:, top : top + side, left : left + side]
+    hr = item["hr"][:, top * scale : (top + side) * scale, left * scale : (left + side) * scale]
+    return {"lr": lr.contiguous(), "hr": hr.contiguous()}
 
 
 def detector(root: Path, p: Mapping, made: Mapping[str, Material]) -> Training:
@@ -172,7 +193,8 @@ def judge_detector(root: Path, p: Mapping, model: ArtifactDetector, made: Mappin
 
     Writes detector.safetensors with these figures.
     """
-    quality = evaluate_detector(model, made["validation"].clean, made["validation"].seams, seed=p["seed"])
+    held_out, patch = made["validation"], p["detector_patch"]
+    quality = evaluate_detector(model, held_out.clean, held_out.seams, patch=patch, seed=p["seed"])
     if PartialState().is_main_process:
         facts = {name: value for name, value in quality.items() if isinstance(value, dict | float)}
         save_model(root / "outputs" / p["run"] / "artifact_ft" / "detector.safetensors", model, **facts)
@@ -197,14 +219,15 @@ def eraser(
     if trusted:
         weights |= {name: p[name] for name in ("artifact_class", "artifact_feature")}
     torch.manual_seed(p["seed"])
+    vgg19 = root / p["vgg19_weights"] if p["vgg19_weights"] else None
     networks: dict[str, Any] = {
         "detector": judge.requires_grad_(False).eval(),
         "discriminator": MultiScaleDiscriminator() if p["adversarial"] else None,
-        "perceptual_network": vgg19_loss(p["vgg19_weights"] or None) if p["perceptual"] else None,
+        "perceptual_network": vgg19_loss(vgg19) if p["perceptual"] else None,
     }
     if p["perceptual"] and p["anime_weights"]:
         networks["perceptual_network"] = HybridPerceptual(
-            networks["perceptual_network"], anime_loss(p["anime_weights"])
+            networks["perceptual_network"], anime_loss(root / p["anime_weights"])
         )
     learnable = None if p["learnable"] == "none" else p["learnable"]
     return Training(
@@ -224,7 +247,10 @@ def learn_weights(root: Path, p: Mapping, form: str) -> pd.DataFrame:
     short = {**p, "learnable": form, "pixel": 1.0, "perceptual": 0.0, "adversarial": 0.0}
     short |= {"frequency": 0.0, "resume": False, "schedule": "cosine", "optimizer": "adam"}
     job = eraser(root, short, ArtifactDetector(), trusted=False)
-    steps = {
+    steps: dict[str, Any] = {
+        "progressive_iterations": (),
+        "progressive_batches": (),
+        "progressive_patches": (),
         "iterations": p["compare_learnable"],
         "batch": 1,
         "weights_learning_rate": 0.1,
@@ -243,18 +269,20 @@ def _patches(folder: Path, p: Mapping, scale: int) -> Dataset:
 
 
 def _need_seams(p: Mapping, model: TiledSR) -> None:
+    side = min(p.get("progressive_patches") or [p["lr_patch"]])
     for tile in {p["tile_size"], *p.get("tile_choices", [])}:
-        side = p["lr_patch"]
         plan = plan_tiles(side, side, tile=tile, halo=p["tile_pad"], window=model.hat_model.window_size)
         if plan.y.read >= side:
             raise ValueError(
-                f"lr_patch {side} is not larger than tile_size + 2 * tile_pad = {plan.y.read}: every tile would see "
-                "the whole patch and there would be no seam to learn from; raise lr_patch or lower the tile"
+                f"a patch of {side} LR pixels is not larger than tile_size + 2 * tile_pad = {plan.y.read}: every tile "
+                "would see the whole patch and there would be no seam to learn from; raise lr_patch (or "
+                "progressive_patches) or lower the tile"
             )
 
 
 def artifact_ft(root: Path, p: Mapping) -> None:
     """All that 04 trains, one after the other."""
+    eraser(root, p, ArtifactDetector())  # what it lacks is said now, not after the detector's training
     made = material(root, p)
     job = detector(root, p, made)
     job.run()

@@ -164,8 +164,8 @@ def rescue(run: "_Run", error: BaseException) -> BaseException | None:
         batch, patch = run.settings.batch_of(run.step)
         patches = f" and patches of {patch} LR pixels" if patch else ""
         return Stopped(
-            f"out of memory at step {run.step} with batch {batch}{patches}: lower batch (and raise accumulate) or "
-            f"lr_patch, set checkpointing to True, or precision to bf16; {kept}"
+            f"out of memory at step {run.step} with batch {batch}{patches}: lower the batch (and raise accumulate) or "
+            f"the patch, set precision to bf16, or, where HAT is trained, checkpointing to True; {kept}"
         )
     if "DataLoader worker (pid" in first:
         return Stopped(f"a loader process ended ({first}): if memory was short, lower workers; {kept}")

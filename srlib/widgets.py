@@ -110,7 +110,7 @@ class SeamViewer:
         if key not in self._cache:
             model = self.models[self.stage.value]
             x = lr[None].to(next(model.parameters()).device)
-            self._cache[key] = (model.erase(model.hat_model(x))[0].clamp(0, 1).cpu(),)
+            self._cache[key] = (model.whole(x)[0].clamp(0, 1).cpu(),)
         return self._cache[key][0]
 
     @torch.no_grad()

@@ -92,6 +92,8 @@ def test_pictures_are_not_kept_unless_asked_and_a_large_whole_is_exact(model):
     with torch.no_grad():
         answer = model.tiled(lr, statistics="exact", tile=64)[0].clamp(0, 1)
     assert torch.equal(pictures["p0", "a", "whole"], answer[0])
+    assert torch.equal(model.whole(lr, limit=0.0).clamp(0, 1), answer)
+    assert torch.equal(model.whole(lr), model.erase(model.hat_model(lr)))
     assert np.allclose(table["PSNR-Y"], exact["PSNR-Y"], atol=1e-3)
 
 

@@ -10,6 +10,7 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 from projects import NAMES, ROOT, TINY, execute
 
+from srlib.checkpoints import load_tiled
 from srlib.drawings import draw
 from srlib.hat import CONFIGS
 from srlib.pictures import write_png
@@ -112,6 +113,17 @@ def declared(name) -> dict:
     return {n.targets[0].id: ast.literal_eval(n.value) for n in ast.parse(cell.source).body}
 
 
+def test_another_scale_goes_all_the_way(folder, executed):
+    run = {"run": "three"}
+    execute(folder, "01_data", **TINY["01_data"] | run | {"scales": [3], "patch_sizes": [96]})
+    execute(folder, "02_stage1", **TINY["02_stage1"], **run, scale=3)
+    for name in NAMES[2:]:
+        execute(folder, name, **TINY[name], **run)
+    metrics = json.loads((folder / "outputs/three/eval/metrics.json").read_text())
+    assert metrics["test"]["stage 3 | exact"]["TC"] > 80
+    assert load_tiled(folder / "outputs/three/artifact_ft/best.safetensors").scale == 3
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_parameter_files_name_what_the_notebooks_know(path):
     known, given = declared(path.stem), yaml.safe_load(path.read_text())
@@ -120,15 +132,17 @@ def test_parameter_files_name_what_the_notebooks_know(path):
         assert name in known and type(value) in (type(known[name]), int), name
 
 
-@pytest.mark.parametrize("run", ["demo", "vram8", "vram12", "vram24"])
+@pytest.mark.parametrize("run", ["demo", "vram8", "vram12", "vram24", "anime"])
 def test_parameter_files_of_a_run_fit_together(run):
     p = {name: declared(name) | yaml.safe_load((ROOT / "params" / run / f"{name}.yaml").read_text()) for name in NAMES}
     window, scale = CONFIGS[p["02_stage1"]["model"]]["window_size"], p["02_stage1"]["scale"]
     for name in ("02_stage1", "03_tiling", "04_artifact_ft"):
-        assert p[name]["lr_patch"] * scale <= max(p["01_data"]["patch_sizes"])
+        sides = [p[name]["lr_patch"], *p[name].get("progressive_patches", [])]
+        assert max(sides) * scale <= max(p["01_data"]["patch_sizes"])
     for name in ("03_tiling", "04_artifact_ft"):
         assert p[name]["tile_size"] % window == 0 == p[name]["tile_pad"] % window
-        assert p[name]["lr_patch"] > p[name]["tile_size"] + 2 * p[name]["tile_pad"]
+        sides = p[name].get("progressive_patches") or [p[name]["lr_patch"]]
+        assert min(sides) > p[name]["tile_size"] + 2 * p[name]["tile_pad"]
     assert p["05_eval"]["tile_size"] == p["03_tiling"]["tile_size"]
     assert p["03_tiling"]["learning_rate"] <= p["02_stage1"]["learning_rate"] / 5
 

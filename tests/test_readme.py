@@ -1,24 +1,29 @@
 """Every command of README and docs/ is run, in a copy of the project whose parameters are tiny."""
 
+import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from projects import ROOT, tiny_parameters
 
 from srlib.drawings import draw
+from srlib.hat import CONFIGS, HAT
 from srlib.pictures import write_png
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-LESS = {"iterations 1000": "iterations 3", "-p batch 8": "-p batch 2", "--jobs 2": "--jobs 1"}
-ELSEWHERE = {  # what would run these very tests, a browser, an installer, for hours, or needs several machines
+LESS = {"iterations 1000": "iterations 3", "--jobs 2": "--jobs 1"}
+ELSEWHERE = {  # what would run these very tests, a browser, an installer, for hours, or wants data sets
     "make test": "make -n test",
     "make lab": "make -n lab",
     "make RUN=vram24": "make -n RUN=vram24",
+    "make RUN=div2k outputs/div2k/01_data.ipynb": "make -n RUN=div2k outputs/div2k/01_data.ipynb",
+    "make RUN=photos outputs/photos/02_stage1.ipynb": "make -n RUN=photos outputs/photos/02_stage1.ipynb",
+    "make RUN=anime": "make -n RUN=anime",
     "pip install -e .[export]": "python -c 'import onnx, onnxruntime'",
 }
 MACHINES = "accelerate launch --multi_gpu --num_machines 2"  # is only read: two machines with GPUs
@@ -42,9 +47,9 @@ ALL = dict.fromkeys(command for page in PAGES for command in commands(page))
 @pytest.fixture(scope="module")
 def project(folder, executed):
     """Where `make demo` has run on tiny parameters, with what the other commands want."""
-    tiny_parameters(folder, "vram24")
-    (folder / "outputs/vram24").mkdir()
-    shutil.copytree(folder / "outputs/demo/data", folder / "outputs/vram24/data")
+    for run in ("vram12", "vram24"):
+        tiny_parameters(folder, run)
+    torch.save({"params_ema": HAT(**CONFIGS["demo"], upscale=2).state_dict()}, folder / "HAT_SRx2.pth")
     for seed in range(4):
         write_png(folder / f"my_photos/trip/{seed}.png", draw(seed, 120, 130))
     return folder
@@ -67,12 +72,14 @@ def test_command(project, command):
 
 
 BEFORE = {  # what the page's Python takes for granted
+    "README.md": "",
     "hat.md": "import torch\nfrom srlib.hat import CONFIGS, HAT\n"
     "torch.save({'params_ema': HAT(**CONFIGS['demo'], upscale=4).state_dict()}, 'HAT_SRx4.pth')\n",
     "tiling.md": "import numpy as np\nimport torch\nlr = torch.rand(1, 3, 80, 96)\n"
     "memory_map = np.lib.format.open_memmap('large.npy', 'w+', 'float32', (1, 3, 160, 192))\n",
 }
 AFTER = {
+    "README.md": "assert sr.shape == (1, 3, 2 * lr.shape[2], 2 * lr.shape[3])",
     "hat.md": "assert load_hat('mine.safetensors').state_dict().keys() == hat.state_dict().keys()",
     "tiling.md": "assert picture.shape == (1, 3, 160, 192) and memory_map.std() > 0 and report.plan",
 }
@@ -94,6 +101,14 @@ def test_what_the_commands_have_made(project):
     assert "trip/0.png" in (project / "outputs/demo/report/report.html").read_text()
     assert (project / "outputs/mine/eval/report.html").is_file()
     assert (project / "enlarged/trip/0.png").is_file()
+    compared = json.loads((project / "outputs/demo/hat/metrics.json").read_text())["test"]
+    assert "HAT | tile 32 halo 16" in compared
+
+
+def test_nothing_is_deleted_that_was_not_named(project):
+    done = subprocess.run(["make", "clean"], cwd=project, capture_output=True, text=True)
+    assert done.returncode and "make clean RUN=demo" in done.stdout
+    assert (project / "outputs/demo/05_eval.ipynb").is_file()
 
 
 def test_a_report_on_no_folder_is_refused_before_anything_runs():

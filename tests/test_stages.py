@@ -11,8 +11,10 @@ import yaml
 from projects import TINY, execute
 from trainings import same
 
+from srlib.artifacts import ArtifactDetector
 from srlib.checkpoints import load_tiled
-from srlib.stages import main
+from srlib.notebook import read_parameter_file
+from srlib.stages import artifact_ft, eraser, main, material
 from srlib.states import newest_state
 
 
@@ -46,6 +48,52 @@ def test_the_notebook_takes_what_the_command_has_trained(trained, folder):
     said = "".join(o.get("text", "") for c in done.cells if c.cell_type == "code" for o in c.outputs)
     assert said.count("is finished: nothing to train") == 2, said  # the detector, the eraser
     assert same(before, load_tiled(trained / "artifact_ft/best.safetensors").state_dict())
+
+
+@pytest.fixture
+def of_04(trained, folder):
+    """All parameters of 04 in outputs/cli."""
+    return read_parameter_file(folder / "notebooks/04_artifact_ft.ipynb", folder / "params/cli/04_artifact_ft.yaml", {})
+
+
+def test_the_detector_s_material_is_bounded_and_keeps_lr_on_hr(trained, folder, of_04):
+    whole = material(folder, of_04)["train"].clean
+    few = material(folder, of_04 | {"detector_pictures": 1, "detector_side": 101})
+    assert len(whole) == 2 and {len(part.clean) for part in few.values()} == {1}
+    (cut,), (seams,) = few["train"].clean, few["train"].seams
+    assert cut.shape == seams.whole.shape == (3, 100, 100)
+    assert any(torch.equal(cut, hr[:, 14:114, 22:122]) for hr in whole)  # the middle of 128 rows, 144 columns
+    alike = [torch.corrcoef(torch.stack([seams.whole, cut.roll(by, 2)]).flatten(1))[0, 1] for by in (-8, 0, 8)]
+    assert max(alike) == alike[1]  # the same place
+
+
+def test_pictures_too_small_for_the_detector_are_left_out_and_none_left_is_said(trained, folder, of_04, capsys):
+    with pytest.raises(ValueError, match="no train picture is as large as detector_patch, 136 pixels"):
+        material(folder, of_04 | {"detector_patch": 136})
+    assert "2 train pictures, smaller than detector_patch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("lack", "complaint"),
+    [
+        ({"perceptual": 0.5, "vgg19_weights": "none.pth"}, "none.pth"),
+        ({"tile_size": 12}, "multiple of the window"),
+        ({"progressive_iterations": [2], "progressive_batches": [1], "progressive_patches": [16]}, "no seam to learn"),
+    ],
+)
+def test_what_stage_3_lacks_is_said_before_the_detector_is_trained(trained, folder, of_04, lack, complaint):
+    before = newest_state(trained / "artifact_ft/detector")["facts"]
+    with pytest.raises((ValueError, FileNotFoundError), match=complaint):
+        artifact_ft(folder, of_04 | {"detector_iterations": 4} | lack)
+    assert newest_state(trained / "artifact_ft/detector")["facts"] == before
+
+
+def test_patches_of_several_sizes_reach_stage_3(trained, folder, of_04, tmp_path):
+    phases = {"progressive_iterations": [1, 1], "progressive_batches": [2, 1], "progressive_patches": [24, 32]}
+    job = eraser(folder, of_04 | phases, ArtifactDetector())
+    job.folder = tmp_path
+    job.run()
+    assert newest_state(tmp_path)["drawn"] == 3
 
 
 @pytest.mark.parametrize(
