@@ -102,6 +102,14 @@ def test_foreign_and_broken_files_are_refused_with_a_sentence(tiled, tmp_path):
         load_model(tmp_path / "m.safetensors", HAT)
 
 
+@pytest.mark.parametrize("lacking", ["overlap_attn", "conv_block", "mlp", "layers.1.residual_group"])
+def test_a_relative_of_hat_is_refused_by_what_it_lacks(lacking):  # SwinIR's names are HAT's without the first two
+    state = HAT(**{**TINY, "depths": (2, 2), "num_heads": (2, 2)}).state_dict()
+    relative = {k: v for k, v in state.items() if lacking not in k} | {"layers.1.conv.weight": torch.zeros(1)}
+    with pytest.raises(ValueError, match=rf"swinir.pth is not a HAT generator: it has no .*{lacking}"):
+        hat_config(relative, "swinir.pth")
+
+
 def test_a_mismatch_names_the_layer(tiled, tmp_path):
     _, weights, _, _ = golden(GOLDEN[0])
     weights["layers.1.conv.weight"] = torch.zeros(8, 8, 3, 3)
