@@ -78,7 +78,8 @@ def load_hat(path: Path | str, **changes: Any) -> HAT:
 
 def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(weights, metadata) of a .safetensors, .pth or .pt file; of the latter `params_ema` if there, else
-    `params`, else the bare dict. Pickles are read as weights only: no code of theirs runs.
+    `params`, else `state_dict`, else the bare dict. A `module.` before all names, left by DataParallel, is taken off.
+    Pickles are read as weights only: no code of theirs runs.
     """
     path = Path(path)
     if not path.is_file():
@@ -86,19 +87,24 @@ def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
-                return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
+                return _bare({k: file.get_tensor(k) for k in file.keys()}), file.metadata() or {}  # noqa: SIM118
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a checkpoint ({error}); is the download complete?") from error
     except Exception as error:  # pickle raises its own, of many kinds, when a file is no plain checkpoint
         raise ValueError(f"{path} is not a plain file of weights: {error}") from error
-    for key in ("params_ema", "params"):
+    for key in ("params_ema", "params", "state_dict"):
         if isinstance(content, Mapping) and key in content:
             content = content[key]
             break
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"{path} holds no weights under params_ema, params or at its top level")
-    return dict(content), {}
+        raise ValueError(f"{path} holds no weights under params_ema, params, state_dict or at its top level")
+    return _bare(content), {}
+
+
+def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    parallel = all(str(k).startswith("module.") for k in state)
+    return {k.removeprefix("module."): v for k, v in state.items()} if parallel else dict(state)
 
 
 def hat_config(state: Mapping[str, Tensor], path: Path | str = "the checkpoint") -> dict:

@@ -56,6 +56,19 @@ def test_published_files_load_by_their_shapes(path, key, tmp_path):
         assert (model(picture) - expected).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_files_of_parallel_training_and_state_dicts_load(wrapped, tmp_path):
+    _, weights, picture, expected = golden(GOLDEN[0])
+    parallel = {f"module.{k}": v for k, v in weights.items()}
+    torch.save({"state_dict": parallel, "epoch": 3} if wrapped else parallel, tmp_path / "parallel.pth")
+    save_file(parallel, tmp_path / "parallel.safetensors")
+    for file in ("parallel.pth", "parallel.safetensors"):
+        with torch.no_grad():
+            assert (load_hat(tmp_path / file)(picture) - expected).abs().max() < 1e-5
+    torch.save({**parallel, "other": torch.zeros(1)}, tmp_path / "mixed.pth")
+    assert "other" in read(tmp_path / "mixed.pth")[0] and set(parallel) < set(read(tmp_path / "mixed.pth")[0])
+
+
 def test_saved_hat_opens_in_spandrel_and_gives_the_same_picture(tmp_path):
     model = HAT(
         embed_dim=36,
