@@ -3,8 +3,10 @@
 import ast
 import difflib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import yaml
@@ -123,7 +125,15 @@ def keep_figure(figure: plt.Figure, path: Path | str) -> plt.Figure:
 
 
 def write_json(path: Path | str, content: dict) -> Path:
-    """Write metrics.json or the like, atomically."""
+    """Write metrics.json or the like, atomically; NaN and infinity, which JSON does not have, as null."""
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
     return Path(path)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

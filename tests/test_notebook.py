@@ -1,8 +1,11 @@
 """Parameters are refused at the door with a sentence; missing inputs name their maker."""
 
+import json
+
+import numpy as np
 import pytest
 
-from srlib.notebook import named_paths, need, project_root, read_parameters
+from srlib.notebook import named_paths, need, project_root, read_parameters, write_json
 
 CELL = '# parameters\nrun = "demo"  # name\nsteps = 10\nrate = 1e-4\nflag = True\nscales = [2]\n'
 DEFAULTS = {"run": "demo", "steps": 10, "rate": 1e-4, "flag": True, "scales": [2]}
@@ -57,3 +60,19 @@ def test_checkpoints_are_named_or_name_themselves(tmp_path):
         named_paths(["mine=x.pth"], tmp_path)
     with pytest.raises(ValueError, match="called 'mine': write name=path"):
         named_paths(["mine=a.pth", "mine=a.pth"], tmp_path)
+
+
+def test_what_is_not_finite_is_null_in_json(tmp_path):
+    content = {
+        "run": "a",
+        "steps": 3,
+        "TC": {"whole": float("inf"), "tiled": 41.5},
+        "SGR": [np.float64("nan"), (-np.inf,)],
+    }
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = write_json(tmp_path / "metrics.json", content).read_text()
+    expected = {"run": "a", "steps": 3, "TC": {"whole": None, "tiled": 41.5}, "SGR": [None, [None]]}
+    assert json.loads(text, parse_constant=refuse) == expected
