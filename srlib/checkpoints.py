@@ -78,7 +78,8 @@ def load_hat(path: Path | str, **changes: Any) -> HAT:
 
 def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(weights, metadata) of a .safetensors, .pth or .pt file; of the latter `params_ema` if there, else
-    `params`, else the bare dict. Pickles are read as weights only: no code of theirs runs.
+    `params`, else `state_dict`, else the bare dict. A `module.` before all names, left by DataParallel, is taken off.
+    Pickles are read as weights only: no code of theirs runs.
     """
     path = Path(path)
     if not path.is_file():
@@ -86,41 +87,48 @@ def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
-                return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
+                return _bare({k: file.get_tensor(k) for k in file.keys()}), file.metadata() or {}  # noqa: SIM118
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a checkpoint ({error}); is the download complete?") from error
     except Exception as error:  # pickle raises its own, of many kinds, when a file is no plain checkpoint
         raise ValueError(f"{path} is not a plain file of weights: {error}") from error
-    for key in ("params_ema", "params"):
+    for key in ("params_ema", "params", "state_dict"):
         if isinstance(content, Mapping) and key in content:
             content = content[key]
             break
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"{path} holds no weights under params_ema, params or at its top level")
-    return dict(content), {}
+        raise ValueError(f"{path} holds no weights under params_ema, params, state_dict or at its top level")
+    return _bare(content), {}
+
+
+def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    parallel = all(str(k).startswith("module.") for k in state)
+    return {k.removeprefix("module."): v for k, v in state.items()} if parallel else dict(state)
 
 
 def hat_config(state: Mapping[str, Tensor], path: Path | str = "the checkpoint") -> dict:
     """HAT's arguments as far as the weights show them. Raises ValueError when they are not a HAT's."""
     block = "layers.0.residual_group.blocks.0."
-    needed = ("conv_first.weight", "conv_last.weight", block + "attn.relative_position_bias_table")
+    overlap_table = "layers.0.residual_group.overlap_attn.relative_position_bias_table"
+    groups = len({k.split(".")[1] for k in state if k.startswith("layers.")})
+    needed = ["conv_first.weight", "conv_last.weight", block + "attn.relative_position_bias_table", overlap_table]
+    needed += [block + k for k in ("conv_block.cab.0.weight", "conv_block.cab.3.attention.1.weight", "mlp.fc1.weight")]
+    needed += [f"layers.{g}.residual_group.blocks.0.attn.relative_position_bias_table" for g in range(groups)]
     missing = [k for k in needed if k not in state]
     if missing:
         raise ValueError(
             f"{path} is not a HAT generator: it has no {missing[0]} but {', '.join(list(state)[:3])}, ...; "
             "choose the generator's file, not a discriminator's or another architecture's"
         )
-    groups = 1 + max(int(k.split(".")[1]) for k in state if k.startswith("layers."))
     depths, heads = [], []
     for g in range(groups):
         prefix = f"layers.{g}.residual_group.blocks."
-        depths.append(1 + max(int(k.split(".")[4]) for k in state if k.startswith(prefix)))
+        depths.append(len({k.split(".")[4] for k in state if k.startswith(prefix)}))
         heads.append(state[f"{prefix}0.attn.relative_position_bias_table"].shape[1])
     embed_dim, in_chans = state["conv_first.weight"].shape[:2]
     window = (math.isqrt(state[block + "attn.relative_position_bias_table"].shape[0]) + 1) // 2
-    overlap = state["layers.0.residual_group.overlap_attn.relative_position_bias_table"].shape[0]
-    key_window = math.isqrt(overlap) + 1 - window
+    key_window = math.isqrt(state[overlap_table].shape[0]) + 1 - window
     upsample = [v for k, v in state.items() if k.startswith("upsample.") and k.endswith(".weight")]
     return {
         "in_chans": in_chans,

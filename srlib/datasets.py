@@ -91,7 +91,10 @@ def find_pack(data_dir: Path | str, scale: int, patch: int) -> Path:
         if not packs:
             raise ValueError(f"no patches in {data_dir}: run 01_data to its end, with patch_sizes")
         made = sorted({p["scale"] for p in packs})
-        raise ValueError(f"no patches at scale {scale} in {data_dir}, only at {made}: set scales in 01_data")
+        raise ValueError(
+            f"no patches at scale {scale} in {data_dir}, only at {made}: "
+            "set scale in 02_stage1 to one of these, or scales in 01_data"
+        )
     fitting = [p for p in packs if p["scale"] == scale and p["patch"] >= patch]
     if not fitting:
         largest = max(p["patch"] for p in packs if p["scale"] == scale)
@@ -350,11 +353,28 @@ class ReducedPictures(Dataset):
     """Any HR pictures, reduced by the bicubic of the protocol: items as PicturePairs has them.
 
     folder: is searched with its subfolders. Each picture is cropped to a multiple of `scale`, reduced and rounded to
-    its own 8 or 16 bits when it is asked for. Raises ValueError naming a picture that cannot be read.
+    its own 8 or 16 bits when it is asked for. All are decoded once at the beginning, a small part of the time that
+    any network takes: what cannot be read, or is too small for SSIM's window of 11 pixels inside the border that the
+    protocol crops, is no item but a line "name: reason" of `left_out`. Raises ValueError when nothing is left.
     """
 
     def __init__(self, folder: Path | str, *, scale: int):
-        self.folder, self.scale, self.names = Path(folder), scale, list_pictures(folder)
+        self.folder, self.scale, self.names = Path(folder), scale, []
+        self.left_out: list[str] = []
+        least = scale * (2 + math.ceil(11 / scale))  # HR pixels a side: the border, of `scale`, twice and the window
+        for name in list_pictures(folder):
+            path = self.folder / name
+            try:
+                height, width = read_picture(path).rgb.shape[:2]
+            except (ValueError, OSError) as error:
+                self.left_out.append(f"{name}: {str(error).removeprefix(f'{path} ')}")
+                continue
+            if min(height, width) < least:
+                self.left_out.append(f"{name}: {width}x{height} is too small, x{scale} needs {least} pixels a side")
+            else:
+                self.names.append(name)
+        if not self.names:
+            raise ValueError(f"{folder} holds no picture to score on: {self.left_out[0]}")
 
     def __len__(self) -> int:
         return len(self.names)

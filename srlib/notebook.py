@@ -3,8 +3,10 @@
 import ast
 import difflib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import yaml
@@ -20,13 +22,13 @@ def read_parameters(cells: list[str], values: dict) -> dict:
     begins with "# Parameters" and may set no other name, and no value of another kind.
     Raises ValueError naming the parameter, with the nearest declared name.
     """
-    declared: dict = {}
-    given: dict = {}
+    own, injected = "", ""
     for cell in cells:
         if cell.startswith("# parameters"):
-            declared, given = _assignments(cell), {}
+            own, injected = cell, ""
         elif cell.startswith("# Parameters"):
-            given = _assignments(cell)
+            injected = cell
+    declared, given = _assignments(own, values), _assignments(injected, values)
     if not declared:
         raise ValueError('run the cell that begins with "# parameters" first')
     return _checked(declared, given, {name: values[name] for name in declared})
@@ -40,7 +42,9 @@ def read_parameter_file(notebook: Path, file: Path, over: dict) -> dict:
     if not file.is_file():
         raise FileNotFoundError(f"no parameter file {file}")
     cells = json.loads(notebook.read_text())["cells"]
-    declared = next(_assignments("".join(c["source"])) for c in cells if "parameters" in c["metadata"].get("tags", []))
+    declared = next(
+        _assignments("".join(c["source"]), {}) for c in cells if "parameters" in c["metadata"].get("tags", [])
+    )
     written = yaml.safe_load(file.read_text()) or {}
     if not isinstance(written, dict):
         raise ValueError(f"{file} must hold lines like `iterations: 1000`, not a {type(written).__name__}")
@@ -59,13 +63,20 @@ def _checked(declared: dict, given: dict, values: dict) -> dict:
     return values
 
 
-def _assignments(cell: str) -> dict:
-    """Top-level `name = literal` of a cell."""
-    return {
-        target.id: ast.literal_eval(node.value)
-        for node in ast.parse(cell).body
-        if isinstance(node, ast.Assign) and isinstance(target := node.targets[0], ast.Name)
-    }
+def _assignments(cell: str, values: dict) -> dict:
+    """Top-level `name = literal` of a cell; what else is assigned is looked up in `values`, of a cell that has run."""
+    found = {}
+    for node in ast.parse(cell).body:
+        if isinstance(node, ast.Assign) and isinstance(target := node.targets[0], ast.Name):
+            try:
+                found[target.id] = ast.literal_eval(node.value)
+            except (ValueError, TypeError):
+                if target.id not in values:
+                    raise ValueError(
+                        f"parameter {target.id} is {ast.unparse(node.value)!r}: write a literal value, such as 900"
+                    ) from None
+                found[target.id] = values[target.id]
+    return found
 
 
 def _check_kind(name: str, value: object, default: object) -> None:
@@ -123,7 +134,15 @@ def keep_figure(figure: plt.Figure, path: Path | str) -> plt.Figure:
 
 
 def write_json(path: Path | str, content: dict) -> Path:
-    """Write metrics.json or the like, atomically."""
+    """Write metrics.json or the like, atomically; NaN and infinity, which JSON does not have, as null."""
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
     return Path(path)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

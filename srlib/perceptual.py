@@ -87,7 +87,7 @@ def vgg19_loss(weights: Path | str | None = None) -> PerceptualLoss:
     network = _Vgg19()
     if weights:
         state, _ = read(weights)
-        _fill(network, {k: v for k, v in state.items() if k in network.state_dict()}, weights, "vgg19")
+        _fill(network, state, weights, "vgg19 by torchvision's names")
     else:
         try:
             state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False)
@@ -118,15 +118,20 @@ class _AnimeResNet(nn.Module):
         return found
 
 
+_FASTAI = {"0.0": "conv1", "0.1": "bn1"} | {f"0.{n}": f"layer{n - 3}" for n in (4, 5, 6, 7)}  # body 0, classifier 1
+
+
 def anime_loss(weights: Path | str) -> PerceptualLoss:
     """ResNet-50 trained on Danbooru pictures, layers and weights of APISR (CVPR 2024).
 
-    weights: a local file of its state dict, under torchvision's names; its classifier is ignored.
+    weights: a local file of its state dict, under torchvision's names or fastai's (RF5/danbooru-pretrained, APISR's);
+    its classifier is ignored. Raises ValueError for a file that is something else.
     """
     network = _AnimeResNet()
     state, _ = read(weights)
-    state = {f"net.{k.removeprefix('module.')}": v for k, v in state.items()}
-    _fill(network, {k: v for k, v in state.items() if k in network.state_dict()}, weights, "resnet50")
+    if "0.0.weight" in state:
+        state = {f"{_FASTAI[number]}.{k[4:]}": v for k, v in state.items() if (number := k[:3]) in _FASTAI}
+    _fill(network.net, state, weights, "resnet50 by torchvision's or fastai's names")
     layers = {"conv1": 0.1, "layer1[2]": 20, "layer2[3]": 25, "layer3[5]": 1, "layer4[2]": 1}
     return PerceptualLoss(network, layers)
 
@@ -135,5 +140,5 @@ def _fill(network: nn.Module, state: dict[str, Tensor], path: Path | str, kind: 
     own = network.state_dict()
     missing = [k for k in own if "num_batches" not in k and (k not in state or state[k].shape != own[k].shape)]
     if missing:
-        raise ValueError(f"{path} is no {kind} of torchvision's: {missing[0]} is missing or of another shape")
+        raise ValueError(f"{path} is no {kind}: {missing[0]} is missing or of another shape; choose another file")
     network.load_state_dict(state, strict=False)

@@ -56,6 +56,19 @@ def test_published_files_load_by_their_shapes(path, key, tmp_path):
         assert (model(picture) - expected).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_files_of_parallel_training_and_state_dicts_load(wrapped, tmp_path):
+    _, weights, picture, expected = golden(GOLDEN[0])
+    parallel = {f"module.{k}": v for k, v in weights.items()}
+    torch.save({"state_dict": parallel, "epoch": 3} if wrapped else parallel, tmp_path / "parallel.pth")
+    save_file(parallel, tmp_path / "parallel.safetensors")
+    for file in ("parallel.pth", "parallel.safetensors"):
+        with torch.no_grad():
+            assert (load_hat(tmp_path / file)(picture) - expected).abs().max() < 1e-5
+    torch.save({**parallel, "other": torch.zeros(1)}, tmp_path / "mixed.pth")
+    assert "other" in read(tmp_path / "mixed.pth")[0] and set(parallel) < set(read(tmp_path / "mixed.pth")[0])
+
+
 def test_saved_hat_opens_in_spandrel_and_gives_the_same_picture(tmp_path):
     model = HAT(
         embed_dim=36,
@@ -100,6 +113,14 @@ def test_foreign_and_broken_files_are_refused_with_a_sentence(tiled, tmp_path):
         load_hat(tmp_path / "missing.pth")
     with pytest.raises(ValueError, match="holds TiledSR, not HAT"):
         load_model(tmp_path / "m.safetensors", HAT)
+
+
+@pytest.mark.parametrize("lacking", ["overlap_attn", "conv_block", "mlp", "layers.1.residual_group"])
+def test_a_relative_of_hat_is_refused_by_what_it_lacks(lacking):  # SwinIR's names are HAT's without the first two
+    state = HAT(**{**TINY, "depths": (2, 2), "num_heads": (2, 2)}).state_dict()
+    relative = {k: v for k, v in state.items() if lacking not in k} | {"layers.1.conv.weight": torch.zeros(1)}
+    with pytest.raises(ValueError, match=rf"swinir.pth is not a HAT generator: it has no .*{lacking}"):
+        hat_config(relative, "swinir.pth")
 
 
 def test_a_mismatch_names_the_layer(tiled, tmp_path):

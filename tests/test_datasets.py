@@ -1,6 +1,7 @@
 """Patches are the pictures' own pixels; keys always mean the same pixels; missing things are named."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from srlib.datasets import (
     training_patches,
 )
 from srlib.degrade import Degradation
+from srlib.metrics import ssim_y
 from srlib.packs import PackSettings
 from srlib.pairs import METHOD, prepare_pairs
 from srlib.pictures import read_picture, to_float, write_png
@@ -200,7 +202,7 @@ def test_whole_pictures_have_the_sizes_the_manifest_says(folder, hr):
 def test_what_is_missing_is_named(folder):
     with pytest.raises(ValueError, match="patches of 32 pixels, the largest packed are 24: add 32 to patch_sizes"):
         find_pack(folder, 2, 32)
-    with pytest.raises(ValueError, match="no patches at scale 4 .* only at"):
+    with pytest.raises(ValueError, match="no patches at scale 4 .* only at .*: set scale in 02_stage1 to one"):
         find_pack(folder, 4, 24)
     assert find_pack(folder, 2, 20).name == "2x_25"
     with pytest.raises(ValueError, match="no lanczos patches"):
@@ -259,6 +261,30 @@ def test_any_folder_of_pictures_is_reduced_by_the_protocols_bicubic(hr, folder):
         and torch.equal(item["hr"], given["hr"])
         and torch.equal(item["lr"], given["lr"])
     )
-    (hr / "b.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match="b.png"):
+    (hr / "b.png").write_bytes(b"no picture")  # broken only afterwards
+    with pytest.raises(ValueError, match="b.png is not a picture"):
         pictures[1]
+
+
+@pytest.mark.parametrize(("scale", "least"), [(2, 16), (3, 18), (4, 20)])
+def test_broken_and_tiny_pictures_of_a_folder_are_left_out_and_named(hr, scale, least):
+    whole = (hr / "a.png").read_bytes()
+    (hr / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (hr / "text.jpg").write_bytes(b"no picture")
+    write_png(hr / "fits.png", np.zeros((least, least, 3), np.uint8))
+    write_png(hr / "tiny.png", np.zeros((40, least - 1, 3), np.uint8))
+    pictures = ReducedPictures(hr, scale=scale)
+    assert pictures.names == ["a.png", "b.png", "c.png", "fits.png"] and len(pictures) == 4
+    cut, text, tiny = pictures.left_out
+    assert cut.startswith("cut.png: cannot be read (") and text.startswith("text.jpg: is not a picture")
+    assert tiny == f"tiny.png: {least - 1}x40 is too small, x{scale} needs {least} pixels a side"
+    smallest = pictures[3]["hr"][None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # SSIM's when its window does not fit
+        assert ssim_y(smallest, smallest, scale) == 1
+
+
+def test_a_folder_without_a_single_sound_picture_is_refused(tmp_path):
+    (tmp_path / "text.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="holds no picture to score on: text.png: is not a picture"):
+        ReducedPictures(tmp_path, scale=2)

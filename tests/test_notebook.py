@@ -1,8 +1,11 @@
 """Parameters are refused at the door with a sentence; missing inputs name their maker."""
 
+import json
+
+import numpy as np
 import pytest
 
-from srlib.notebook import named_paths, need, project_root, read_parameters
+from srlib.notebook import named_paths, need, project_root, read_parameter_file, read_parameters, write_json
 
 CELL = '# parameters\nrun = "demo"  # name\nsteps = 10\nrate = 1e-4\nflag = True\nscales = [2]\n'
 DEFAULTS = {"run": "demo", "steps": 10, "rate": 1e-4, "flag": True, "scales": [2]}
@@ -16,6 +19,23 @@ def read(**given):
 def test_defaults_and_given_values():
     assert read_parameters(["", CELL], DEFAULTS) == DEFAULTS
     assert read(steps=3, rate=1)["steps"] == 3
+
+
+def test_an_expression_in_the_parameters_cell_counts_as_its_value():
+    cell = '# parameters\nrun = "a" + "b"\nsteps = 2 * 450\nrate = float("inf")\n'
+    values = {"run": "ab", "steps": 900, "rate": 1.0}
+    assert read_parameters([cell], values) == values
+    assert read_parameters([cell.replace("steps", "mistyped"), cell], values) == values  # only the latest counts
+    with pytest.raises(ValueError, match="unknown parameter 'stepz': did you mean 'steps'"):
+        read_parameters([cell, "# Parameters\nstepz = 3"], values)
+
+
+def test_an_expression_in_a_notebooks_file_is_named(tmp_path):
+    cell = {"source": ["# parameters\n", "steps = 2 * 450\n"], "metadata": {"tags": ["parameters"]}}
+    (tmp_path / "n.ipynb").write_text(json.dumps({"cells": [cell]}))
+    (tmp_path / "p.yaml").write_text("")
+    with pytest.raises(ValueError, match=r"^parameter steps is '2 \* 450': write a literal value"):
+        read_parameter_file(tmp_path / "n.ipynb", tmp_path / "p.yaml", {})
 
 
 @pytest.mark.parametrize(
@@ -57,3 +77,19 @@ def test_checkpoints_are_named_or_name_themselves(tmp_path):
         named_paths(["mine=x.pth"], tmp_path)
     with pytest.raises(ValueError, match="called 'mine': write name=path"):
         named_paths(["mine=a.pth", "mine=a.pth"], tmp_path)
+
+
+def test_what_is_not_finite_is_null_in_json(tmp_path):
+    content = {
+        "run": "a",
+        "steps": 3,
+        "TC": {"whole": float("inf"), "tiled": 41.5},
+        "SGR": [np.float64("nan"), (-np.inf,)],
+    }
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = write_json(tmp_path / "metrics.json", content).read_text()
+    expected = {"run": "a", "steps": 3, "TC": {"whole": None, "tiled": 41.5}, "SGR": [None, [None]]}
+    assert json.loads(text, parse_constant=refuse) == expected

@@ -59,6 +59,24 @@ def test_anime_taps_are_the_outputs_of_the_named_layers(resnet_file):
     assert len(seen) == 10 and loss(a, b).item() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_resnet_by_fastais_names_gives_equal_features(resnet_file, tmp_path, prefix):
+    numbers = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+    parts = [(k.partition("."), v) for k, v in torch.load(resnet_file).items() if not k.startswith("fc.")]
+    state = {f"{prefix}0.{numbers[first]}.{rest}": v for (first, _, rest), v in parts}
+    torch.save(state | {f"{prefix}1.8.weight": torch.zeros(6000, 512)}, tmp_path / "fastai.pth")
+    x, _ = pair()
+    found, expected = (anime_loss(file)._features(x) for file in (tmp_path / "fastai.pth", resnet_file))
+    assert found.keys() == expected.keys() and all(torch.equal(found[k], expected[k]) for k in expected)
+
+
+def test_vgg_of_parallel_training_gives_equal_features(vgg_file, tmp_path):
+    torch.save({f"module.{k}": v for k, v in torch.load(vgg_file).items()}, tmp_path / "parallel.pth")
+    x, _ = pair()
+    found, expected = (vgg19_loss(file)._features(x) for file in (tmp_path / "parallel.pth", vgg_file))
+    assert all(torch.equal(found[k], expected[k]) for k in expected)
+
+
 def test_gradient_equals_finite_differences_and_is_the_pictures_alone(vgg_file, resnet_file):
     vgg, anime = vgg19_loss(vgg_file), anime_loss(resnet_file)
     for loss in (vgg, HybridPerceptual(vgg, anime)):
@@ -97,8 +115,11 @@ def test_it_is_the_total_losses_perceptual_network(vgg_file):
 
 
 def test_foreign_weights_are_refused(tmp_path, vgg_file):
-    with pytest.raises(ValueError, match="is no resnet50"):
+    with pytest.raises(ValueError, match="is no resnet50.* or fastai's names: conv1.weight is missing"):
         anime_loss(vgg_file)
+    torch.save({"0.0.weight": torch.zeros(64, 3, 7, 7), "1.0": torch.zeros(1)}, tmp_path / "body.pth")
+    with pytest.raises(ValueError, match="body.pth is no resnet50.*bn1.weight is missing"):
+        anime_loss(tmp_path / "body.pth")
     torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match="x.pth is no vgg19"):
         vgg19_loss(tmp_path / "x.pth")
