@@ -1,10 +1,12 @@
 """What a run has made so far: for every notebook when it was executed, and its result in one line."""
 
 import json
+import math
 import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from srlib.diagrams import STEPS
 
@@ -31,9 +33,15 @@ def headline(name: str, folder: Path) -> str:
     if not path.is_file():
         return ""
     try:
-        return HEADLINES[name](json.loads(path.read_text()))
+        return HEADLINES[name](_null_as_nan(json.loads(path.read_text())))
     except (ValueError, LookupError, TypeError, AttributeError):
         return f"{path.name} is not as this version writes it: run {name} again"
+
+
+def _null_as_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _null_as_nan(one) for key, one in value.items()}
+    return math.nan if value is None else value
 
 
 def _data(made: dict) -> str:

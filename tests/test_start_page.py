@@ -99,6 +99,11 @@ def test_failed_begun_and_outdated_results_are_said(tmp_path):
     assert headline("06_ablation", tmp_path / "ablation") == ""
 
 
+def test_a_figure_that_does_not_exist_is_no_broken_file(tmp_path):
+    (tmp_path / "metrics.json").write_text('{"gap_closed_percent": {"stage 2": null}}')  # no gap, no share of it
+    assert "closes nan %" in headline("03_tiling", tmp_path)
+
+
 def test_a_report_on_other_checkpoints_names_them(tmp_path):
     scores = {"bicubic | whole": {"PSNR-Y": 30.0}}
     for model, psnr, sgr in (("mine | v2", 31.0, 1.5), ("theirs", 32.5, 1.25)):
