@@ -39,14 +39,11 @@ def prepare_pairs(
 ) -> tuple[Result, dict[str, str]]:
     """Check the pairs in `folder`, list them in output/manifest.csv, pack the training ones; nothing else is written.
 
-    scale: HR side / LR side, at least 2; validation: share of the training pairs, where there is no folder
-    validation/ (and for test, where there is no test/). Returns the Result and the split.
-    Raises FileNotFoundError for missing folders; ValueError for a scale below 2, or listing every name without
-    partner and every wrong size.
+    scale: HR side / LR side, 1 where both have one size; validation: share of the training pairs, where there is
+    no folder validation/ (and for test, where there is no test/). Returns the Result and the split.
+    Raises FileNotFoundError for missing folders; ValueError listing every name without partner and every wrong size.
     A pair that cannot be decoded is recorded as a failure, as in pregenerate.
     """
-    if scale < 2:  # HAT has no such network, however well the pairs fit
-        raise ValueError(f"pairs at scale {scale} cannot be trained on: give pairs, and their scale, of x2, x3 or x4")
     folder, output = Path(folder).absolute(), Path(output).absolute()
     found = _matched(folder)
     if any(Path(n).suffix.lower() in hdr.SUFFIXES for n in found):
@@ -178,7 +175,7 @@ def _checked_sizes(folder: Path, found: Mapping[str, str], scale: int) -> dict[s
 
 def _wrong_size(name: str, gt: tuple[int, int], lr: tuple[int, int], scale: int) -> str:
     ratio = gt[0] // lr[0]
-    fits = ratio >= 2 and gt == (lr[0] * ratio, lr[1] * ratio)
+    fits = ratio >= 1 and gt == (lr[0] * ratio, lr[1] * ratio)
     remedy = f"set the scale to {ratio}" if fits else "crop or remove the pair"
     return f"{name} is {gt[1]}x{gt[0]}, not {scale} times its input's {lr[1]}x{lr[0]}: {remedy}"
 
