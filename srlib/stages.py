@@ -85,6 +85,8 @@ def stage1(root: Path, p: Mapping) -> Training:
     out, scale = root / "outputs" / p["run"], p["scale"]
     if p["sharpen"] not in SHARPENERS:
         raise ValueError(f"sharpen {p['sharpen']!r} is none of {', '.join(SHARPENERS)}")
+    if scale < 2:
+        raise ValueError(f"scale {scale}: HAT enlarges by 2, 3 or 4; pairs of one size are prepared by 01_data only")
     patches = _patches(out / "data", p, scale)
     torch.manual_seed(p["seed"])
     if p["start_from"]:

@@ -103,6 +103,7 @@ def test_patches_of_several_sizes_reach_stage_3(trained, folder, of_04, tmp_path
         ({"learning_rate": "1e-4"}, "write 3.0e-4"),
         ({"optimizer": "sgd"}, "optimizer 'sgd' is none of"),
         ({"run": "nothing"}, "run notebooks/01_data.ipynb first"),
+        ({"scale": 1}, "scale 1: HAT enlarges by 2, 3 or 4"),
         ({"model": "vram9"}, "model 'vram9' is none of HAT-S"),
         ({"lr_patch": 400}, "the largest packed are 64"),
     ],
