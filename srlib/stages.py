@@ -112,7 +112,9 @@ def stage1(root: Path, p: Mapping) -> Training:
 
 
 def tiling(root: Path, p: Mapping, start: Path | None = None) -> Training:
-    """03: all of stage 1's model, or of `start`, through the tiling. Refuses patches that no tile border would cut."""
+    """03: all of stage 1's model, or of `start`, through the tiling, with the pixel loss or all but the artifact terms,
+    whose detector 04 trains. Refuses patches that no tile border would cut.
+    """
     out = root / "outputs" / p["run"]
     tiles = {"use_tiling": True, "tile_size": p["tile_size"], "tile_pad": p["tile_pad"]}
     tiles["checkpointing"] = p["checkpointing"]
@@ -120,9 +122,9 @@ def tiling(root: Path, p: Mapping, start: Path | None = None) -> Training:
     _need_seams(p, model)
     patches = _patches(out / "data", p, model.scale)
     pairs = PicturePairs(out / "data", "validation", scale=model.scale)
-    return Training(
-        model, TotalLoss(pixel=1.0), patches, pairs, settings_from(p), folder=out / "tiling", resume=p["resume"]
-    )
+    loss, discriminator = _total(root, p)
+    common = {"settings": settings_from(p), "folder": out / "tiling", "resume": p["resume"]}
+    return Training(model, loss, patches, pairs, discriminator=discriminator, **common)
 
 
 @dataclass
@@ -216,37 +218,46 @@ def eraser(
     checkpoint = start or need(out / "tiling" / "best.safetensors", "03_tiling")
     model = load_tiled(checkpoint, **tiles).freeze_hat()
     _need_seams(p, model)
-    terms = ("pixel", "frequency", "gradient", "ms_ssim", "perceptual", "adversarial")
-    weights = {name: p[name] for name in terms}
-    if trusted:
-        weights |= {name: p[name] for name in ("artifact_class", "artifact_feature")}
-    torch.manual_seed(p["seed"])
-    vgg19 = root / p["vgg19_weights"] if p["vgg19_weights"] else None
-    networks: dict[str, Any] = {
-        "detector": judge.requires_grad_(False).eval(),
-        "discriminator": MultiScaleDiscriminator() if p["adversarial"] else None,
-        "perceptual_network": vgg19_loss(vgg19) if p["perceptual"] else None,
-    }
-    if p["perceptual"] and p["anime_weights"]:
-        networks["perceptual_network"] = HybridPerceptual(
-            networks["perceptual_network"], anime_loss(root / p["anime_weights"])
-        )
-    learnable = None if p["learnable"] == "none" else p["learnable"]
+    loss, discriminator = _total(root, p, judge, trusted)
     return Training(
         model,
-        TotalLoss(**weights, **networks, learnable=learnable),
+        loss,
         _patches(out / "data", p, model.scale),
         PicturePairs(out / "data", "validation", scale=model.scale),
         settings_from(p),
         folder=out / "artifact_ft",
         resume=p["resume"],
-        discriminator=networks["discriminator"],
+        discriminator=discriminator,
     )
+
+
+def _total(
+    root: Path, p: Mapping, judge: ArtifactDetector | None = None, trusted: bool = False
+) -> tuple[TotalLoss, nn.Module | None]:
+    """The loss of p's weights, without the artifact terms if not trusted, and the discriminator if it has one."""
+    terms = ["pixel", "frequency", "gradient", "ms_ssim", "perceptual", "adversarial"]
+    if trusted:
+        terms += ["artifact_class", "artifact_feature"]
+    torch.manual_seed(p["seed"])
+    discriminator = MultiScaleDiscriminator() if p["adversarial"] else None
+    perceptual: nn.Module | None = None
+    if p["perceptual"]:
+        perceptual = vgg19_loss(root / p["vgg19_weights"] if p["vgg19_weights"] else None)
+        if p["anime_weights"]:
+            perceptual = HybridPerceptual(perceptual, anime_loss(root / p["anime_weights"]))
+    loss = TotalLoss(
+        **{name: p[name] for name in terms},
+        detector=judge.requires_grad_(False).eval() if judge is not None else None,
+        discriminator=discriminator,
+        perceptual_network=perceptual,
+        learnable=None if p["learnable"] == "none" else p["learnable"],
+    )
+    return loss, discriminator
 
 
 def learn_weights(root: Path, p: Mapping, form: str) -> pd.DataFrame:
     """04: the shares of one form of learnable weights by step, over p["compare_learnable"] steps of stage 3."""
-    short = {**p, "learnable": form, "pixel": 1.0, "perceptual": 0.0, "adversarial": 0.0}
+    short = {**p, "learnable": form, "pixel": 1.0, "adversarial": 0.0}
     short |= {"frequency": 0.0, "resume": False, "schedule": "cosine", "optimizer": "adam"}
     job = eraser(root, short, ArtifactDetector(), trusted=False)
     steps: dict[str, Any] = {

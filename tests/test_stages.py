@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -143,3 +144,10 @@ def test_progressive_patches_and_tile_choices_reach_the_training(trained, folder
     assert newest_state(trained / "stage1")["drawn"] == 6
     done = command(folder, "04_artifact_ft", tile_choices=[8, 16], learnable="uncertainty", adversarial=0.1, scale=2)
     assert "unknown parameter 'scale'" in done.stderr
+
+
+def test_stage_2_can_take_the_other_terms(trained, folder):
+    done = command(folder, "03_tiling", gradient=0.2, adversarial=0.1, learnable="entropy", resume=False)
+    assert done.returncode == 0, done.stderr
+    log = pd.read_csv(trained / "tiling/metrics.csv")
+    assert {"weighted_gradient", "weighted_adversarial", "share_pixel"} <= set(log.columns)
