@@ -30,7 +30,8 @@ class Settings:
     is drawn for every step to resize its patches by. sharpened_share: the part of the run in which every second
     target is sharpened.
 
-    validate_every, log_every, save_every: iterations. keep: how many states are kept to go on from. patience:
+    validate_every, log_every, save_every: iterations. validate_start: score the starting weights, too, and keep them
+    as the best if nothing beats them. keep: how many states are kept to go on from. patience:
     validations without a better PSNR-Y before stopping, 0 for never. max_bad: non-finite steps in a row before
     stopping. workers: loader processes. tensorboard: write its files, too.
     """
@@ -58,6 +59,7 @@ class Settings:
     input_scales: Sequence[float] = ()
     sharpened_share: float = 0.8
     validate_every: int = 100
+    validate_start: bool = False
     log_every: int = 10
     save_every: int = 500
     keep: int = 2

@@ -107,7 +107,8 @@ def stage1(root: Path, p: Mapping) -> Training:
     model.residual_block.requires_grad_(False)
     model.out_conv.requires_grad_(False)
     pairs = PicturePairs(out / "data", "validation", scale=scale)
-    common = {"settings": settings_from(p), "folder": out / "stage1", "resume": p["resume"]}
+    settings = replace(settings_from(p), validate_start=bool(p["start_from"]))
+    common = {"settings": settings, "folder": out / "stage1", "resume": p["resume"]}
     return Training(model, TotalLoss(pixel=1.0), patches, pairs, sharpen=SHARPENERS[p["sharpen"]], **common)
 
 
@@ -123,7 +124,8 @@ def tiling(root: Path, p: Mapping, start: Path | None = None) -> Training:
     patches = _patches(out / "data", p, model.scale)
     pairs = PicturePairs(out / "data", "validation", scale=model.scale)
     loss, discriminator = _total(root, p)
-    common = {"settings": settings_from(p), "folder": out / "tiling", "resume": p["resume"]}
+    settings = replace(settings_from(p), validate_start=True)
+    common = {"settings": settings, "folder": out / "tiling", "resume": p["resume"]}
     return Training(model, loss, patches, pairs, discriminator=discriminator, **common)
 
 
@@ -224,7 +226,7 @@ def eraser(
         loss,
         _patches(out / "data", p, model.scale),
         PicturePairs(out / "data", "validation", scale=model.scale),
-        settings_from(p),
+        replace(settings_from(p), validate_start=True),
         folder=out / "artifact_ft",
         resume=p["resume"],
         discriminator=discriminator,

@@ -31,7 +31,17 @@ if TYPE_CHECKING:
 
 MADE = ("best.safetensors", "last.safetensors", "metrics.csv", "tensorboard", "state")  # in a training's folder
 # what may differ between a finished training and the same one
-INCIDENTAL = {"workers", "validate_every", "log_every", "save_every", "keep", "tensorboard", "max_bad", "processes"}
+INCIDENTAL = {
+    "workers",
+    "validate_every",
+    "validate_start",
+    "log_every",
+    "save_every",
+    "keep",
+    "tensorboard",
+    "max_bad",
+}
+INCIDENTAL |= {"processes"}
 _COUNTERS = ("step", "drawn", "best", "since_best", "validated", "average", "bad", "finished")  # of a run, as they are
 
 

@@ -111,6 +111,7 @@ def train(
                 if run.step % settings.save_every == 0 and not run.validation_due:
                     save(run)
             if not run.finished:
+                run.say_if_the_start_was_best()
                 save(run, last=True)
         except BaseException as error:
             try:
@@ -175,7 +176,7 @@ class _Run:
         self.ema.module.load_state_dict(self.bare.state_dict())  # the first process's, on all
         self.facts = facts_of(self)
         self.step, self.drawn, self.bad = 0, 0, 0  # drawn: patches, of all processes
-        self.best, self.since_best, self.validated = -math.inf, 0, 0
+        self.best, self.since_best, self.validated = -math.inf, 0, -1 if settings.validate_start else 0
         self.rows: list[dict] = []
         self.average, self.complaint, self.logged = math.nan, "", 0.0
         self.owed: tuple[nn.Module, dict] | None = None  # a best model that could not be written yet
@@ -372,6 +373,11 @@ class _Run:
         self.rows[-1] |= {**scores, "seconds": self.seconds}
         self.accelerator.log(scores, step=self.step)
         save(self, best=self.since_best == 0)
+
+    def say_if_the_start_was_best(self) -> None:
+        scores = {row["step"]: row["psnr_y"] for row in self.rows if "psnr_y" in row}
+        if 0 in scores and len(scores) > 1 and max(scores.values()) == scores[0]:
+            self.say("no validation was better than the start, which is kept as the best: lower learning_rate")
 
     def averaged(self) -> nn.Module:
         """The EMA's model, or schedule-free's average, in eval mode; the training's weights stay as they are."""

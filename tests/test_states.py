@@ -73,6 +73,16 @@ def test_an_error_in_the_middle_of_a_step_costs_that_step_only(tmp_path, monkeyp
         assert same(weights(unbroken), weights(resumed))
 
 
+def test_a_start_that_was_scored_is_remembered(tmp_path):
+    unbroken, whole = start(tmp_path / "a", 2, validate_start=True)
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "b", 2, validate_start=True, callback=stop_at(1))
+    resumed, log = start(tmp_path / "b", 2, validate_start=True)
+    assert same(weights(unbroken), weights(resumed))
+    assert log["step"].tolist() == whole["step"].tolist() == list(range(9))
+    assert log["psnr_y"].dropna().tolist() == whole["psnr_y"].dropna().tolist()
+
+
 def test_without_an_interrupt_a_kill_costs_what_came_after_the_last_save(tmp_path):
     unbroken, _ = start(tmp_path / "a", validated=False, save_every=3)
     assert [p.name for p in states(tmp_path / "a")] == ["step_000000006.pt", "step_000000008.pt"]

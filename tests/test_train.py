@@ -28,6 +28,27 @@ def test_training_lowers_the_loss_and_keeps_the_best(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == made
 
 
+@pytest.mark.parametrize("optimizer", [{}, {"optimizer": "schedule_free", "schedule": "constant", "warmup_steps": 0}])
+def test_a_start_that_nothing_beats_is_kept_as_the_best(tmp_path, capsys, optimizer):
+    def worse(model):
+        asked.append(model)
+        return {"psnr_y": 30.0 - len(asked), "ssim_y": 0.9}
+
+    def run(**changes):
+        model, options = tiny(), {"folder": tmp_path, "validate": worse}
+        log = train(model, TotalLoss(), Patches(), settings(4, validate_every=2, **optimizer, **changes), **options)
+        return weights(model), log
+
+    asked, before = [], weights(tiny())
+    kept, log = run(validate_start=True)
+    assert same(kept, before) and same(weights(load_tiled(tmp_path / "best.safetensors")), before)
+    assert not same(weights(load_tiled(tmp_path / "last.safetensors")), before)
+    assert log["psnr_y"].dropna().tolist() == [29.0, 28.0, 27.0] and log["step"].tolist() == [0, 1, 2, 3, 4]
+    assert "no validation was better than the start" in capsys.readouterr().out
+    again, _ = run(validate_start=True)
+    assert len(asked) == 3 and same(again, before)  # finished: nothing to do
+
+
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_same_seed_same_numbers_and_another_seed_others(tmp_path, stage):
     runs = [start(tmp_path / name, stage, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
