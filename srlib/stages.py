@@ -226,7 +226,7 @@ def eraser(
         loss,
         _patches(out / "data", p, model.scale),
         PicturePairs(out / "data", "validation", scale=model.scale),
-        replace(settings_from(p), validate_start=True),
+        settings_from(p),
         folder=out / "artifact_ft",
         resume=p["resume"],
         discriminator=discriminator,
