@@ -168,7 +168,7 @@ def test_a_training_in_another_thread_leaves_signals_alone(tmp_path):
 
 def test_running_out_of_memory_says_what_to_lower(tmp_path):
     for number, error in enumerate((torch.OutOfMemoryError("CUDA out of memory"), MemoryError())):
-        with pytest.raises(RuntimeError, match="out of memory at step 5 with batch 2: lower the batch .*the patch.*checkp"):
+        with pytest.raises(RuntimeError, match="out of memory at step 5 with batch 2: lower the batch .*patch.*checkp"):
             start(tmp_path / str(number), callback=stop_at(5, error))
         assert newest_state(tmp_path / str(number))["step"] == 5
     with pytest.raises(RuntimeError, match="out of memory"):
