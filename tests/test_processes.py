@@ -23,8 +23,10 @@ torch.set_num_threads(1)
 rank = os.environ["RANK"]
 {before}
 def say(row):
-    with open({folder!r} + "/progress" + rank, "w") as file:
+    path = {folder!r} + "/progress" + rank
+    with open(path + ".new", "w") as file:
         print(row["step"], os.getpid(), file=file)
+    os.replace(path + ".new", path)  # never read half written
 model, log = start({folder!r}, callback=say, **{options!r})
 torch.save(model.state_dict(), {folder!r} + "/rank" + rank + ".pt")
 """
