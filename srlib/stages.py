@@ -154,7 +154,7 @@ def material(root: Path, p: Mapping, start: Path | None = None) -> dict[str, Mat
     for part in ("train", "validation"):
         pictures = PicturePairs(out / "data", part, scale=model.scale)
         names = set(sampled(pictures.names, min(1.0, p["detector_pictures"] / len(pictures)), p["seed"]))
-        chosen = (item for item, name in zip(pictures, pictures.names, strict=True) if name in names)
+        chosen = (pictures[i] for i, name in enumerate(pictures.names) if name in names)  # no other is decoded
         pairs = [_middle(item, p["detector_side"] // model.scale, model.scale) for item in chosen]
         pairs = [item for item in pairs if min(item["hr"].shape[-2:]) >= p["detector_patch"]]
         if len(pairs) < len(names):

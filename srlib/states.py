@@ -40,8 +40,8 @@ INCIDENTAL = {
     "keep",
     "tensorboard",
     "max_bad",
+    "processes",
 }
-INCIDENTAL |= {"processes"}
 _COUNTERS = ("step", "drawn", "best", "since_best", "validated", "average", "bad", "finished")  # of a run, as they are
 
 
