@@ -167,6 +167,16 @@ def rescue(run: "_Run", error: BaseException) -> BaseException | None:
     kept = f"the state of step {run.saved} is kept: run again to go on" if run.saved >= 0 else "nothing was kept"
     if not run.accelerator.is_main_process:
         kept = "the first process says what is kept"
+    better = _in_words(run, error, kept)
+    if run.accelerator.num_processes > 1:  # now: torchrun may end this process before its traceback is printed
+        print(f"process {run.accelerator.process_index}: {better or f'{_first_line(error)}; {kept}'}", flush=True)
+    if better is None:
+        error.add_note(kept)
+    return better
+
+
+def _in_words(run: "_Run", error: BaseException, kept: str) -> BaseException | None:
+    """The error with its remedy, where one is known."""
     first = _first_line(error)
     if isinstance(error, KeyboardInterrupt) or run.stop.requested:
         return KeyboardInterrupt(f"stopped at step {run.step} by {run.stop.requested or first}; {kept}")
@@ -181,7 +191,6 @@ def rescue(run: "_Run", error: BaseException) -> BaseException | None:
         return Stopped(f"a loader process ended ({first}): if memory was short, lower workers; {kept}")
     if run.accelerator.num_processes > 1 and isinstance(error, RuntimeError | OSError):
         return Stopped(f"stopped at step {run.step}: {first}. If another process ended, see why above; {kept}")
-    error.add_note(kept)
     return None
 
 

@@ -4,6 +4,7 @@ import os
 
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # read when torch is imported
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -22,14 +23,21 @@ def seeded():
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory) -> Path:
-    """A project with four pictures."""
-    return begin(tmp_path_factory.mktemp("project"))
-
-
-@pytest.fixture(scope="session")
-def executed(folder):
-    """All notebooks, run in outputs/demo of `folder` by `make demo`."""
+def made(tmp_path_factory) -> Path:
+    """A project with four pictures where `make demo` has run; it stays as it is, so tests may come in any order."""
+    folder = begin(tmp_path_factory.mktemp("made"))
     done = subprocess.run(["make", "demo"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(made, tmp_path_factory) -> Path:
+    """A copy of it, for the tests of one file."""
+    return shutil.copytree(made, tmp_path_factory.mktemp("project") / "copy", symlinks=True)
+
+
+@pytest.fixture(scope="module")
+def executed(folder) -> dict[str, nbformat.NotebookNode]:
+    """The notebooks that make has run there."""
     return {name: nbformat.read(folder / f"outputs/demo/{name}.ipynb", 4) for name in NAMES}

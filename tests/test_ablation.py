@@ -50,7 +50,7 @@ def test_every_arm_starts_from_one_before_it_and_every_question_has_its_arms():
 
 
 @pytest.fixture(scope="module")
-def ablated(folder, executed):
+def ablated(folder):
     return execute(folder, "06_ablation", **TINY["06_ablation"])
 
 

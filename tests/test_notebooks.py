@@ -27,7 +27,7 @@ def test_every_notebook_runs_and_shows_figures_and_a_summary(executed, folder, n
     assert "written to outputs/demo/" in "".join(o.text for o in cells[-1].outputs if o.output_type == "stream")
 
 
-def test_results_are_written_and_stage_3_left_hat_as_it_was(executed, folder):
+def test_results_are_written_and_stage_3_left_hat_as_it_was(folder):
     from safetensors.torch import load_file
 
     base = folder / "outputs/demo"
@@ -40,7 +40,7 @@ def test_results_are_written_and_stage_3_left_hat_as_it_was(executed, folder):
     assert not list(base.rglob("*.part*"))
 
 
-def test_the_same_seed_gives_the_same_numbers(executed, folder):
+def test_the_same_seed_gives_the_same_numbers(folder):
     import pandas as pd
 
     path = folder / "outputs/demo/stage1/metrics.csv"
@@ -55,7 +55,7 @@ def complaint(folder, name, **parameters) -> str:
     return f"{caught.value.ename}: {caught.value.evalue}"
 
 
-def test_a_report_on_any_pictures_and_checkpoints(executed, folder):
+def test_a_report_on_any_pictures_and_checkpoints(folder):
     stage1 = "outputs/demo/stage1"
     given = {"input": "pictures", "checkpoints": [f"mine={stage1}/best.safetensors", f"{stage1}/hat.safetensors"]}
     execute(folder, "05_eval", **TINY["05_eval"], **given, report="mine")
@@ -67,7 +67,7 @@ def test_a_report_on_any_pictures_and_checkpoints(executed, folder):
     assert "tile 12 is not a multiple of the window 8" in complaint(folder, "05_eval", tile_size=12)
 
 
-def test_wrong_input_ends_in_one_clear_sentence(executed, folder):
+def test_wrong_input_ends_in_one_clear_sentence(folder):
     assert complaint(folder, "02_stage1", iteratons=20) == (
         "ValueError: unknown parameter 'iteratons': did you mean 'iterations'?"
     )
@@ -76,7 +76,7 @@ def test_wrong_input_ends_in_one_clear_sentence(executed, folder):
     assert "every tile would see the whole patch" in complaint(folder, "03_tiling", tile_size=16, tile_pad=8)
 
 
-def test_a_folder_with_a_broken_picture_goes_on_and_names_it(executed, folder):
+def test_a_folder_with_a_broken_picture_goes_on_and_names_it(folder):
     shutil.copytree(folder / "pictures", folder / "some broken")
     whole = (folder / "pictures/0.png").read_bytes()
     (folder / "some broken/cut.png").write_bytes(whole[: len(whole) // 2])
@@ -113,7 +113,7 @@ def declared(name) -> dict:
     return {n.targets[0].id: ast.literal_eval(n.value) for n in ast.parse(cell.source).body}
 
 
-def test_another_scale_goes_all_the_way(folder, executed):
+def test_another_scale_goes_all_the_way(folder):
     run = {"run": "three"}
     execute(folder, "01_data", **TINY["01_data"] | run | {"scales": [3], "patch_sizes": [96]})
     execute(folder, "02_stage1", **TINY["02_stage1"], **run, scale=3)

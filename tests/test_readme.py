@@ -45,7 +45,7 @@ ALL = dict.fromkeys(command for page in PAGES for command in commands(page))
 
 
 @pytest.fixture(scope="module")
-def project(folder, executed):
+def project(folder):
     """Where `make demo` has run on tiny parameters, with what the other commands want."""
     for run in ("vram12", "vram24"):
         tiny_parameters(folder, run)

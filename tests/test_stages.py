@@ -28,7 +28,7 @@ def command(folder: Path, name: str, *over: str, **parameters) -> subprocess.Com
 
 
 @pytest.fixture(scope="module")
-def trained(folder, executed):
+def trained(folder):
     """Three stages by the command, in outputs/cli, on the data of outputs/demo."""
     shutil.copytree(folder / "outputs/demo/data", folder / "outputs/cli/data")
     for name in ("02_stage1", "03_tiling", "04_artifact_ft"):
