@@ -11,7 +11,7 @@ BIN := .venv/bin
 SRLIB := $(wildcard srlib/*.py)
 NOTEBOOKS := 01_data 02_stage1 03_tiling 04_artifact_ft 05_eval
 
-.PHONY: all demo report report-input ablation test browser-test check lab setup clean
+.PHONY: all demo report report-input ablation parameters test browser-test check lab setup clean
 .DELETE_ON_ERROR:
 
 all: $(NOTEBOOKS:%=$(OUT)/%.ipynb) $(OUT)/eval/report.html
@@ -69,7 +69,7 @@ $(OUT)/eval/report.html: $(OUT)/05_eval.ipynb
 	@$(BIN)/python -m srlib.report $< $@
 
 # Executed under another name, renamed when it succeeded; a failed one stays beside it, with its traceback.
-$(OUT)/%.ipynb: notebooks/%.ipynb params/$(RUN)/%.yaml $(SRLIB) .venv/ready
+$(OUT)/%.ipynb: notebooks/%.ipynb params/$(RUN)/%.yaml $(SRLIB) .venv/ready | parameters
 	@mkdir -p $(OUT)
 	@rm -f $(OUT)/$*.failed.ipynb
 	@echo "== $* ($(RUN))"
@@ -82,6 +82,10 @@ $(OUT)/%.ipynb: notebooks/%.ipynb params/$(RUN)/%.yaml $(SRLIB) .venv/ready
 	  grep -v '^ *$$' $(OUT)/$*.log | tail -n 1; \
 	  echo "   see $(OUT)/$*.failed.ipynb and $(OUT)/$*.log"; exit 1; \
 	fi
+
+# All of them, before the first notebook: not on the third day, when the fourth begins.
+parameters: .venv/ready
+	@$(BIN)/python -m srlib.parameters params/$(RUN)
 
 params/$(RUN)/%.yaml:
 	$(error no parameters for RUN=$(RUN): params/ has $(notdir $(wildcard params/*)))

@@ -10,7 +10,7 @@ import pandas as pd
 from srlib import stages
 from srlib.artifacts import ArtifactDetector, evaluate_detector
 from srlib.evaluate import means
-from srlib.notebook import read_parameter_file
+from srlib.parameters import read_parameter_file
 
 RECIPE = ("02_stage1", "03_tiling", "04_artifact_ft")  # the notebooks whose trainings are taken apart
 

@@ -185,17 +185,17 @@ def _lr_stems(names: Sequence[str]) -> dict[str, str]:
 
 def _plan(input: Path, output: Path, names: list[str], recipe: Recipe, packs: Sequence[PackSettings]) -> Iterator[Pack]:
     """One Pack a scale and setting, from the pictures' headers alone; what has no readable header gets no slots."""
-    sizes, stamps = {}, {}
+    sizes, marks = {}, {}
     for name in names:
         try:
             sizes[name] = tuple(min(side, recipe.size or side) for side in picture_size(input / name))
-            stamps[name] = [*stamp(input / name), recipe.key]
+            marks[name] = [stamp(input / name)[0], recipe.key]
         except (ValueError, OSError):
             continue  # process_picture will say why
     for scale in recipe.scales:
         cropped = {n: (h - h % scale, w - w % scale) for n, (h, w) in sizes.items()}
         for settings in packs:
-            yield Pack(output, cropped, scale=scale, methods=recipe.methods, settings=settings, stamps=stamps)
+            yield Pack(output, cropped, scale=scale, methods=recipe.methods, settings=settings, marks=marks)
 
 
 def process_picture(
@@ -242,7 +242,8 @@ def process_picture(
                     output, stem, crop_to_multiple(degraded, scale), scale, methods, recipe, common, kept
                 )
                 for own, shelf, slots in waiting:
-                    done["patches"][own] = shelf.put(slots, crop_to_multiple(hr, scale), lrs)
+                    put = shelf.put(slots, crop_to_multiple(hr, scale), lrs)
+                    done["patches"][own] = put | {"content": shelf.content(kept.values())}
                 done["files"] += files + len(waiting)
         except ValueError as error:  # an LR picture of an earlier run cannot be read again, for one
             return done | {"rows": [], "patches": {}, "reason": str(error)}

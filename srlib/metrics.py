@@ -38,7 +38,7 @@ def ms_ssim_y(prediction: Tensor, target: Tensor, border: int) -> Tensor:
     _same_shape(prediction, target)
     a, b = _prepare(prediction, border), _prepare(target, border)
     if min(a.shape[-2:]) <= 160:
-        return torch.full((len(a),), float("nan"), dtype=torch.float64)
+        return a.new_full((len(a),), float("nan"))
     return ms_ssim(a, b, data_range=255, size_average=False)
 
 

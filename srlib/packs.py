@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -104,6 +104,11 @@ class Shelf:
     def _slots_in(self, number: int) -> int:
         return min(self.per_file, self.total - number * self.per_file)
 
+    def content(self, rows: Iterable[Mapping]) -> str:
+        """What a picture's patches were cut out of: checksums, from its rows of the manifest."""
+        used = [r for r in rows if r["scale"] == self.scale and r["method"] in self.methods]
+        return " ".join(sorted(f"{r['method']} {r['source_checksum']} {r['lr_checksum']}" for r in used))
+
     def create(self) -> None:
         """Make the files at their full size, with nothing in them."""
         (Path(self.folder) / "plan").unlink(missing_ok=True)  # first: what is half removed must not pass for begun
@@ -119,8 +124,9 @@ class Shelf:
 class Pack:
     """A pack in the making: planned before the pictures are read, finished when all have been put.
 
-    sizes: (H, W) of every training picture, cropped as its LR pictures are; stamps: what tells that a picture is
-    still the same. `done` when the folder already holds exactly this; otherwise fill the slots, then `finish`.
+    sizes: (H, W) of every training picture, cropped as its LR pictures are; marks: what else tells, unread, that a
+    picture is another one. `done` when the folder holds a pack of this plan, whose content the checksums of the
+    pass are still to confirm (`differs`); otherwise fill the slots, then `finish`.
     """
 
     def __init__(
@@ -131,7 +137,7 @@ class Pack:
         scale: int,
         methods: Sequence[str],
         settings: PackSettings,
-        stamps: Mapping[str, object],
+        marks: Mapping[str, object],
     ):
         side = settings.patch - settings.patch % scale
         self.folder = data_dir / "packs" / f"{scale}x_{settings.patch}"
@@ -150,12 +156,12 @@ class Pack:
             raise ValueError(
                 f"no training picture is as large as a patch of {side} pixels: lower patch_sizes in 01_data"
             )
-        self.key = digest([repr(replace(self.shelf, folder="")), *(f"{n} {sizes[n]} {stamps[n]}" for n in self.names)])
+        self.plan = digest([repr(replace(self.shelf, folder="")), *(f"{n} {sizes[n]} {marks[n]}" for n in self.names)])
 
     @property
     def done(self) -> bool:
-        """Whether the folder already holds exactly this pack."""
-        return self.facts().get("key") == self.key
+        """Whether the folder holds a finished pack of this plan."""
+        return self.facts().get("plan") == self.plan
 
     def facts(self) -> dict:
         """pack.json of what is in the folder now; {} when there is none."""
@@ -168,7 +174,7 @@ class Pack:
         What the journal knows of patches goes by that name: files made anew hold nothing of what it says of others.
         """
         plan = Path(self.shelf.folder) / "plan"
-        start = f"{self.key} overwrite" if overwrite else self.key
+        start = f"{self.plan} overwrite" if overwrite else self.plan
         if plan.is_file() and (name := plan.read_text()).startswith(start):
             return name
         self.shelf.create()
@@ -177,23 +183,37 @@ class Pack:
             temporary.write_text(name)
         return name
 
-    def differs(self, left_out: Collection[str], failed: Collection[str]) -> bool:
-        """Whether other pictures than those left out of the finished pack cannot be read now."""
-        return any((name in left_out) != (name in failed) for name, slots in self.slots.items() if slots)
+    def differs(self, facts: Mapping, failed: Collection[str], rows: Mapping[str, Iterable[Mapping]]) -> bool:
+        """Whether the finished pack is not of the pictures as they are: some have changed, or others cannot be read.
+
+        rows: the manifest's, by picture.
+        """
+        left_out = facts.get("left_out", ())
+        if any((name in left_out) != (name in failed) for name, slots in self.slots.items() if slots):
+            return True
+        return facts["key"] != self._key({n: self.shelf.content(rows.get(n, ())) for n in self.names})
+
+    def _key(self, contents: Mapping[str, str]) -> str:
+        """Names the pack by what is in it: the same in a copied folder, whatever its files' times."""
+        return digest([self.plan, *(f"{n} {contents.get(n, '')}" for n in self.names if self.slots[n])])
 
     def spoil(self) -> None:
         """Make the next run cut it anew."""
         (self.folder / "pack.json").unlink(missing_ok=True)
 
     def finish(self, put: Mapping[str, dict]) -> dict:
-        """Write index and facts and let the folder appear. put: what `Shelf.put` returned, by picture."""
+        """Write index and facts and let the folder appear.
+
+        put: by picture, what `Shelf.put` returned and its "content", Shelf.content then.
+        """
         rows = [(slot, name, y, x) for name in self.names for slot, y, x in put.get(name, {}).get("kept", [])]
         if not rows:
             raise ValueError(f"no patch is left of {self.shelf.total}: lower flat or blurred in 01_data")
         folder, shelf = Path(self.shelf.folder), self.shelf
         pd.DataFrame(rows, columns=["slot", "source", "y", "x"]).to_csv(folder / "index.csv", index=False)
         facts = {
-            "key": self.key,
+            "plan": self.plan,
+            "key": self._key({name: p["content"] for name, p in put.items()}),
             "scale": shelf.scale,
             "patch": shelf.side,
             "dtype": shelf.settings.dtype,

@@ -54,8 +54,9 @@ def prepare_pairs(
     split = _split(list(found), validation, seed)
     keys = {name: _key(folder, name, found[name], scale) for name in found}
     training = {n: size for n, size in sizes.items() if split[n] == "train"}
+    marks = {n: _gain_text(folder / found[n], folder / n) for n in training}
     planned = [
-        Pack(output, training, scale=scale, methods=[METHOD], settings=settings, stamps=keys) for settings in packs
+        Pack(output, training, scale=scale, methods=[METHOD], settings=settings, marks=marks) for settings in packs
     ]
     result = run_pass(
         output,
@@ -89,10 +90,13 @@ def process_pair(folder: Path, name: str, lr_name: str, scale: int, key: str, *,
     except (ValueError, OSError, ImportError) as error:
         return failed | {"reason": str(error)}
     try:
-        patches = {own: shelf.put(slots, gt, {METHOD: lr}) for own, shelf, slots in shelves}
+        row = dict(zip(COLUMNS, values, strict=True))
+        patches = {
+            own: shelf.put(slots, gt, {METHOD: lr}) | {"content": shelf.content([row])} for own, shelf, slots in shelves
+        }
     except ValueError as error:  # a full disk, on the other hand, is no fault of the pair
         return failed | {"reason": f"{name}: {error}"}
-    done = {"rows": [dict(zip(COLUMNS, values, strict=True))], "files": 1, "patches": patches}
+    done = {"rows": [row], "files": 1, "patches": patches}
     return failed | done | {"seconds": time.perf_counter() - start}
 
 
@@ -124,6 +128,16 @@ def _gain_file(lr_path: Path, gt_path: Path) -> Path:
         if path.is_file():
             return path
     raise ValueError(f"{lr_path} has no {lr_path.stem}.txt beside it: write its dgain and gamma there")
+
+
+def _gain_text(lr_path: Path, gt_path: Path) -> str:
+    """What the text file beside an HDR pair says; empty where there is none."""
+    if gt_path.suffix.lower() not in hdr.SUFFIXES:
+        return ""
+    try:
+        return _gain_file(lr_path, gt_path).read_text()
+    except (ValueError, OSError):
+        return ""  # process_pair will say so
 
 
 def _matched(folder: Path) -> dict[str, str]:

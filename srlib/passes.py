@@ -64,10 +64,10 @@ def run_pass(
                 files = one["files"] + rounds.get(one["name"], {"files": 0})["files"]
                 rounds[one["name"]] = one | {"files": files}
             broken = {d["name"] for d in done if "reason" in d}
-            spoiled = [p for p, f in zip(packs, facts, strict=True) if p.differs(f.get("left_out", ()), broken)]
+            spoiled = [p for p, f in zip(packs, facts, strict=True) if p.differs(f, broken, journal.rows)]
             if not spoiled:
                 break
-            for pack in spoiled:  # a picture can be read again that could not when it was cut, or the other way round
+            for pack in spoiled:  # a picture has changed, or can be read again that could not when it was cut
                 pack.spoil()
         done = list(rounds.values())
         manifest = journal.close(sources, key)

@@ -318,20 +318,32 @@ def bars(values: dict[str, float], label: str, bar_line: float | None = None) ->
     return figure
 
 
-def quality(table: pd.DataFrame, value: str, label: str) -> Figure:
-    """Per picture: one dot a variant, so that the spread between pictures and between variants both show.
+def gains(table: pd.DataFrame, value: str, label: str, over: str = "bicubic") -> Figure:
+    """Per picture: what each variant has more of `value` than the variant `over`, a mark for each way of tiling.
 
-    table: columns "picture", "variant" and `value`, in the order to show.
+    table: columns "picture", "variant", "tiling" and `value`, in the order to show; `over` has one row a picture.
     """
-    variants = list(dict.fromkeys(table["variant"]))
-    names = list(dict.fromkeys(table["picture"]))
+    base = table[table["variant"] == over].set_index("picture")[value]
+    names = list(base.index)
+    rest = table[table["variant"] != over]
+    tilings = list(dict.fromkeys(rest["tiling"]))
     figure, axis = plt.subplots(figsize=(9, 0.55 * len(names) + 1.6), layout="constrained")
-    for i, variant in enumerate(variants):
-        rows = table[table["variant"] == variant].set_index("picture")[value].reindex(names)
-        colour = STAGE_COLOURS[i % len(STAGE_COLOURS)]
-        axis.scatter(rows, range(len(names)), s=45, color=colour, label=variant, marker="o^sDvPX*"[i % 8])
-    axis.set_yticks(range(len(names)), labels=names)
-    axis.invert_yaxis()
+    for i, variant in enumerate(dict.fromkeys(rest["variant"])):
+        colour = STAGE_COLOURS[1:][i % (len(STAGE_COLOURS) - 1)]
+        for j, tiling in enumerate(tilings):
+            rows = rest[(rest["variant"] == variant) & (rest["tiling"] == tiling)].set_index("picture")[value]
+            face = colour if j == 0 else "none"
+            style: dict[str, Any] = {
+                "s": 50,
+                "edgecolors": colour,
+                "facecolors": face,
+                "marker": "os^D"[j % 4],
+                "linewidths": 1.4,
+            }
+            axis.scatter(rows.reindex(names) - base, range(len(names)), label=f"{variant}, {tiling}", **style)
+    axis.axvline(0, color="#7f7f7f", lw=1)
+    axis.set_yticks(range(len(names)), labels=[f"{name}\n{over} {base[name]:.2f}" for name in names], fontsize=8)
+    axis.set_ylim(len(names) - 0.5, -0.5)
     axis.grid(axis="x", alpha=0.3)
     axis.set(xlabel=label)
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))

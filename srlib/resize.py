@@ -103,7 +103,7 @@ def _strips(x: Tensor, scale: int, method: str, *, enlarging: bool) -> Iterator[
     into, out = (1, scale) if enlarging else (scale, 1)  # pixels of a cell, before and after
     tall, many, broad = (4, 4, 4) if enlarging else (4, 8, 8)  # cells of a block, blocks of a strip, cells across
     down, pad = _weights(method, scale, enlarging, tall)
-    across = _for_channels(method, scale, enlarging, broad, channels)
+    down, across = down.to(x.device), _for_channels(method, scale, enlarging, broad, channels).to(x.device)
     blocks, row = -(-width // (into * broad)), width * channels
     left, right = _mirrored(width, -pad, 0), _mirrored(width, width, blocks * broad * into + pad)
     rows = x.reshape(height, row)

@@ -34,7 +34,8 @@ from srlib.evaluate import Pairs, validate_on
 from srlib.hat import CONFIGS, HAT
 from srlib.initial import start_as_interpolation
 from srlib.losses import TotalLoss
-from srlib.notebook import need, project_root, read_parameter_file
+from srlib.notebook import need, project_root
+from srlib.parameters import read_parameter_file
 from srlib.perceptual import HybridPerceptual, anime_loss, vgg19_loss
 from srlib.settings import Settings, settings_from
 from srlib.sharpen import SHARPENERS

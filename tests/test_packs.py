@@ -220,6 +220,34 @@ def test_another_patch_size_touches_neither_pictures_nor_the_first_pack(hr):
     assert {n: after[n] for n in before} == before and "packs/3x_24/pack.json" in after
 
 
+def test_a_copy_without_its_files_times_keeps_its_packs(hr, tmp_path):
+    first = run(hr).packs
+    copy = shutil.copytree(hr.parent, tmp_path / "copy", copy_function=shutil.copyfile, ignore=lambda *_: ["copy"])
+    before = times(copy / "out/packs")
+    again = run(copy / "hr")
+    assert again.packs == first and again.stats["files_written"] == 0 and times(copy / "out/packs") == before
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["finished", "stopped"])
+def test_a_picture_changed_without_changing_its_size_is_cut_anew(hr, monkeypatch, stopped):
+    def draw(seed):
+        rng = np.random.default_rng(seed)
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(hr / "e.bmp")
+
+    draw(0)
+    if stopped:  # after it had been cut
+        monkeypatch.setattr(Pack, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(hr, split={"e.bmp": "train"})
+        monkeypatch.undo()
+    else:
+        run(hr, split={"e.bmp": "train"})
+    draw(1)
+    run(hr, split={"e.bmp": "train"})
+    for row, patch in patches(hr.parent / "out/packs/2x_16"):
+        assert np.array_equal(patch, read_picture(hr / "e.bmp").rgb[row.y : row.y + 16, row.x : row.x + 16])
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_a_broken_training_picture_is_left_out_and_the_rest_is_whole(hr, suffix):
     whole, name = hr / f"0.{suffix}", f"0.{suffix}"

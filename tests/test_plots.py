@@ -78,8 +78,11 @@ def test_the_other_figures_draw_all_they_are_given():
     assert len(plots.seam_profiles({"a": torch.rand(8), "b": torch.rand(8)}).axes[0].lines) == 2
     bars = plots.bars({"a": 0.5, "b": 0.9}, "average precision", 0.8)
     assert [round(p.get_height(), 2) for p in bars.axes[0].patches] == [0.5, 0.9]
-    table = pd.DataFrame({"picture": ["p", "q"] * 2, "variant": ["x", "x", "y", "y"], "PSNR-Y": [1.0, 2, 3, 4]})
-    assert len(plots.quality(table, "PSNR-Y", "PSNR-Y, dB").axes[0].collections) == 2
+    table = pd.DataFrame({"picture": ["p", "q"] * 3, "variant": ["bicubic"] * 2 + ["y"] * 4})
+    table = table.assign(tiling=["whole"] * 4 + ["t"] * 2, value=[1.0, 2, 4, 4, 3, 5])
+    (axis,) = plots.gains(table, "value", "gain, dB").axes
+    assert [marks.get_offsets()[:, 0].tolist() for marks in axis.collections] == [[3, 2], [2, 3]]
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["p\nbicubic 1.00", "q\nbicubic 2.00"]
     hr, lrs = torch.rand(3, 8, 8), {"bicubic": torch.rand(3, 4, 4), "area": torch.rand(3, 4, 4)}
     assert "rms 0.0 levels" in plots.compare_methods(hr, lrs, "bicubic").axes[3].get_title()
     manifest = pd.DataFrame({"source": ["a", "b"], "scale": 2, "method": "area", "hr_width": 5, "hr_height": 6})

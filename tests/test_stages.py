@@ -14,7 +14,7 @@ from trainings import same
 
 from srlib.artifacts import ArtifactDetector
 from srlib.checkpoints import load_tiled
-from srlib.notebook import read_parameter_file
+from srlib.parameters import read_parameter_file
 from srlib.stages import artifact_ft, eraser, main, material
 from srlib.states import newest_state
 

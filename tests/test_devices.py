@@ -1,0 +1,148 @@
+"""Everything that runs on a GPU runs on a device that is not the CPU, and gives what the CPU gives."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from second_device import Elsewhere, second_device
+from trainings import Patches, start, tiny
+
+from srlib.artifacts import ArtifactDetector, DetectorLoss, evaluate_detector, seam_examples
+from srlib.checkpoints import load_tiled
+from srlib.discriminator import MultiScaleDiscriminator
+from srlib.evaluate import evaluate, tilings_of
+from srlib.losses import FORMS, DualLoss, TotalLoss
+from srlib.metrics import ms_ssim_y, psnr_y, ssim_y
+from srlib.resize import enlarge, resize, resized_alike
+from srlib.sharpen import sharpen_lines, unsharp
+from srlib.widgets import SeamViewer
+
+
+def test_what_lies_on_two_devices_is_refused_here_too():
+    with second_device() as device:
+        x = torch.rand(2, 3, device=device)
+        assert isinstance(x, Elsewhere) and x.device == device and (x + 1).device == device and x.sum().item() > 0
+        with pytest.raises(RuntimeError, match="are on the CPU"):
+            x + torch.ones(3)
+        with pytest.raises(TypeError, match="no numpy"):
+            x.numpy()
+        assert torch.equal((x + torch.tensor(1)).cpu() - 1, (x.cpu() + 1) - 1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tile": 8, "halo": 0},
+        {"tile": 16, "halo": 8, "blend": "ramp"},
+        {"tile": 16, "halo": 8, "blend": "mean"},
+        {"tile": 16, "statistics": "two_pass"},
+        {"tile": 8, "statistics": "exact"},
+        {"tile": 8, "statistics": "exact", "features": "host"},
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_tiling(options):
+    """With the picture there, and with the picture on the CPU and only tiles there."""
+    x, model = torch.rand(1, 3, 24, 32), tiny().eval()
+    expected, _ = model.tiled(x, **options)
+    with second_device() as device:
+        model.to(device)
+        assert torch.allclose(model.tiled(x.to(device), **options)[0].cpu(), expected, atol=1e-6)
+        assert torch.allclose(model.tiled(x, **options)[0], expected, atol=1e-6)
+        out = np.zeros(expected.shape, np.float32)
+        model.tiled(x.to(device), out=out, **options)
+    assert np.allclose(out, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", [None, *FORMS])
+def test_losses(form):
+    p, t = torch.rand(2, 2, 3, 64, 64)
+
+    def gradients(device) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        networks = {"detector": ArtifactDetector(), "discriminator": MultiScaleDiscriminator(channels=4, scales=1)}
+        rest = dict.fromkeys(("frequency", "gradient", "ms_ssim", "adversarial", "artifact_class"), 0.1)
+        loss = TotalLoss(artifact_feature=0.1, learnable=form, **rest, **networks).to(device)
+        prediction = p.clone().to(device).requires_grad_()
+        total, terms = loss(prediction, t.to(device), t.to(device))
+        total.backward()
+        assert {value.device for term in terms.values() for value in term.values()} == {torch.device(device)}
+        return [total.detach().cpu(), prediction.grad.cpu()]
+
+    expected = gradients("cpu")
+    with second_device() as device:
+        found = gradients(device)
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in zip(expected, found, strict=True))
+
+
+def test_other_functions_of_pictures():
+    functions = {
+        "psnr": lambda x: psnr_y(x[:1], x[1:], 2),
+        "ssim": lambda x: ssim_y(x[:1], x[1:], 2),
+        "ms_ssim": lambda x: ms_ssim_y(x[:1], x[1:], 2),
+        "resize": lambda x: resize(x, 2, "lanczos"),
+        "enlarge": lambda x: enlarge(x, 2, "bicubic"),
+        "alike": lambda x: resized_alike(x, x, 0.75)[0],
+        "unsharp": unsharp,
+        "lines": sharpen_lines,
+        "dual": lambda x: DualLoss("normalised").to(x.device)([x, x], [x.flip(0), x.flip(-1)])[0],
+    }
+    x = torch.rand(2, 3, 64, 64)
+    for name, function in functions.items():
+        expected = function(x)
+        with second_device() as device:
+            found = function(x.to(device))
+            assert found.device == device, name
+            assert torch.allclose(found.cpu(), expected, atol=1e-5, equal_nan=True), name
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_training_goes_on_there_as_it_does_here(tmp_path, stage):
+    """Log and weights; stopped after three steps; with the optimizers' states, averages and discriminator."""
+    _, expected = start(tmp_path / "here", stage, iterations=6, validate_every=3)
+    changes = {"iterations": 6, "validate_every": 3}
+    with second_device() as device:
+        with pytest.raises(KeyboardInterrupt):
+            start(tmp_path / "there", stage, callback=lambda row: row["step"] == 3 and raise_interrupt(), **changes)
+        model, log = start(tmp_path / "there", stage, **changes)
+        assert {value.device for value in model.state_dict().values()} == {device}
+    columns = [c for c in expected if c != "seconds"]
+    pd.testing.assert_frame_equal(log[columns], expected[columns], rtol=1e-3)
+    here, there = (load_tiled(tmp_path / where / "best.safetensors").state_dict() for where in ("here", "there"))
+    assert all(torch.allclose(here[name].float(), there[name].float(), atol=1e-4) for name in here)
+
+
+def raise_interrupt():
+    raise KeyboardInterrupt
+
+
+@torch.no_grad()
+def test_the_detector_its_material_and_its_evaluation():
+    with second_device() as device:
+        hat = tiny().to(device)
+        lrs = [torch.rand(3, 32, 32) for _ in range(2)]
+        seams = seam_examples(hat, lrs, tile=16, rng=np.random.default_rng(0))
+        detector = ArtifactDetector(8).to(device)
+        clean = [torch.rand(3, 96, 96) for _ in range(2)]
+        report = evaluate_detector(detector, clean, seams, batches=2, batch=2, patch=48)
+        assert 0 < report["seam_ratio"] < float("inf")
+        target = torch.zeros(2, 2, len(detector.classes), 6, 6, device=device)
+        assert (
+            DetectorLoss().to(device)(detector(clean[0][None, :, :48, :48].to(device)), target[:1])[0].device == device
+        )
+
+
+@torch.no_grad()
+def test_scores_and_the_viewer_come_back_to_the_cpu():
+    pairs, models = Patches(2, size=24), {"mine": tiny().eval()}
+    tilings = tilings_of([(8, 0)]) | {"exact": {"tile": 8, "statistics": "exact"}}
+    expected, _, _ = evaluate(models, pairs, tilings)
+    with second_device() as device:
+        models["mine"].to(device)
+        table, pictures, _ = evaluate(models, pairs, tilings)
+        assert {picture.device.type for picture in pictures.values()} == {"cpu"}
+        viewer = SeamViewer({"p": (pairs[0]["lr"], pairs[0]["hr"])}, models, tiles=(8, 16), halos=(0, 8), crop=32)
+        assert viewer.compose().dtype == np.uint8
+    numbers = ["PSNR-Y", "SSIM-Y"]
+    pd.testing.assert_frame_equal(table[numbers], expected[numbers], rtol=1e-4)
