@@ -4,6 +4,7 @@
 # A notebook is run again only when it, its parameters, srlib, or what it reads has changed.
 
 SHELL := /bin/bash
+unexport PYTHONDONTWRITEBYTECODE  # set in many containers: every kernel would compile PyTorch anew, 20 s each
 RUN ?= demo
 PYTHON ?= python3
 OUT := outputs/$(RUN)

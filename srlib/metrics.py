@@ -1,6 +1,5 @@
 """Picture quality by the field's protocol: 8-bit rounding, BT.601 limited-range Y, border cropped."""
 
-import torch
 from pytorch_msssim import ms_ssim, ssim
 from torch import Tensor
 

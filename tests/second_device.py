@@ -86,7 +86,7 @@ def second_device() -> Iterator[torch.device]:
     instead = {
         "tensor": lambda *args, device=None, **named: tensor(*args, **named).to(device or "cpu"),
         "autocast": lambda kind, *args, **named: nullcontext() if kind == "meta" else autocast(kind, *args, **named),
-        "Generator": lambda device=None: generator(),
+        "Generator": type("Generator", (), {"__new__": lambda _, device=None: generator()}),
     }
 
     def new_tensor(self: Tensor, data: object, dtype: torch.dtype | None = None, device: object = None) -> Tensor:

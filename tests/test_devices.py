@@ -1,9 +1,14 @@
 """Everything that runs on a GPU runs on a device that is not the CPU, and gives what the CPU gives."""
 
+import shutil
+
+import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from projects import NAMES, TINY
 from second_device import Elsewhere, second_device
 from trainings import Patches, start, tiny
 
@@ -146,3 +151,23 @@ def test_scores_and_the_viewer_come_back_to_the_cpu():
         assert viewer.compose().dtype == np.uint8
     numbers = ["PSNR-Y", "SSIM-Y"]
     pd.testing.assert_frame_equal(table[numbers], expected[numbers], rtol=1e-4)
+
+
+def test_the_notebooks_from_02_on_find_what_they_find_on_the_cpu(folder, monkeypatch):
+    """Their cells in this process, where the second device is."""
+    shutil.copytree(folder / "outputs/demo/data", folder / "outputs/there/data")
+    monkeypatch.chdir(folder)
+    with second_device():
+        for name in NAMES[1:]:
+            cells = [c for c in nbformat.read(f"notebooks/{name}.ipynb", 4).cells if c.cell_type == "code"]
+            given = "".join(f"{k} = {v!r}\n" for k, v in {**TINY[name], "run": "there"}.items())
+            place = 1 + next(i for i, c in enumerate(cells) if "parameters" in c.metadata.get("tags", ()))
+            sources = [c.source for c in cells]
+            sources.insert(place, f"# Parameters\n{given}")
+            names = {"In": sources, "display": lambda *_, **__: None}
+            for source in sources:
+                exec(compile(source, name, "exec"), names)
+    plt.close("all")
+    here, there = (pd.read_csv(folder / f"outputs/{run}/eval/means.csv") for run in ("demo", "there"))
+    columns = ["variant", "tiling", "PSNR-Y", "SSIM-Y", "SGR"]
+    pd.testing.assert_frame_equal(there[columns], here[columns], rtol=1e-3)
