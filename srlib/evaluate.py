@@ -18,9 +18,9 @@ from srlib.eraser import TiledSR
 from srlib.memory import peak_of
 from srlib.metrics import ms_ssim_y, psnr_y, ssim_y
 from srlib.pictures import to_float
+from srlib.plan import plan_tiles
 from srlib.resize import crop_to_multiple, enlarge, resize_integers
 from srlib.seams import Seams, seam_profile, seam_report
-from srlib.tiling import plan_tiles
 
 Pictures = dict[tuple[str, str, str], Tensor]
 SET5 = ("baby", "bird", "butterfly", "head", "woman")

@@ -15,7 +15,7 @@ window, nW windows of a picture, h heads, d = C/h.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,17 +23,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from srlib.attention import (
-    as_windows,
-    attend,
-    from_heads,
-    from_windows,
-    key_parts,
-    linear,
-    position_bias,
-    split_windows,
-    to_heads,
-)
+from srlib.attention import Mlp, OverlapAttention, Tables, WindowAttention, relative_index
 
 # Keyword arguments of HAT, by name. HAT-S, HAT and HAT-L are the published sizes (x4, x4, x2 there); vram24, vram12,
 # vram8 are what trains on a card of that many GB; ultra_lite, lite and standard are for fast tries (0.2, 0.7 and 4.2 M
@@ -126,8 +116,8 @@ class HAT(nn.Module):
         self.checkpointing = checkpointing
         mean = (0.4488, 0.4371, 0.4040) if in_chans == 3 else (0.0,) * in_chans
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("relative_position_index_SA", _relative_index(window_size, window_size))
-        self.register_buffer("relative_position_index_OCA", _relative_index(window_size, key_window))
+        self.register_buffer("relative_position_index_SA", relative_index(window_size, window_size))
+        self.register_buffer("relative_position_index_OCA", relative_index(window_size, key_window))
 
         self.conv_first = nn.Conv2d(in_chans, embed_dim, 3, padding=1)
         self.patch_embed = nn.ModuleDict({"norm": nn.LayerNorm(embed_dim)})
@@ -205,7 +195,7 @@ class Group(nn.Module):
         )
         self.conv = nn.Conv2d(dim, dim, 3, padding=1)
 
-    def forward(self, x: Tensor, run: Callable, tables: "Tables", checkpointing: bool = False) -> Tensor:
+    def forward(self, x: Tensor, run: Callable, tables: Tables, checkpointing: bool = False) -> Tensor:
         """x: (B, H, W, C) -> the same."""
         shortcut = x
         blocks = cast(nn.ModuleList, self.residual_group["blocks"])
@@ -253,7 +243,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
-    def forward(self, x: Tensor, run: Callable, tables: "Tables") -> Tensor:
+    def forward(self, x: Tensor, run: Callable, tables: Tables) -> Tensor:
         """x: (B, H, W, C) -> the same."""
         normed = run(self.norm1, x)
         local = run(self._local, normed, reach=2)
@@ -269,85 +259,6 @@ class Block(nn.Module):
     def _join(self, x: Tensor, attention: Tensor, local: Tensor, gate: Tensor) -> Tensor:
         x = x + self.drop_path(attention) + local * gate
         return x + self.drop_path(self.mlp(x, self.norm2))
-
-
-class WindowAttention(nn.Module):
-    """Self-attention inside each window with a learned bias by relative position."""
-
-    def __init__(self, dim: int, heads: int, window: int):
-        super().__init__()
-        self.heads = heads
-        self.scale = (dim // heads) ** -0.5
-        self.window = window
-        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-
-    def forward(self, x: Tensor, wrapped: tuple[bool, bool] = (False, False), *, tables: "Tables") -> Tensor:
-        """x: (B, H, W, C) -> the same. wrapped: of a shifted map, whether its last rows and its last columns
-        come from the picture's other end.
-
-        There pixels must not see their new neighbours. The paper masks these in the logits; here such windows are
-        cut in two (the corner in four), which is the same attention with less work and no mask to keep.
-        """
-        qkv = to_heads(x, self.qkv.weight, self.qkv.bias, 3 * self.heads)
-        w = self.window
-        bias = position_bias(self.relative_position_bias_table, tables.self_index)  # (h, N, N)
-        bias = bias.unflatten(2, (w, w)).unflatten(1, (w, w))
-        rows = []
-        for band, m in _bands(qkv, 1, w, wrapped[0]):  # windows of m x n pixels
-            row = []
-            for part, n in _bands(band, 2, w, wrapped[1]):
-                part = as_windows(part, m, n)
-                some = bias[:, :m, :n, :m, :n].reshape(self.heads, m * n, m * n)
-                row.append(
-                    from_windows(attend(*split_windows(part, 3, self.heads), bias=some, scale=self.scale), part.shape)
-                )
-            rows.append(_joined(row, 2))
-        return from_heads(_joined(rows, 1), self.proj, self.heads)
-
-
-class OverlapAttention(nn.Module):
-    """Cross-attention from each window to a larger one around it; outside the picture keys are zero."""
-
-    def __init__(self, dim: int, heads: int, window: int, key_window: int, mlp_ratio: float):
-        super().__init__()
-        self.heads = heads
-        self.scale = (dim // heads) ** -0.5
-        self.window = window
-        self.key_window = key_window
-        self.norm1 = nn.LayerNorm(dim)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.relative_position_bias_table = nn.Parameter(torch.zeros((window + key_window - 1) ** 2, heads))
-        self.proj = nn.Linear(dim, dim)
-        self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
-        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-
-    def forward(self, x: Tensor, run: Callable, tables: "Tables") -> Tensor:
-        """x: (B, H, W, C) -> the same."""
-        margin = (self.key_window - self.window) // 2
-        kv = run(self._keys_values, x)
-        return run(partial(self._attend, tables=tables), x, kv, margin=margin, out=x)
-
-    def _keys_values(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, 2*h*d'): each head's key, then each head's value."""
-        C = x.shape[-1]
-        return to_heads(self.norm1(x), self.qkv.weight[C:], self.qkv.bias[C:], 2 * self.heads)
-
-    def _attend(self, x: Tensor, kv: Tensor, tables: "Tables") -> Tensor:
-        """x: (B, H, W, C), kv: (B, H + 2*margin, W + 2*margin, 2*h*d') -> as x."""
-        C, w = x.shape[-1], self.window
-        q = as_windows(to_heads(self.norm1(x), self.qkv.weight[:C], self.qkv.bias[:C], self.heads), w, w)
-        kv = torch.cat(key_parts(kv, 1, w, self.key_window), 2)  # (B, H/w, kw, W + 2*margin, 2*h*d')
-        kv = kv.unflatten(4, (2, self.heads, -1)).permute(4, 0, 1, 5, 2, 3, 6)  # (2, B, H/w, h, kw, W + 2*margin, d')
-        kv = torch.cat([p.movedim(5, 3) for p in key_parts(kv, 5, w, self.key_window)], 6)
-        k, v = kv.flatten(5, 6).flatten(1, 3)  # each (B*nW, h, kw*kw, d')
-        bias = position_bias(self.relative_position_bias_table, tables.overlap_index)
-        out = attend(split_windows(q, 1, self.heads).squeeze(0), k, v, bias=bias, scale=self.scale)
-        x = x + from_heads(from_windows(out, q.shape), self.proj, self.heads)
-        return x + self.mlp(x, self.norm2)
 
 
 class ChannelAttention(nn.Module):
@@ -367,33 +278,6 @@ class ChannelAttention(nn.Module):
         """(B, H, W, C) -> (B, 1, 1, C) in (0, 1). The map may lie on another device than the weights."""
         mean = self.attention[0](x.permute(0, 3, 1, 2)).to(self.attention[1].weight.device)
         return self.attention[1:](mean).permute(0, 2, 3, 1)
-
-
-class Mlp(nn.Module):
-    """fc2(gelu(fc1(norm x))), pixel by pixel."""
-
-    def __init__(self, dim: int, hidden: int):
-        super().__init__()
-        self.recompute = True
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
-        """Of norm(x). In training its hidden maps, the widest there are, are computed twice and not kept."""
-        if self.recompute and torch.is_grad_enabled() and x.requires_grad:
-            return checkpoint(self._forward, x, norm, use_reentrant=False, preserve_rng_state=False)
-        return self._forward(x, norm)
-
-    def _forward(self, x: Tensor, norm: nn.Module) -> Tensor:
-        x = F.gelu(linear(norm(x), self.fc1.weight, self.fc1.bias))
-        return linear(x, self.fc2.weight, self.fc2.bias)
-
-
-class Tables(NamedTuple):
-    """What all layers share: the row of the bias tables for each pair of query and key."""
-
-    self_index: Tensor  # (N, N)
-    overlap_index: Tensor  # (N, M)
 
 
 def whole(
@@ -422,39 +306,6 @@ def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
         return x
     mode = "reflect" if bottom < H and right < W else "replicate"
     return F.pad(x, (0, right, 0, bottom), mode=mode)
-
-
-def _bands(x: Tensor, dim: int, window: int, wrapped: bool) -> list[tuple[Tensor, int]]:
-    """x along `dim` in parts, each with the side of its windows: the last window, wrapped, is halved."""
-    if not wrapped:
-        return [(x, window)]
-    size = x.shape[dim]
-    if size == window:
-        return [(x, window // 2)]
-    first, last = x.split([size - window, window], dim)
-    return [(first, window), (last, window // 2)]
-
-
-def _joined(parts: list[Tensor], dim: int) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
-
-
-def _relative_index(window: int, key_window: int) -> Tensor:
-    """(window**2, key_window**2) row of the bias table for each pair of query and key pixel.
-
-    For the larger key window some rows come out negative and so count from the table's end: that is how
-    the published weights were trained.
-    """
-    queries = torch.cartesian_prod(torch.arange(window), torch.arange(window))  # (N, 2): y, x
-    keys = torch.cartesian_prod(torch.arange(key_window), torch.arange(key_window))
-    relative = keys[None] - queries[:, None]
-    if window == key_window:
-        relative = -relative
-        start = window - 1
-    else:
-        start = window - key_window + 1
-    relative = relative + start
-    return relative[..., 0] * (window + key_window - 1) + relative[..., 1]
 
 
 def _upsampler(scale: int, features: int) -> nn.Sequential:

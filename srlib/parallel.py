@@ -21,7 +21,8 @@ def in_parallel(tasks: Iterable, jobs: int, what: str, progress: bool) -> Iterat
     if not tasks:
         return
     client = getattr(get_active_backend()[0], "client", None)  # Dask's
-    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+    # where it misses a worker's death, joblib hears of it when an idle one leaves: after 300 seconds, unless told
+    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", idle_worker_timeout=60)
     results = _on_dask(client, tasks) if client else parallel(tasks)
     interval = 0.5 if sys.stdout.isatty() else 30
     bar = {"total": len(tasks), "desc": what, "unit": "picture", "file": sys.stdout, "mininterval": interval}

@@ -37,12 +37,12 @@ from srlib.losses import TotalLoss
 from srlib.notebook import need, project_root
 from srlib.parameters import read_parameter_file
 from srlib.perceptual import HybridPerceptual, anime_loss, vgg19_loss
+from srlib.plan import plan_tiles
 from srlib.settings import Settings, settings_from
 from srlib.sharpen import SHARPENERS
 from srlib.sources import sampled
 from srlib.states import Stopped, fingerprint
 from srlib.synthetic import ArtifactPatches, SeamExample
-from srlib.tiling import plan_tiles
 from srlib.train import several_cpu_processes, train
 
 

@@ -1,7 +1,7 @@
 """States of a training: what they hold, how a run goes on from one, and how they are kept on disk.
 
-Each file is whole or not there, the last few are kept, damage is noticed and the one before is taken. `run` is always
-srlib.train's.
+Each file is whole or not there, the last few are kept, damage is noticed and the one before is taken. `run` is always a
+srlib.run.Run.
 """
 
 import copy
@@ -27,7 +27,7 @@ from srlib.checkpoints import save_model
 from srlib.files import atomic
 
 if TYPE_CHECKING:
-    from srlib.train import _Run
+    from srlib.run import Run
 
 MADE = ("best.safetensors", "last.safetensors", "metrics.csv", "tensorboard", "state")  # in a training's folder
 # what may differ between a finished training and the same one
@@ -49,7 +49,7 @@ class Stopped(RuntimeError):
     """A training that could not go on, for a reason outside it; the message says which, and what is kept."""
 
 
-def _state_of(run: "_Run") -> dict:
+def _state_of(run: "Run") -> dict:
     """All that `run` needs to go on; tensors, numbers and texts only."""
     scaler = run.accelerator.scaler
     return {
@@ -64,7 +64,7 @@ def _state_of(run: "_Run") -> dict:
     }
 
 
-def begin(run: "_Run", resume: bool) -> None:
+def begin(run: "Run", resume: bool) -> None:
     """Go on from the newest state in the run's folder, or start anew and move aside what is there; say which.
 
     The first process decides for all.
@@ -97,7 +97,7 @@ def begin(run: "_Run", resume: bool) -> None:
         run.say(f"what an earlier training left in {run.folder} is now in {before}")
 
 
-def _why_anew(run: "_Run", state: dict, changes: dict[str, str]) -> str:
+def _why_anew(run: "Run", state: dict, changes: dict[str, str]) -> str:
     """Why `state` is not gone on with; empty if it is."""
     if state["start"] != run.start:
         return "is of another model or other starting weights"
@@ -109,7 +109,7 @@ def _why_anew(run: "_Run", state: dict, changes: dict[str, str]) -> str:
     return f"was finished with other {', '.join(sorted(weighty))}"
 
 
-def _wants_more(run: "_Run", state: dict) -> bool:
+def _wants_more(run: "Run", state: dict) -> bool:
     """Whether a finished training is asked to go on: with more iterations, or more patience if that ended it."""
     new, old = run.settings, state["facts"]
     if state["step"] < old["iterations"]:  # patience ended it
@@ -117,7 +117,7 @@ def _wants_more(run: "_Run", state: dict) -> bool:
     return new.iterations > state["step"]
 
 
-def save(run: "_Run", *, best: bool = False, last: bool = False, log: bool = False) -> bool:
+def save(run: "Run", *, best: bool = False, last: bool = False, log: bool = False) -> bool:
     """Write models, state and (seldom, unless `log`) the log. Whether it could be done: if not, the run goes on with
     a warning, unless it is the `last`: OSError.
     """
@@ -155,7 +155,7 @@ def save(run: "_Run", *, best: bool = False, last: bool = False, log: bool = Fal
         return False
 
 
-def rescue(run: "_Run", error: BaseException) -> BaseException | None:
+def rescue(run: "Run", error: BaseException) -> BaseException | None:
     """Keep what was made before `error`; the error to raise in its place, if it can be said better."""
     run.stop.patient = True
     traceback.clear_frames(error.__traceback__)  # what they hold of a step's memory
@@ -175,7 +175,7 @@ def rescue(run: "_Run", error: BaseException) -> BaseException | None:
     return better
 
 
-def _in_words(run: "_Run", error: BaseException, kept: str) -> BaseException | None:
+def _in_words(run: "Run", error: BaseException, kept: str) -> BaseException | None:
     """The error with its remedy, where one is known."""
     first = _first_line(error)
     if isinstance(error, KeyboardInterrupt) or run.stop.requested:
@@ -194,7 +194,7 @@ def _in_words(run: "_Run", error: BaseException, kept: str) -> BaseException | N
     return None
 
 
-def load_best(run: "_Run", model: nn.Module) -> None:
+def load_best(run: "Run", model: nn.Module) -> None:
     """Into `model`, on all processes."""
     run.accelerator.wait_for_everyone()
     best = run.folder / "best.safetensors"
@@ -216,7 +216,7 @@ def _free(folder: Path) -> str:
         return ""
 
 
-def _changes(run: "_Run", state: dict) -> dict[str, str]:
+def _changes(run: "Run", state: dict) -> dict[str, str]:
     """What is not as it was, as far as both versions of the program know of it: {name: "old -> new"}."""
     old, now = state["facts"], run.facts
     changes = {n: f"{old[n]} -> {now[n]}" for n in now if n in old and now[n] != old[n]}
@@ -233,7 +233,7 @@ def _changes(run: "_Run", state: dict) -> dict[str, str]:
     return changes
 
 
-def _restore(run: "_Run", state: dict) -> None:
+def _restore(run: "Run", state: dict) -> None:
     same_optimizer = all(run.facts[n] == state["facts"].get(n) for n in ("optimizer", "trained parameters"))
     for name, part in run.parts.items():
         before = state["parts"].get(name)
@@ -256,7 +256,7 @@ def _restore(run: "_Run", state: dict) -> None:
         run.finished, run.since_best = False, 0
 
 
-def facts_of(run: "_Run") -> dict:
+def facts_of(run: "Run") -> dict:
     """What a training's result depends on besides its starting weights; texts, numbers and lists."""
     networks = [n for n in getattr(run.loss, "networks", ()) if n is not None and n is not run.bare_discriminator]
     config = dict(getattr(run.bare, "config", {}))

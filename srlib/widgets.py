@@ -13,9 +13,10 @@ from torch import Tensor
 from srlib import plots
 from srlib.eraser import TiledSR
 from srlib.metrics import psnr_y
+from srlib.plan import BLENDS
 from srlib.resize import enlarge
 from srlib.seams import seam_profile, seam_report, worst_seam
-from srlib.tiling import BLENDS, STATISTICS, Report
+from srlib.tiling import STATISTICS, Report
 
 VIEWS = ("wipe", "blink", "difference", "profile")
 SEAM_RGB = np.array([0, 183, 199], dtype=np.uint8)

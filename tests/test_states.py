@@ -182,7 +182,7 @@ def test_an_error_before_the_first_step_leaves_the_modules_as_they_were_given(tm
     model, loss, _ = build(1)
     before = fingerprint(model)
     with monkeypatch.context() as patch:
-        patch.setattr("srlib.train._Run.loader" if where == "loader" else "srlib.train.begin", failing)
+        patch.setattr("srlib.run.Run.loader" if where == "loader" else "srlib.train.begin", failing)
         with pytest.raises(RuntimeError, match="out of memory at step"):
             train(model, loss, Patches(), settings(precision="bf16"), folder=tmp_path)
     assert fingerprint(model) == before and "forward" not in vars(model)

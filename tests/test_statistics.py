@@ -12,8 +12,9 @@ from torch import nn
 from srlib.eraser import TiledSR
 from srlib.hat import HAT
 from srlib.memory import LiveBytes
+from srlib.plan import plan_tiles
 from srlib.seams import consistency
-from srlib.tiling import Cancelled, Report, _shrink, plan_tiles, tiled_apply
+from srlib.tiling import Cancelled, Report, _shrink, tiled_apply
 
 
 @pytest.mark.parametrize("window", [8, 16])

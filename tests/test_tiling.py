@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from srlib.hat import HAT
+from srlib.plan import BLENDS, blend_weights, cut, plan_tiles
 from srlib.seams import consistency
-from srlib.tiling import BLENDS, Cancelled, auto_tile, blend_weights, cut, plan_tiles, tiled_apply
+from srlib.tiling import Cancelled, auto_tile, tiled_apply
 
 
 @st.composite
