@@ -38,7 +38,7 @@ report-input:
 
 # On two cores; conftest.py gives each process of a test one thread.
 test: setup
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # In JupyterLab in a real Chromium (Debian's package chromium, or CHROMIUM=/path/to/it): the seam viewer used by hand, then
 # every notebook run from top to bottom on tiny parameters. Screenshots lie in outputs/browser/.

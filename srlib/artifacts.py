@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import default_collate
-from torchmetrics.functional.classification import binary_average_precision
 
 from srlib.eraser import TiledSR
 from srlib.synthetic import ARTIFACTS, CELL, CLASSES, ArtifactPatches, SeamExample, as_image, place
@@ -182,6 +181,8 @@ def evaluate_detector(
     not: ringing and blocks take detail away, so the answer to "blur?" is often yes), and the mean seam heat on seam
     lines and elsewhere (seam_heat_on, seam_heat_off) in the seam examples, with their seam_ratio.
     """
+    from torchmetrics.functional.classification import binary_average_precision  # seconds to import, for few
+
     device = next(detector.parameters()).device
 
     def answers(count: int, only: str | None = None) -> list[Tensor]:

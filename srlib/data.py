@@ -217,7 +217,7 @@ def process_picture(
         kept = {
             (r["scale"], r["method"]): r | {"source_mtime": now[1]}
             for r in before
-            if r["source_checksum"] == checksum and _is_true(output, r, stem, recipe)
+            if r["source_checksum"] == checksum and _is_true(output, r, stem, recipe, read=bool(shelves))
         }
         if recipe.overwrite:
             kept = {pair: row for pair, row in kept.items() if pair not in wanted}
@@ -289,10 +289,14 @@ def _bytes(path: Path) -> int:
     return path.stat().st_size if path.is_file() else -1
 
 
-def _is_true(output: Path, row: dict, stem: str, recipe: Recipe) -> bool:
-    """Whether a manifest's row still describes the file, given that its source has not changed."""
+def _is_true(output: Path, row: dict, stem: str, recipe: Recipe, *, read: bool = False) -> bool:
+    """Whether a manifest's row still describes the file, given that its source has not changed. read: by checksum,
+    where patches are to be cut out of it.
+    """
+    path = output / row["lr"]
     at = row["lr"] == _target(row["scale"], row["method"], stem)
-    return at and row["settings"] == recipe.key and _bytes(output / row["lr"]) == row["lr_bytes"]
+    same = at and row["settings"] == recipe.key and _bytes(path) == row["lr_bytes"]
+    return same and (not read or digest(path.read_bytes()) == row["lr_checksum"])
 
 
 def _enlarged_there(output: Path, row: dict) -> bool:

@@ -21,9 +21,10 @@ from torch.utils.data import Dataset
 
 from srlib.data import Recipe
 from srlib.degrade import Degradation
-from srlib.manifest import read_manifest
+from srlib.files import digest
+from srlib.manifest import METHOD, read_manifest
 from srlib.packs import open_shards, read_pack
-from srlib.pairs import METHOD, read_pair
+from srlib.pairs import read_pair
 from srlib.pictures import read_picture, to_float
 from srlib.resize import centre, crop_to_multiple, resize_integers
 from srlib.sources import list_pictures, read_description
@@ -172,9 +173,10 @@ class OnlinePairs(Dataset):
             (scale,), tuple(methods or description["methods"]), description["size"], False, degradation
         )
         self.scale, self.lr_patch = scale, lr_patch
-        moved = {**description, "hr_root": ""}  # the same pictures in another place are the same
-        self.key = json.dumps([moved, methods, scale, lr_patch], sort_keys=True)
         rows = {n: rows[0] for n, rows in read_manifest(data_dir).items() if description["split"].get(n) == "train"}
+        pictures = digest(f"{name} {row['source_bytes']}" for name, row in rows.items())
+        moved = {**description, "hr_root": ""}  # the same pictures in another place are the same
+        self.key = json.dumps([moved, pictures, methods, scale, lr_patch], sort_keys=True)
         self.names = [n for n, r in rows.items() if min(r["hr_height"], r["hr_width"]) >= lr_patch * scale]
         if not self.names:
             raise ValueError(f"no training picture is as large as a patch of {lr_patch * scale}: lower lr_patch")

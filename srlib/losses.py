@@ -12,7 +12,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from kornia.filters import laplacian, spatial_gradient
 from torch import Tensor, nn
-from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 if TYPE_CHECKING:
     from srlib.artifacts import ArtifactDetector
@@ -58,9 +57,9 @@ def ms_ssim_loss(prediction: Tensor, target: Tensor) -> Tensor:
     levels = sum(side >= least for least in (11, 22, 44, 99, 176))
     betas = _MS_SSIM_WEIGHTS[:levels]
     betas = tuple(b / sum(betas) for b in betas)
-    return 1 - multiscale_structural_similarity_index_measure(
-        prediction, target, data_range=1.0, betas=betas, normalize="relu"
-    )
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as ms_ssim  # takes seconds
+
+    return 1 - ms_ssim(prediction, target, data_range=1.0, betas=betas, normalize="relu")
 
 
 def ragan_d(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:

@@ -125,8 +125,8 @@ class Pack:
     """A pack in the making: planned before the pictures are read, finished when all have been put.
 
     sizes: (H, W) of every training picture, cropped as its LR pictures are; marks: what else tells, unread, that a
-    picture is another one. `done` when the folder holds a pack of this plan, whose content the checksums of the
-    pass are still to confirm (`differs`); otherwise fill the slots, then `finish`.
+    picture is another one. `done` when the folder holds a pack of this footprint, whose content the checksums of
+    the pass are still to confirm (`differs`); otherwise fill the slots, then `finish`.
     """
 
     def __init__(
@@ -156,25 +156,27 @@ class Pack:
             raise ValueError(
                 f"no training picture is as large as a patch of {side} pixels: lower patch_sizes in 01_data"
             )
-        self.plan = digest([repr(replace(self.shelf, folder="")), *(f"{n} {sizes[n]} {marks[n]}" for n in self.names)])
+        self.footprint = digest(
+            [repr(replace(self.shelf, folder="")), *(f"{n} {sizes[n]} {marks[n]}" for n in self.names)]
+        )
 
     @property
     def done(self) -> bool:
-        """Whether the folder holds a finished pack of this plan."""
-        return self.facts().get("plan") == self.plan
+        """Whether the folder holds a finished pack of this footprint."""
+        return self.facts().get("footprint") == self.footprint
 
     def facts(self) -> dict:
         """pack.json of what is in the folder now; {} when there is none."""
         return read_pack(self.folder)
 
     def begin(self, overwrite: bool = False) -> str:
-        """Make the empty files, unless an interrupted run of the same plan left them. Returns the files' own name.
+        """Make the empty files, unless an interrupted run of the same footprint left them. Returns the files' own name.
         With `overwrite` that run must have been one to overwrite as well.
 
         What the journal knows of patches goes by that name: files made anew hold nothing of what it says of others.
         """
         plan = Path(self.shelf.folder) / "plan"
-        start = f"{self.plan} overwrite" if overwrite else self.plan
+        start = f"{self.footprint} overwrite" if overwrite else self.footprint
         if plan.is_file() and (name := plan.read_text()).startswith(start):
             return name
         self.shelf.create()
@@ -195,7 +197,7 @@ class Pack:
 
     def _key(self, contents: Mapping[str, str]) -> str:
         """Names the pack by what is in it: the same in a copied folder, whatever its files' times."""
-        return digest([self.plan, *(f"{n} {contents.get(n, '')}" for n in self.names if self.slots[n])])
+        return digest([self.footprint, *(f"{n} {contents.get(n, '')}" for n in self.names if self.slots[n])])
 
     def spoil(self) -> None:
         """Make the next run cut it anew."""
@@ -212,7 +214,7 @@ class Pack:
         folder, shelf = Path(self.shelf.folder), self.shelf
         pd.DataFrame(rows, columns=["slot", "source", "y", "x"]).to_csv(folder / "index.csv", index=False)
         facts = {
-            "plan": self.plan,
+            "footprint": self.footprint,
             "key": self._key({name: p["content"] for name, p in put.items()}),
             "scale": shelf.scale,
             "patch": shelf.side,

@@ -9,19 +9,19 @@ folder/train/input/c.txt                                        either of the tw
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from srlib import hdr
 from srlib.files import digest, stamp
-from srlib.manifest import COLUMNS
+from srlib.manifest import COLUMNS, METHOD
 from srlib.packs import Pack, PackSettings
 from srlib.passes import Result, run_pass
 from srlib.pictures import SUFFIXES, picture_size, read_picture, to_float
 from srlib.sources import split_pictures
 
-METHOD = "input"  # stands where a kernel's name does: these LR pictures were not made here
 _PARTS = ("train", "validation", "test")
 
 
@@ -54,7 +54,7 @@ def prepare_pairs(
     split = _split(list(found), validation, seed)
     keys = {name: _key(folder, name, found[name], scale) for name in found}
     training = {n: size for n, size in sizes.items() if split[n] == "train"}
-    marks = {n: _gain_text(folder / found[n], folder / n) for n in training}
+    marks = {n: _marks(folder / found[n], folder / n) for n in training}
     planned = [
         Pack(output, training, scale=scale, methods=[METHOD], settings=settings, marks=marks) for settings in packs
     ]
@@ -85,7 +85,7 @@ def process_pair(folder: Path, name: str, lr_name: str, scale: int, key: str, *,
             raise ValueError(_wrong_size(name, gt.shape[:2], lr.shape[:2], scale))
         lr_checksum, checksum = (digest((folder / n).read_bytes()) for n in (lr_name, name))
         (lr_bytes, _), source = stamp(folder / lr_name), stamp(folder / name)
-        values = [name, (folder / lr_name).resolve().as_posix(), scale, METHOD, 0, 0, *gt.shape[:2], *lr.shape[:2]]
+        values = [name, lr_name, scale, METHOD, 0, 0, *gt.shape[:2], *lr.shape[:2]]
         values += [*source, checksum, lr_bytes, lr_checksum, 0, "", key]
     except (ValueError, OSError, ImportError) as error:
         return failed | {"reason": str(error)}
@@ -103,9 +103,10 @@ def process_pair(folder: Path, name: str, lr_name: str, scale: int, key: str, *,
 def read_pair(data_dir: Path | str, hr_root: Path | str, row: Mapping) -> tuple[np.ndarray, np.ndarray]:
     """lr (h, w, 3) and hr (H, W, 3) of a manifest's row: uint8 or uint16; HDR pairs float32, both log-mapped.
 
-    HR is cropped to what the LR picture was made from.
+    HR is cropped to what the LR picture was made from. LR pictures lie in the data folder, given ones with the HR.
     """
-    lr, gt = _decoded(Path(data_dir) / row["lr"], Path(hr_root) / row["source"])
+    lr_root = hr_root if row["method"] == METHOD else data_dir
+    lr, gt = _decoded(Path(lr_root) / row["lr"], Path(hr_root) / row["source"])
     top, left = row["hr_top"], row["hr_left"]
     return lr, gt[top : top + row["hr_height"], left : left + row["hr_width"]]
 
@@ -130,14 +131,13 @@ def _gain_file(lr_path: Path, gt_path: Path) -> Path:
     raise ValueError(f"{lr_path} has no {lr_path.stem}.txt beside it: write its dgain and gamma there")
 
 
-def _gain_text(lr_path: Path, gt_path: Path) -> str:
-    """What the text file beside an HDR pair says; empty where there is none."""
-    if gt_path.suffix.lower() not in hdr.SUFFIXES:
-        return ""
-    try:
-        return _gain_file(lr_path, gt_path).read_text()
-    except (ValueError, OSError):
-        return ""  # process_pair will say so
+def _marks(lr_path: Path, gt_path: Path) -> list:
+    """Bytes of both, and of an HDR pair what its text file says."""
+    marks: list = [stamp(lr_path)[0], stamp(gt_path)[0]]
+    if gt_path.suffix.lower() in hdr.SUFFIXES:
+        with suppress(ValueError, OSError):  # process_pair will say so
+            marks.append(_gain_file(lr_path, gt_path).read_text())
+    return marks
 
 
 def _matched(folder: Path) -> dict[str, str]:

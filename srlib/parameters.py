@@ -38,17 +38,35 @@ def read_parameter_file(notebook: Path, file: Path, over: dict) -> dict:
 
     Raises FileNotFoundError or ValueError naming the file or the parameter.
     """
+    declared = _assignments(_parameters_cell(notebook), {})
+    given = {**_written(file), **over}
+    return _checked(declared, given, {**declared, **given})
+
+
+def _parameters_cell(notebook: Path) -> str:
+    cells = json.loads(notebook.read_text())["cells"]
+    for cell in cells:
+        if "parameters" in cell["metadata"].get("tags", []):
+            return "".join(cell["source"])
+    raise ValueError(f"{notebook} has no cell tagged parameters")
+
+
+class _AsPapermill(yaml.SafeLoader):
+    """Dates stay text."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def _written(file: Path) -> dict:
     if not file.is_file():
         raise FileNotFoundError(f"no parameter file {file}")
-    cells = json.loads(notebook.read_text())["cells"]
-    declared = next(
-        _assignments("".join(c["source"]), {}) for c in cells if "parameters" in c["metadata"].get("tags", [])
-    )
-    written = yaml.safe_load(file.read_text()) or {}
+    written = yaml.load(file.read_text(), _AsPapermill) or {}
     if not isinstance(written, dict):
         raise ValueError(f"{file} must hold lines like `iterations: 1000`, not a {type(written).__name__}")
-    given = {**written, **over}
-    return _checked(declared, given, {**declared, **given})
+    return {str(name): value for name, value in written.items()}
 
 
 def _checked(declared: dict, given: dict, values: dict) -> dict:
@@ -90,18 +108,37 @@ def _check_kind(name: str, value: object, default: object) -> None:
     raise ValueError(f"parameter {name} must be {type(default).__name__}, like {default!r}, not {value!r}{hint}")
 
 
-def complaints(folder: Path, notebooks: Path) -> list[str]:
-    """One sentence for each thing that a run's parameter files would be refused for, later."""
-    found = []
-    for file in sorted(folder.glob("*.yaml")):
-        notebook = notebooks / f"{file.stem}.ipynb"
+class _Anything(dict):
+    """In place of the values of a cell that has not run: each is None, and fits any kind."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+    def __missing__(self, _: object) -> None:
+        return None
+
+
+def complaints(folder: Path) -> list[str]:
+    """One sentence for each thing that the files of params/<run> would be refused for, later. Other files there,
+    unless they are named much as a notebook, are nobody's business. ValueError when it is not such a folder.
+    """
+    path = folder.resolve()
+    root = next((p.parent for p in path.parents if p.name == "params"), None)
+    if root is None or not path.is_dir():
+        raise ValueError(f"{folder} is no folder of parameter files, params/<run>")
+    run, found = path.relative_to(root / "params").as_posix(), []
+    notebooks = {p.stem: p for p in (root / "notebooks").glob("*.ipynb")}
+    for file in sorted(path.glob("[!.]*.yaml")):
         try:
-            if not notebook.is_file():
-                raise ValueError(f"there is no {notebook} that it could be for")
-            run = read_parameter_file(notebook, file, {})["run"]
-            if run != folder.name:
-                raise ValueError(f"run is {run!r}: write `run: {folder.name}`, as the folder is called")
-        except (ValueError, yaml.YAMLError) as error:
+            if file.stem in notebooks:
+                declared = _assignments(_parameters_cell(notebooks[file.stem]), _Anything())
+                written = _written(file)
+                _checked(declared, written, {**declared, **written})
+                if written.get("run", declared.get("run")) != run:
+                    raise ValueError(f"run is not that of the folder: write `run: {run}`")
+            elif near := difflib.get_close_matches(file.stem, notebooks, 1, 0.7):
+                raise ValueError(f"there is no such notebook: did you mean {near[0]}.yaml?")
+        except (ValueError, OSError, SyntaxError, yaml.YAMLError) as error:
             found.append(f"{file}: {' '.join(str(error).split())}")
     return found
 
@@ -110,8 +147,10 @@ def main() -> None:
     """The command line: silent, or every complaint and exit status 1."""
     parser = argparse.ArgumentParser(prog="python -m srlib.parameters", description=__doc__.split("\n\n")[1])
     parser.add_argument("folder", type=Path, help="params/<run>")
-    folder = parser.parse_args().folder
-    sys.exit("\n".join(complaints(folder, folder.parent.parent / "notebooks")) or 0)
+    try:
+        sys.exit("\n".join(complaints(parser.parse_args().folder)) or 0)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

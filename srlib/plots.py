@@ -18,6 +18,7 @@ from torch import Tensor
 
 from srlib.seams import Seams, seam_profile, seam_report, step_ratios
 
+plt.rcParams["text.parse_math"] = False  # pictures may have $ in their names
 SEAM_COLOUR = "#00b7c7"
 STAGE_COLOURS = ["#7f7f7f", "#d95f02", "#7570b3", "#1b9e77", "#e7298a", "#66a61e", "#1f78b4", "#a6761d"]
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
 from traitlets.config import Config
 
@@ -26,25 +27,25 @@ def write_report(notebook: Path | str, html: Path | str) -> Path:
     config.HTMLExporter.preprocessors = ["nbconvert.preprocessors.TagRemovePreprocessor"]
     first = content.cells[0].source.splitlines()[0].lstrip("# ") if content.cells else Path(notebook).stem
     content.metadata["title"] = first
-    _describe_figures(content)
     content.metadata.pop("widgets", None)  # they would fetch their code; without a kernel they show nothing
     exporter = HTMLExporter(config=config, exclude_input=True, mathjax_url="", require_js_url="", jquery_url="")
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = exporter.exclude_anchor_links = True
     body, _ = exporter.from_notebook_node(content)
     with atomic(html) as temporary:
-        temporary.write_text(body, encoding="utf-8")
+        temporary.write_text(_described(body), encoding="utf-8")
     return Path(html)
 
 
-def _describe_figures(content: nbformat.NotebookNode) -> None:
-    """The text above a figure as its alternative text, for those who do not see it."""
-    text = ""
-    for cell in content.cells:
-        if cell.cell_type == "markdown":
-            text = " ".join(cell.source.replace("#", "").replace("*", "").replace("`", "").split())
-        for output in cell.get("outputs", ()):
-            if "image/png" in output.get("data", {}):
-                output.metadata["alt"] = f"Figure. {text}"
+def _described(page: str) -> str:
+    """Every figure with the text above it as its alternative text, for those who do not see it."""
+    soup, text, number = BeautifulSoup(page, "html.parser"), "", 0
+    for cell in soup.select(".jp-Cell"):
+        if "jp-MarkdownCell" in cell["class"]:
+            text = " ".join(cell.get_text().split())
+        for image in cell.select("img"):
+            number += 1
+            image["alt"] = f"Figure {number}. {text}"
+    return str(soup)
 
 
 def main() -> None:

@@ -145,6 +145,7 @@ def write_description(
 ) -> None:
     """data.json: what the later notebooks need to know, so that nobody tells them twice.
 
+    hr_root: the pictures' folder; a relative one is relative to data_dir, and may be moved or copied with it.
     online: patches are reduced while training, there are no packs; also: other data folders, relative to this one,
     that training draws from too, with their weights against this one's 1.
     """
@@ -163,11 +164,11 @@ def write_description(
 
 
 def read_description(data_dir: Path | str) -> dict:
-    """The content of data.json. FileNotFoundError, naming the notebook to run, when it is not there."""
+    """The content of data.json, hr_root in full. FileNotFoundError, naming the notebook to run, when there is none."""
     path = Path(data_dir) / "data.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: run notebooks/01_data.ipynb first, with the same `run`")
     content = json.loads(path.read_text())
     if "also" not in content:
         raise ValueError(f"{path} is of an earlier version: run notebooks/01_data.ipynb again")
-    return content
+    return content | {"hr_root": str((path.parent / content["hr_root"]).resolve())}

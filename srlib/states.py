@@ -13,6 +13,7 @@ import time
 import traceback
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -169,7 +170,8 @@ def rescue(run: "Run", error: BaseException) -> BaseException | None:
         kept = "the first process says what is kept"
     better = _in_words(run, error, kept)
     if run.accelerator.num_processes > 1:  # now: torchrun may end this process before its traceback is printed
-        print(f"process {run.accelerator.process_index}: {better or f'{_first_line(error)}; {kept}'}", flush=True)
+        with suppress(OSError):  # whoever read it may be gone
+            print(f"process {run.accelerator.process_index}: {better or f'{_first_line(error)}; {kept}'}", flush=True)
     if better is None:
         error.add_note(kept)
     return better

@@ -12,6 +12,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from projects import NAMES, begin
 
 
@@ -24,10 +25,16 @@ def seeded():
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory) -> Path:
-    """A project with four pictures where `make demo` has run; it stays as it is, so tests may come in any order."""
-    folder = begin(tmp_path_factory.mktemp("made"))
-    done = subprocess.run(["make", "demo"], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    """A project with four pictures where `make demo` has run, one for all of pytest's processes; it stays as it is, so
+    tests may come in any order.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "outputs/demo/eval/report.html").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of one that failed
+            done = subprocess.run(["make", "demo"], cwd=begin(folder), capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 

@@ -1,7 +1,7 @@
 """A second device where there is none: tensors that hold their values on the CPU and say that they are elsewhere.
 
 Inside `second_device()` the device "meta" computes. As on a GPU, an operation on tensors of both devices fails, unless
-the one on the CPU is a number (no dimensions), an index, or copied; and such a tensor has no numpy().
+the one on the CPU is a number (no dimensions) that is only read, an index, or copied; and such a tensor has no numpy().
 """
 
 from collections.abc import Callable, Iterator
@@ -17,8 +17,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 ELSEWHERE = torch.device("meta")
 _ATEN = torch.ops.aten
-_MIXED = {_ATEN.copy_.default, _ATEN._to_copy.default, _ATEN.index.Tensor}
-_MIXED |= {_ATEN.index_put_.default, _ATEN.index_put.default, _ATEN._index_put_impl_.default}
+_COPIES = {_ATEN.copy_.default, _ATEN._to_copy.default}
+_READS = {_ATEN.index.Tensor}  # (self, indices)
+_WRITES = {_ATEN.index_put_.default, _ATEN.index_put.default, _ATEN._index_put_impl_.default}  # (self, indices, values)
+_JOINS = {_ATEN.cat.default, _ATEN.stack.default}
 
 
 class Elsewhere(Tensor):
@@ -60,9 +62,8 @@ class _Mode(TorchDispatchMode):
 def _run(operation: Callable, args: tuple, kwargs: dict) -> object:
     tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
     there = [t for t in tensors if isinstance(t, Elsewhere)]
-    here = [tuple(t.shape) for t in tensors if not isinstance(t, Elsewhere) and t.dim()]
-    if there and here and operation not in _MIXED:
-        raise RuntimeError(f"{operation}: {here} are on the CPU, {[tuple(t.shape) for t in there]} are not")
+    if there and operation not in _COPIES:
+        _refuse_mixture(operation, args, tensors)
     args, kwargs = tree_map(lambda t: t.value if isinstance(t, Elsewhere) else t, (args, kwargs))
     claimed = bool(there)
     if kwargs.get("device") is not None:
@@ -77,6 +78,22 @@ def _run(operation: Callable, args: tuple, kwargs: dict) -> object:
         return known[id(t)] if id(t) in known else Elsewhere(t) if claimed else t
 
     return tree_map(wrapped, result)
+
+
+def _refuse_mixture(operation: Callable, args: tuple, tensors: list[Tensor]) -> None:
+    bound = tensors
+    if operation in _READS | _WRITES:  # indices may lie on the CPU
+        bound = [args[0], *(args[2:3] if operation in _WRITES else ())]
+    strict = operation in _JOINS | _READS | _WRITES
+    in_place = operation._schema.name.endswith("_") and isinstance(args[0], Tensor)
+    here = [t for t in bound if not isinstance(t, Elsewhere) and (strict or t.dim())]
+    if in_place and not isinstance(args[0], Elsewhere):
+        here.append(args[0])
+    if operation in _WRITES and isinstance(args[0], Elsewhere):
+        here = [t for t in here if t.dim()]  # one number may be put anywhere
+    if here:
+        shapes = [tuple(t.shape) for t in here]
+        raise RuntimeError(f"{operation}: {shapes} are on the CPU, others of {len(tensors)} tensors are not")
 
 
 @contextmanager

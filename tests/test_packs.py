@@ -248,6 +248,34 @@ def test_a_picture_changed_without_changing_its_size_is_cut_anew(hr, monkeypatch
         assert np.array_equal(patch, read_picture(hr / "e.bmp").rgb[row.y : row.y + 16, row.x : row.x + 16])
 
 
+def test_patches_are_not_cut_out_of_an_lr_picture_that_is_not_what_was_recorded(hr):
+    run(hr, scales=(2,))
+    undisturbed = contents(hr.parent / "out")
+    lr = hr.parent / "out/scale_2x/area/a.png"
+    content = bytearray(lr.read_bytes())
+    content[-40] ^= 1  # of as many bytes
+    lr.write_bytes(content)
+    (hr.parent / "out/packs/2x_16/pack.json").unlink()
+    run(hr, scales=(2,))
+    assert contents(hr.parent / "out") == undisturbed
+
+
+def test_pictures_that_change_while_they_are_cut_end_the_run(hr, monkeypatch):
+    make, seeds = data.process_picture, itertools.count()
+
+    def changing(*given, **named):
+        write_png(hr / "a.png", np.random.default_rng(next(seeds)).integers(0, 256, (41, 52, 3), dtype=np.uint8))
+        done = make(*given, **named)
+        if named["shelves"]:
+            os.utime(hr / "a.png", ns=(1, next(seeds)))
+        return done
+
+    monkeypatch.setattr(data, "process_picture", changing)
+    monkeypatch.setattr(Pack, "differs", lambda *_: True)
+    with pytest.raises(OSError, match="change while they are cut: run again when they rest"):
+        run(hr)
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_a_broken_training_picture_is_left_out_and_the_rest_is_whole(hr, suffix):
     whole, name = hr / f"0.{suffix}", f"0.{suffix}"

@@ -35,7 +35,7 @@ def test_texts_and_figures_stay_and_code_and_progress_go(executed):
 
 def test_figures_are_described_by_the_text_above_them(executed):
     page = write_report(executed, executed.with_name("report.html")).read_text()
-    assert 'alt="Figure. 05 A title With text."' in page and "No description" not in page
+    assert 'alt="Figure 1. 05 A title With text."' in page and "No description" not in page
 
 
 def test_nothing_is_fetched_when_it_is_opened(executed):

@@ -72,7 +72,7 @@ def test_embedded_pictures_are_there_and_their_split_is_known(tmp_path):
 
 
 def test_description_round_trip_and_its_absence(tmp_path):
-    write_description(tmp_path, hr_root=tmp_path, split={"a": "train"}, scales=[2], methods=["area"])
+    write_description(tmp_path, hr_root=".", split={"a": "train"}, scales=[2], methods=["area"])
     assert read_description(tmp_path)["split"] == {"a": "train"}
     with pytest.raises(FileNotFoundError, match="run notebooks/01_data.ipynb first"):
         read_description(tmp_path / "nowhere")

@@ -98,21 +98,23 @@ def test_patches_of_several_sizes_reach_stage_3(trained, folder, of_04, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("wrong", "complaint"),
+    ("name", "wrong", "complaint"),
     [
-        ({"iteratons": 3}, "unknown parameter 'iteratons': did you mean 'iterations'?"),
-        ({"learning_rate": "1e-4"}, "write 3.0e-4"),
-        ({"optimizer": "sgd"}, "optimizer 'sgd' is none of"),
-        ({"run": "nothing"}, "run notebooks/01_data.ipynb first"),
-        ({"scale": 1}, "scale 1: HAT enlarges by 2, 3 or 4"),
-        ({"model": "vram9"}, "model 'vram9' is none of HAT-S"),
-        ({"lr_patch": 400}, "the largest packed are 64"),
+        ("02_stage1", {"iteratons": 3}, "unknown parameter 'iteratons': did you mean 'iterations'?"),
+        ("02_stage1", {"learning_rate": "1e-4"}, "write 3.0e-4"),
+        ("02_stage1", {"optimizer": "sgd"}, "optimizer 'sgd' is none of"),
+        ("02_stage1", {"run": "nothing"}, "run notebooks/01_data.ipynb first"),
+        ("02_stage1", {"scale": 1}, "scale 1: HAT enlarges by 2, 3 or 4"),
+        ("02_stage1", {"model": "vram9"}, "model 'vram9' is none of HAT-S"),
+        ("02_stage1", {"lr_patch": 400}, "the largest packed are 64"),
+        ("03_tiling", {"tile_size": 20}, "tile 20 is not a multiple of the window 8"),
+        ("03_tiling", {"tile_pad": 8}, "every tile would see the whole patch"),
     ],
 )
-def test_wrong_parameters_end_in_one_sentence(trained, folder, monkeypatch, wrong, complaint):
-    file = folder / "params/wrong/02_stage1.yaml"
+def test_wrong_parameters_end_in_one_sentence(trained, folder, monkeypatch, name, wrong, complaint):
+    file = folder / f"params/wrong/{name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump({**TINY["02_stage1"], "run": "cli", **wrong}))
+    file.write_text(yaml.safe_dump({**TINY[name], "run": "cli", **wrong}))
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["srlib.train", str(file)])
     with pytest.raises(SystemExit) as ended:
