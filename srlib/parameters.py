@@ -125,7 +125,8 @@ def complaints(folder: Path) -> list[str]:
     path = folder.resolve()
     root = next((p.parent for p in path.parents if p.name == "params"), None)
     if root is None or not path.is_dir():
-        raise ValueError(f"{folder} is no folder of parameter files, params/<run>")
+        beside = ", ".join(sorted(p.name for p in path.parent.glob("*/")))
+        raise ValueError(f"{folder} is no folder of parameter files, params/<run>; {path.parent.name}/ has {beside}")
     run, found = path.relative_to(root / "params").as_posix(), []
     notebooks = {p.stem: p for p in (root / "notebooks").glob("*.ipynb")}
     for file in sorted(path.glob("[!.]*.yaml")):

@@ -105,7 +105,12 @@ def test_what_papermill_takes_is_taken(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("folder", "said"), [("params/demo", ""), ("params/typo", "params/typo is no folder of"), ("tests", "tests is no")]
+    ("folder", "said"),
+    [
+        ("params/demo", ""),
+        ("params/typo", "<run>; params/ has ablation, anime"),
+        ("tests", "tests is no"),
+    ],
 )
 def test_the_command_is_silent_about_what_is_right_and_says_what_is_wrong(folder, said):
     line = [sys.executable, "-m", "srlib.parameters", folder]
