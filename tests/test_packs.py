@@ -260,22 +260,6 @@ def test_patches_are_not_cut_out_of_an_lr_picture_that_is_not_what_was_recorded(
     assert contents(hr.parent / "out") == undisturbed
 
 
-def test_pictures_that_change_while_they_are_cut_end_the_run(hr, monkeypatch):
-    make, seeds = data.process_picture, itertools.count()
-
-    def changing(*given, **named):
-        write_png(hr / "a.png", np.random.default_rng(next(seeds)).integers(0, 256, (41, 52, 3), dtype=np.uint8))
-        done = make(*given, **named)
-        if named["shelves"]:
-            os.utime(hr / "a.png", ns=(1, next(seeds)))
-        return done
-
-    monkeypatch.setattr(data, "process_picture", changing)
-    monkeypatch.setattr(Pack, "differs", lambda *_: True)
-    with pytest.raises(OSError, match="change while they are cut: run again when they rest"):
-        run(hr)
-
-
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_a_broken_training_picture_is_left_out_and_the_rest_is_whole(hr, suffix):
     whole, name = hr / f"0.{suffix}", f"0.{suffix}"
