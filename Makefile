@@ -31,7 +31,7 @@ report: report-input $(OUT)/04_artifact_ft.ipynb
 	@$(BIN)/papermill --no-progress-bar --log-level ERROR --stdout-file >(cat) -f params/$(RUN)/05_eval.yaml \
 	    -r input "$(INPUT)" -p report report notebooks/05_eval.ipynb $(OUT)/report/05_eval.ipynb 2> $(OUT)/report/05_eval.log \
 	    || { grep -v '^ *$$' $(OUT)/report/05_eval.log | tail -n 1; exit 1; }
-	@$(BIN)/python -m srlib.report $(OUT)/report/05_eval.ipynb $(OUT)/report/report.html
+	@$(BIN)/python -m srlib report $(OUT)/report/05_eval.ipynb $(OUT)/report/report.html
 
 report-input:
 	@test -d "$(INPUT)" || { echo "no folder '$(INPUT)': make report INPUT=/path/to/HR/pictures"; exit 1; }
@@ -67,7 +67,7 @@ $(OUT)/06_ablation.ipynb: $(OUT)/01_data.ipynb
 
 # 05 without its code, one file to send on.
 $(OUT)/eval/report.html: $(OUT)/05_eval.ipynb
-	@$(BIN)/python -m srlib.report $< $@
+	@$(BIN)/python -m srlib report $< $@
 
 # Executed under another name, renamed when it succeeded; a failed one stays beside it, with its traceback.
 $(OUT)/%.ipynb: notebooks/%.ipynb params/$(RUN)/%.yaml $(SRLIB) .venv/ready | parameters
@@ -86,7 +86,7 @@ $(OUT)/%.ipynb: notebooks/%.ipynb params/$(RUN)/%.yaml $(SRLIB) .venv/ready | pa
 
 # All of them, before the first notebook: not on the third day, when the fourth begins.
 parameters: .venv/ready
-	@$(BIN)/python -m srlib.parameters params/$(RUN)
+	@$(BIN)/python -m srlib check-parameters params/$(RUN)
 
 params/$(RUN)/%.yaml:
 	$(error no parameters for RUN=$(RUN): params/ has $(notdir $(wildcard params/*)))

@@ -27,13 +27,13 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from srlib.data import pregenerate
-from srlib.datasets import OnlinePairs, PackedPairs, find_pack
-from srlib.packs import PackSettings
-from srlib.parallel import cluster, one_thread
-from srlib.pictures import read_picture, write_png
-from srlib.resize import crop_to_multiple, resize, resize_integers
-from srlib.sources import embedded_pictures, list_pictures, write_description
+from srlib.data.datasets import OnlinePairs, PackedPairs, find_pack
+from srlib.data.packs import PackSettings
+from srlib.data.parallel import cluster, one_thread
+from srlib.data.pictures import read_picture, write_png
+from srlib.data.pregenerate import pregenerate
+from srlib.data.resize import crop_to_multiple, resize, resize_integers
+from srlib.data.sources import embedded_pictures, list_pictures, write_description
 
 SCALES = (2, 3, 4)
 
@@ -264,9 +264,9 @@ def kills(work: Path, count: int) -> None:
 
 _PACKING = """
 import sys
-from srlib.data import pregenerate
-from srlib.packs import PackSettings
-from srlib.sources import list_pictures
+from srlib.data.pregenerate import pregenerate
+from srlib.data.packs import PackSettings
+from srlib.data.sources import list_pictures
 split = dict.fromkeys(list_pictures(sys.argv[1]), "train")
 pregenerate(sys.argv[1], sys.argv[2], scales=(2, 3), upsampled=True, split=split, packs=[PackSettings(patch=48)],
             jobs=2, progress=False)

@@ -19,9 +19,9 @@ from spandrel import ModelLoader
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from srlib.hat import CONFIGS, HAT
-from srlib.initial import start_far_reaching
-from srlib.memory import peak_of
+from srlib.networks.hat import CONFIGS, HAT
+from srlib.networks.initial import start_far_reaching
+from srlib.tiling.memory import peak_of
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 

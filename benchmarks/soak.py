@@ -2,7 +2,7 @@
 
     python benchmarks/soak.py [--kills 20] [--iterations 150] [--stage 02_stage1]
 
-Trains the demo's network on the embedded pictures by the command line (python -m srlib.train) once undisturbed, then
+Trains the demo's network on the embedded pictures by the command line (python -m srlib train) once undisturbed, then
 once more with a SIGTERM or SIGKILL after a random time, started again after each, until it has been hit `kills` times
 and is finished. Compares weights, averaged weights, optimizer, learned loss weights and the log, bit for bit.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from srlib.states import newest_state
+from srlib.training.states import newest_state
 
 ROOT = Path(__file__).parent.parent
 SMALL = {
@@ -52,7 +52,7 @@ def command(folder: Path, stage: str, iterations: int) -> list[str]:
     parameters = {"run": "demo", "iterations": iterations, **SMALL[stage]}
     file = folder / f"params/{stage}.yaml"
     file.write_text(yaml.safe_dump(parameters))
-    return [sys.executable, "-m", "srlib.train", str(file)]
+    return [sys.executable, "-m", "srlib.training.train", str(file)]
 
 
 def disturbed(line: list[str], folder: Path, out: Path, kills: int, rng: random.Random, patience: float) -> list[str]:

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from srlib.hat import HAT
-from srlib.tiling import tiled_apply
+from srlib.networks.hat import HAT
+from srlib.tiling.tiled import tiled_apply
 
 HALO = 64
 

@@ -23,14 +23,14 @@ from skimage import data
 from spandrel import ModelLoader
 from torch import Tensor
 
-from srlib.checkpoints import load_hat
-from srlib.evaluate import ways_to_tile
+from srlib.evaluation.evaluate import ways_to_tile
 from srlib.files import atomic
-from srlib.hat import HAT
-from srlib.initial import start_far_reaching
-from srlib.memory import peak_of
-from srlib.seams import consistency, seam_gradient_ratio
-from srlib.tiling import Cancelled, tiled_apply
+from srlib.networks.checkpoints import load_hat
+from srlib.networks.hat import HAT
+from srlib.networks.initial import start_far_reaching
+from srlib.tiling.memory import peak_of
+from srlib.tiling.seams import consistency, seam_gradient_ratio
+from srlib.tiling.tiled import Cancelled, tiled_apply
 
 DEEP = {"depths": (6,) * 6, "num_heads": (3,) * 6}
 CPU = torch.device("cpu")

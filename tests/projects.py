@@ -7,8 +7,8 @@ from pathlib import Path
 import papermill
 import yaml
 
-from srlib.drawings import draw
-from srlib.pictures import write_png
+from srlib.data.drawings import draw
+from srlib.data.pictures import write_png
 
 ROOT = Path(__file__).parent.parent
 NAMES = ["01_data", "02_stage1", "03_tiling", "04_artifact_ft", "05_eval"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from srlib.pictures import write_png
+from srlib.data.pictures import write_png
 
 ROOT = Path(__file__).parents[1]
 

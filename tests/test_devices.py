@@ -12,16 +12,16 @@ from projects import NAMES, TINY
 from second_device import Elsewhere, second_device
 from trainings import Patches, start, stop_at, tiny
 
-from srlib.artifacts import ArtifactDetector, DetectorLoss, evaluate_detector, seam_examples
-from srlib.checkpoints import load_tiled
-from srlib.discriminator import MultiScaleDiscriminator
-from srlib.eraser import TiledSR
-from srlib.evaluate import evaluate, tilings_of
-from srlib.losses import FORMS, DualLoss, TotalLoss
-from srlib.metrics import ms_ssim_y, psnr_y, ssim_y
-from srlib.resize import enlarge, resize, resized_alike
-from srlib.sharpen import sharpen_lines, unsharp
-from srlib.widgets import SeamViewer
+from srlib.data.resize import enlarge, resize, resized_alike
+from srlib.data.sharpen import sharpen_lines, unsharp
+from srlib.evaluation.evaluate import evaluate, tilings_of
+from srlib.evaluation.metrics import ms_ssim_y, psnr_y, ssim_y
+from srlib.losses.detector import ArtifactDetector, DetectorLoss, evaluate_detector, seam_examples
+from srlib.losses.discriminator import MultiScaleDiscriminator
+from srlib.losses.total import FORMS, DualLoss, TotalLoss
+from srlib.networks.checkpoints import load_tiled
+from srlib.networks.eraser import TiledSR
+from srlib.show.seam_viewer import SeamViewer
 
 
 def test_what_lies_on_two_devices_is_refused_here_too():

@@ -11,12 +11,12 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 from projects import NAMES, ROOT, TINY, execute
 
-from srlib.checkpoints import load_tiled
-from srlib.datasets import PicturePairs
-from srlib.drawings import draw
-from srlib.hat import CONFIGS
-from srlib.pictures import write_png
-from srlib.resize import resize_integers
+from srlib.data.datasets import PicturePairs
+from srlib.data.drawings import draw
+from srlib.data.pictures import write_png
+from srlib.data.resize import resize_integers
+from srlib.networks.checkpoints import load_tiled
+from srlib.networks.hat import CONFIGS
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,9 +11,9 @@ import pytest
 import torch
 from projects import ROOT, tiny_parameters
 
-from srlib.drawings import draw
-from srlib.hat import CONFIGS, HAT
-from srlib.pictures import write_png
+from srlib.data.drawings import draw
+from srlib.data.pictures import write_png
+from srlib.networks.hat import CONFIGS, HAT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LESS = {"iterations 1000": "iterations 3", "--jobs 2": "--jobs 1"}
@@ -73,7 +73,7 @@ def test_command(project, command):
 
 BEFORE = {  # what the page's Python takes for granted
     "README.md": "",
-    "hat.md": "import torch\nfrom srlib.hat import CONFIGS, HAT\n"
+    "hat.md": "import torch\nfrom srlib.networks.hat import CONFIGS, HAT\n"
     "torch.save({'params_ema': HAT(**CONFIGS['demo'], upscale=4).state_dict()}, 'HAT_SRx4.pth')\n",
     "tiling.md": "import numpy as np\nimport torch\nlr = torch.rand(1, 3, 80, 96)\n"
     "memory_map = np.lib.format.open_memmap('large.npy', 'w+', 'float32', (1, 3, 160, 192))\n",

@@ -4,14 +4,14 @@ import torch
 from torch.nn.functional import avg_pool2d, interpolate
 from torch.utils.data import Dataset
 
-from srlib.discriminator import MultiScaleDiscriminator
-from srlib.eraser import TiledSR
-from srlib.evaluate import validate_on
-from srlib.hat import HAT
-from srlib.initial import start_as_interpolation
-from srlib.losses import TotalLoss
-from srlib.settings import Settings
-from srlib.train import train
+from srlib.evaluation.evaluate import validate_on
+from srlib.losses.discriminator import MultiScaleDiscriminator
+from srlib.losses.total import TotalLoss
+from srlib.networks.eraser import TiledSR
+from srlib.networks.hat import HAT
+from srlib.networks.initial import start_as_interpolation
+from srlib.training.settings import Settings
+from srlib.training.train import train
 
 TINY = {"embed_dim": 16, "depths": (2,), "num_heads": (2,), "window_size": 8, "squeeze_factor": 4, "compress_ratio": 4}
 

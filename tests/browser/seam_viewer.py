@@ -19,10 +19,10 @@ from playwright.sync_api import Locator, Page
 SHOTS = Path(__file__).parents[2] / "outputs" / "browser"
 NOTEBOOK = """
 import torch
-from srlib.eraser import TiledSR
-from srlib.hat import HAT
-from srlib.initial import start_as_interpolation
-from srlib.widgets import SeamViewer
+from srlib.networks.eraser import TiledSR
+from srlib.networks.hat import HAT
+from srlib.networks.initial import start_as_interpolation
+from srlib.show.seam_viewer import SeamViewer
 
 torch.manual_seed(0)
 hat = start_as_interpolation(HAT(embed_dim=16, depths=(2,), num_heads=(2,), window_size=8, squeeze_factor=4))

@@ -1,0 +1,214 @@
+"""Pairs that people already have: folders of LR and HR pictures, or of LDR and HDR ones, checked before training.
+
+folder/train/input/sub/a.png    folder/train/gt/sub/a.png       LR and HR of one name; suffixes may differ
+folder/test/input/b.png         folder/test/gt/b.png            never trained on; likewise validation/, if there
+folder/train/input/c.png        folder/train/gt/c.exr           HDR: gt is .hdr, .exr or .npy, and c.txt beside
+folder/train/input/c.txt                                        either of the two holds dgain and gamma
+"""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from srlib.data import hdr
+from srlib.data.manifest import COLUMNS, METHOD
+from srlib.data.packs import Pack, PackSettings
+from srlib.data.passes import Result, run_pass
+from srlib.data.pictures import SUFFIXES, picture_size, read_picture, to_float
+from srlib.data.sources import split_pictures
+from srlib.files import digest, stamp
+
+_PARTS = ("train", "validation", "test")
+
+
+def prepare_pairs(
+    folder: Path | str,
+    output: Path | str,
+    *,
+    scale: int,
+    validation: float = 0.15,
+    packs: Sequence[PackSettings] = (),
+    jobs: int = 1,
+    overwrite: bool = False,
+    seed: int = 0,
+    progress: bool = True,
+) -> tuple[Result, dict[str, str]]:
+    """Check the pairs in `folder`, list them in output/manifest.csv, pack the training ones; nothing else is written.
+
+    scale: HR side / LR side, 1 where both have one size; validation: share of the training pairs, where there is
+    no folder validation/ (and for test, where there is no test/). Returns the Result and the split.
+    Raises FileNotFoundError for missing folders; ValueError listing every name without partner and every wrong size.
+    A pair that cannot be decoded is recorded as a failure, as in pregenerate.
+    """
+    folder, output = Path(folder).absolute(), Path(output).absolute()
+    found = _matched(folder)
+    if any(Path(n).suffix.lower() in hdr.SUFFIXES for n in found):
+        for settings in packs:
+            if not settings.dtype.startswith("float"):
+                raise ValueError(f"a pack of {settings.dtype} cannot hold HDR: set pack_dtype to float32")
+    sizes = _checked_sizes(folder, found, scale)
+    split = _split(list(found), validation, seed)
+    keys = {name: _key(folder, name, found[name], scale) for name in found}
+    training = {n: size for n, size in sizes.items() if split[n] == "train"}
+    marks = {n: _marks(folder / found[n], folder / n) for n in training}
+    planned = [
+        Pack(output, training, scale=scale, methods=[METHOD], settings=settings, marks=marks) for settings in packs
+    ]
+    result = run_pass(
+        output,
+        list(found),
+        process_pair,
+        lambda name: (folder, name, found[name], scale, keys[name]),
+        lambda name, rows: not overwrite and bool(rows) and rows[0]["settings"] == keys[name],
+        key=None,
+        sources=set(found),
+        packs=planned,
+        jobs=jobs,
+        overwrite=overwrite,
+        what="check pairs",
+        progress=progress,
+    )
+    return result, split
+
+
+def process_pair(folder: Path, name: str, lr_name: str, scale: int, key: str, *, before: list, shelves: list) -> dict:
+    """Decode one pair, check it and cut its patches. As data.process_picture."""
+    start = time.perf_counter()
+    failed = {"name": name, "rows": [], "files": 0, "seconds": 0.0, "patches": {}}
+    try:
+        lr, gt = _decoded(folder / lr_name, folder / name, given=True)
+        if gt.shape[:2] != (lr.shape[0] * scale, lr.shape[1] * scale):
+            raise ValueError(_wrong_size(name, gt.shape[:2], lr.shape[:2], scale))
+        lr_checksum, checksum = (digest((folder / n).read_bytes()) for n in (lr_name, name))
+        (lr_bytes, _), source = stamp(folder / lr_name), stamp(folder / name)
+        values = [name, lr_name, scale, METHOD, 0, 0, *gt.shape[:2], *lr.shape[:2]]
+        values += [*source, checksum, lr_bytes, lr_checksum, 0, "", key]
+    except (ValueError, OSError, ImportError) as error:
+        return failed | {"reason": str(error)}
+    try:
+        row = dict(zip(COLUMNS, values, strict=True))
+        patches = {
+            own: shelf.put(slots, gt, {METHOD: lr}) | {"content": shelf.content([row])} for own, shelf, slots in shelves
+        }
+    except ValueError as error:  # a full disk, on the other hand, is no fault of the pair
+        return failed | {"reason": f"{name}: {error}"}
+    done = {"rows": [row], "files": 1, "patches": patches}
+    return failed | done | {"seconds": time.perf_counter() - start}
+
+
+def read_pair(data_dir: Path | str, hr_root: Path | str, row: Mapping) -> tuple[np.ndarray, np.ndarray]:
+    """lr (h, w, 3) and hr (H, W, 3) of a manifest's row: uint8 or uint16; HDR pairs float32, both log-mapped.
+
+    HR is cropped to what the LR picture was made from. LR pictures lie in the data folder, given ones with the HR.
+    """
+    lr_root = hr_root if row["method"] == METHOD else data_dir
+    lr, gt = _decoded(Path(lr_root) / row["lr"], Path(hr_root) / row["source"])
+    top, left = row["hr_top"], row["hr_left"]
+    return lr, gt[top : top + row["hr_height"], left : left + row["hr_width"]]
+
+
+def _decoded(lr_path: Path, gt_path: Path, *, given: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    lr = read_picture(lr_path)
+    if gt_path.suffix.lower() in hdr.SUFFIXES:
+        gain = hdr.read_gain(_gain_file(lr_path, gt_path))
+        ldr = to_float(lr.rgb).permute(1, 2, 0).numpy()  # (h, w, 3) in [0, 1]
+        return hdr.log_mapped(hdr.linearised(ldr, *gain)), hdr.log_mapped(hdr.read_hdr(gt_path))
+    gt = read_picture(gt_path)
+    if lr.grey != gt.grey and given:
+        one, other = (lr_path, gt_path) if lr.grey else (gt_path, lr_path)
+        raise ValueError(f"{one} is grey and {other} is not: save both alike")
+    return lr.rgb, gt.rgb
+
+
+def _gain_file(lr_path: Path, gt_path: Path) -> Path:
+    for path in (lr_path.with_suffix(".txt"), gt_path.with_suffix(".txt")):
+        if path.is_file():
+            return path
+    raise ValueError(f"{lr_path} has no {lr_path.stem}.txt beside it: write its dgain and gamma there")
+
+
+def _marks(lr_path: Path, gt_path: Path) -> list:
+    """Bytes of both, and of an HDR pair what its text file says."""
+    marks: list = [stamp(lr_path)[0], stamp(gt_path)[0]]
+    if gt_path.suffix.lower() in hdr.SUFFIXES:
+        with suppress(ValueError, OSError):  # process_pair will say so
+            marks.append(_gain_file(lr_path, gt_path).read_text())
+    return marks
+
+
+def _matched(folder: Path) -> dict[str, str]:
+    """gt -> input of every pair, relative to the folder, sorted. ValueError naming whatever has no partner."""
+    if not (folder / "train" / "input").is_dir() or not (folder / "train" / "gt").is_dir():
+        raise FileNotFoundError(f"{folder} has no train/input and train/gt: put LR and HR pictures of one name there")
+    pairs: dict[str, str] = {}
+    complaints: list[str] = []
+    for part in (p for p in _PARTS if (folder / p).is_dir()):
+        sides = {}
+        for side, suffixes in (("input", SUFFIXES), ("gt", SUFFIXES + hdr.SUFFIXES)):
+            root = folder / part / side
+            files = sorted(p for p in root.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+            stems = [p.relative_to(root).with_suffix("").as_posix() for p in files if not p.name.startswith(".")]
+            names = [p.relative_to(folder).as_posix() for p in files if not p.name.startswith(".")]
+            sides[side] = dict(zip(stems, names, strict=True))
+            complaints += [
+                f"{part}/{side}/{stem} is there {n} times: keep one" for stem, n in Counter(stems).items() if n > 1
+            ]
+        for side, other in (("input", "gt"), ("gt", "input")):
+            alone = [sides[side][stem] for stem in sorted(sides[side].keys() - sides[other].keys())]
+            complaints += [f"{name} has no partner in {part}/{other}: add it or remove this one" for name in alone]
+        pairs |= {sides["gt"][stem]: sides["input"][stem] for stem in sides["gt"].keys() & sides["input"].keys()}
+    if not pairs and not complaints:
+        raise FileNotFoundError(f"{folder} holds no pairs of pictures ({', '.join(SUFFIXES + hdr.SUFFIXES)})")
+    _refuse(complaints)
+    return dict(sorted(pairs.items()))
+
+
+def _checked_sizes(folder: Path, found: Mapping[str, str], scale: int) -> dict[str, tuple[int, int]]:
+    """(H, W) of every gt, by the headers; an HDR file's by its LR picture. ValueError naming all that do not fit.
+
+    What has no readable header is left to process_pair, which says what is wrong with it.
+    """
+    sizes, complaints = {}, []
+    for name, lr_name in found.items():
+        try:
+            lr = picture_size(folder / lr_name)
+            enlarged = (lr[0] * scale, lr[1] * scale)
+            gt = enlarged if Path(name).suffix.lower() in hdr.SUFFIXES else picture_size(folder / name)
+        except (ValueError, OSError):
+            continue
+        if gt != enlarged:
+            complaints.append(_wrong_size(name, gt, lr, scale))
+        sizes[name] = gt
+    _refuse(complaints)
+    return sizes
+
+
+def _wrong_size(name: str, gt: tuple[int, int], lr: tuple[int, int], scale: int) -> str:
+    ratio = gt[0] // lr[0]
+    fits = ratio >= 1 and gt == (lr[0] * ratio, lr[1] * ratio)
+    remedy = f"set the scale to {ratio}" if fits else "crop or remove the pair"
+    return f"{name} is {gt[1]}x{gt[0]}, not {scale} times its input's {lr[1]}x{lr[0]}: {remedy}"
+
+
+def _refuse(complaints: list[str]) -> None:
+    if complaints:
+        more = f"\n... and {len(complaints) - 20} more" if len(complaints) > 20 else ""
+        raise ValueError(f"{len(complaints)} pairs do not fit:\n" + "\n".join(complaints[:20]) + more)
+
+
+def _split(names: list[str], validation: float, seed: int) -> dict[str, str]:
+    """By folder; what has no folder is drawn from train/."""
+    parts = {n: n.split("/", 1)[0] for n in names}
+    missing = {part: 0.0 if part in parts.values() else validation for part in ("validation", "test")}
+    return parts | split_pictures([n for n in names if parts[n] == "train"], **missing, seed=seed)
+
+
+def _key(folder: Path, name: str, lr_name: str, scale: int) -> str:
+    """Of sizes and times of all that a pair is made of."""
+    files = [folder / name, folder / lr_name]
+    files += [f.with_suffix(".txt") for f in files if f.with_suffix(".txt").is_file()]
+    return digest([f"{scale} {METHOD}", *(f"{f} {stamp(f)}" for f in files)])[:16]

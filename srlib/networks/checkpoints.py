@@ -1,0 +1,170 @@
+"""Model files: safetensors that carry the model's configuration, and published HAT checkpoints."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from srlib.files import atomic
+from srlib.networks.eraser import TiledSR
+from srlib.networks.hat import HAT
+
+_Model = TypeVar("_Model", bound=nn.Module)
+
+
+def save_model(path: Path | str, model: nn.Module, **facts: Any) -> Path:
+    """Write the weights of `model` and, as metadata, its class name, its `config` and `facts` (JSON values).
+
+    A HAT is written under the published names, so that other programs open it. Atomic.
+    """
+    metadata = {"kind": type(model).__name__, "config": json.dumps(model.config), "facts": json.dumps(facts)}
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    with atomic(path, durable=True) as temporary:
+        temporary.write_bytes(save(state, metadata))  # save_file's would be readable by its owner only
+    return Path(path)
+
+
+def load_model(path: Path | str, kind: type[_Model]) -> _Model:
+    """The model of class `kind` that save_model wrote: kind(**config) with its weights, in eval mode.
+
+    Raises FileNotFoundError, or ValueError for a file of another kind; the message names the file.
+    """
+    state, metadata = read(path)
+    if metadata.get("kind") != kind.__name__:
+        raise ValueError(f"{path} holds {metadata.get('kind') or 'a foreign model'}, not {kind.__name__}")
+    return _filled(_built(kind, json.loads(metadata["config"]), path), state, path)
+
+
+def load_tiled(path: Path | str, *, checkpointing: bool | None = None, **changes: Any) -> TiledSR:
+    """The TiledSR in `path`; a bare HAT file, own or published, gets a new eraser (the identity).
+
+    checkpointing: HAT's argument, None for the file's. changes: arguments of TiledSR that override the file's, such as
+    use_tiling or tile_size.
+    """
+    state, metadata = read(path)
+    if metadata.get("kind") != "TiledSR":
+        own = {} if checkpointing is None else {"checkpointing": checkpointing}
+        return TiledSR(load_hat(path, **own), **changes).eval()
+    config = json.loads(metadata["config"])
+    arguments = config.pop("hat")
+    if checkpointing is not None:
+        arguments["checkpointing"] = checkpointing
+    hat = _built(HAT, arguments, path)
+    return _filled(_built(TiledSR, {"hat_model": hat, **config, **changes}, path), state, path)
+
+
+def load_hat(path: Path | str, **changes: Any) -> HAT:
+    """The HAT in `path`: saved here (alone or inside a TiledSR), or a published checkpoint, whose
+    configuration is read from the shapes of its weights.
+
+    changes: arguments of HAT that no weight shows (conv_scale, img_range, drop_path_rate, ...).
+    """
+    state, metadata = read(path)
+    if metadata.get("kind") == "HAT":
+        config = json.loads(metadata["config"])
+    elif metadata.get("kind") == "TiledSR":
+        config = json.loads(metadata["config"])["hat"]
+        state = {k.removeprefix("hat_model."): v for k, v in state.items() if k.startswith("hat_model.")}
+    else:
+        config = hat_config(state, path)
+    return _filled(_built(HAT, {**config, **changes}, path), state, path)
+
+
+def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(weights, metadata) of a .safetensors, .pth or .pt file; of the latter `params_ema` if there, else
+    `params`, else `state_dict`, else the bare dict. A `module.` before all names, left by DataParallel, is taken off.
+    Pickles are read as weights only: no code of theirs runs.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}: train one first, or check the path")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                return _bare({k: file.get_tensor(k) for k in file.keys()}), file.metadata() or {}  # noqa: SIM118
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a checkpoint ({error}); is the download complete?") from error
+    except Exception as error:  # pickle raises its own, of many kinds, when a file is no plain checkpoint
+        raise ValueError(f"{path} is not a plain file of weights: {error}") from error
+    for key in ("params_ema", "params", "state_dict"):
+        if isinstance(content, Mapping) and key in content:
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ValueError(f"{path} holds no weights under params_ema, params, state_dict or at its top level")
+    return _bare(content), {}
+
+
+def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    parallel = all(str(k).startswith("module.") for k in state)
+    return {k.removeprefix("module."): v for k, v in state.items()} if parallel else dict(state)
+
+
+def hat_config(state: Mapping[str, Tensor], path: Path | str = "the checkpoint") -> dict:
+    """HAT's arguments as far as the weights show them. Raises ValueError when they are not a HAT's."""
+    block = "layers.0.residual_group.blocks.0."
+    overlap_table = "layers.0.residual_group.overlap_attn.relative_position_bias_table"
+    groups = len({k.split(".")[1] for k in state if k.startswith("layers.")})
+    needed = ["conv_first.weight", "conv_last.weight", block + "attn.relative_position_bias_table", overlap_table]
+    needed += [block + k for k in ("conv_block.cab.0.weight", "conv_block.cab.3.attention.1.weight", "mlp.fc1.weight")]
+    needed += [f"layers.{g}.residual_group.blocks.0.attn.relative_position_bias_table" for g in range(groups)]
+    missing = [k for k in needed if k not in state]
+    if missing:
+        raise ValueError(
+            f"{path} is not a HAT generator: it has no {missing[0]} but {', '.join(list(state)[:3])}, ...; "
+            "choose the generator's file, not a discriminator's or another architecture's"
+        )
+    depths, heads = [], []
+    for g in range(groups):
+        prefix = f"layers.{g}.residual_group.blocks."
+        depths.append(len({k.split(".")[4] for k in state if k.startswith(prefix)}))
+        heads.append(state[f"{prefix}0.attn.relative_position_bias_table"].shape[1])
+    embed_dim, in_chans = state["conv_first.weight"].shape[:2]
+    window = (math.isqrt(state[block + "attn.relative_position_bias_table"].shape[0]) + 1) // 2
+    key_window = math.isqrt(state[overlap_table].shape[0]) + 1 - window
+    upsample = [v for k, v in state.items() if k.startswith("upsample.") and k.endswith(".weight")]
+    return {
+        "in_chans": in_chans,
+        "upscale": math.prod(math.isqrt(v.shape[0] // v.shape[1]) for v in upsample),
+        "embed_dim": embed_dim,
+        "depths": depths,
+        "num_heads": heads,
+        "window_size": window,
+        "compress_ratio": embed_dim // state[block + "conv_block.cab.0.weight"].shape[0],
+        "squeeze_factor": embed_dim // state[block + "conv_block.cab.3.attention.1.weight"].shape[0],
+        "overlap_ratio": (key_window - window) / window,
+        "mlp_ratio": state[block + "mlp.fc1.weight"].shape[0] / embed_dim,
+        "num_feat": state["conv_last.weight"].shape[1],
+    }
+
+
+def _built(kind: type[_Model], arguments: Mapping, path: Path | str) -> _Model:
+    try:
+        return kind(**arguments)
+    except TypeError as error:  # an argument that this version does not have, or a misspelt change
+        raise ValueError(f"{path} describes a {kind.__name__} that this version cannot build: {error}") from error
+
+
+def _filled(model: _Model, state: Mapping[str, Tensor], path: Path | str) -> _Model:
+    """Load the weights; on a mismatch name the first layer that differs and how."""
+    own = model.state_dict()
+    for name in own:
+        if name not in state:
+            raise ValueError(f"{path} lacks {name}, which this {type(model).__name__} has")
+        if own[name].shape != state[name].shape:
+            raise ValueError(
+                f"{path}: {name} is {tuple(state[name].shape)}, this {type(model).__name__} needs "
+                f"{tuple(own[name].shape)}"
+            )
+    unknown = [name for name in state if name not in own]
+    if unknown:
+        raise ValueError(f"{path} has {unknown[0]}, unknown to this {type(model).__name__}")
+    model.load_state_dict(state)
+    return model.eval()

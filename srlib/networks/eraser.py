@@ -1,0 +1,184 @@
+"""TiledSR: HAT through tiles, then a small residual network that erases what tiling left behind."""
+
+from collections.abc import Sequence
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from srlib.networks.hat import HAT
+from srlib.tiling.canvas import Out, filtered, sink_of
+from srlib.tiling.exact import Chunks
+from srlib.tiling.tiled import Report, tiled_apply
+
+
+class TiledSR(nn.Module):
+    """hat_model -> stitch -> residual_block -> out_conv, differentiable from end to end.
+
+    use_tiling: cut the LR batch into tiles of `tile_size` with `tile_pad` pixels of context (LR pixels,
+    multiples of HAT's window); False sends the picture through whole. In training mode the tile grid is
+    shifted at random, so that the eraser cannot learn one grid. tile_batch: tiles per call of HAT (None:
+    all at once, as training needs; a number bounds the memory when a large picture is upscaled).
+    channels, blocks: the eraser's width and its number of residual pairs of convolutions.
+    tile_choices: tile sizes of which one is drawn for every batch in training, instead of tile_size.
+
+    The eraser adds its output to the stitched picture and starts as the identity (out_conv is zero).
+    """
+
+    def __init__(
+        self,
+        hat_model: HAT,
+        *,
+        use_tiling: bool = False,
+        tile_size: int = 64,
+        tile_pad: int = 32,
+        tile_batch: int | None = None,
+        channels: int = 32,
+        blocks: int = 2,
+        tile_choices: Sequence[int] = (),
+    ):
+        super().__init__()
+        self.hat_model = hat_model
+        self.residual_block = ResidualBlock(hat_model.config["in_chans"], channels, blocks)
+        self.out_conv = nn.Conv2d(channels, hat_model.config["in_chans"], 3, padding=1)
+        for parameter in self.out_conv.parameters():
+            nn.init.zeros_(parameter)
+        self.use_tiling = use_tiling
+        self.tile_size = tile_size
+        self.tile_pad = tile_pad
+        self.tile_batch = tile_batch
+        self.tile_choices = tuple(tile_choices)
+        self.hat_frozen = False
+        self._sizes = {"channels": channels, "blocks": blocks}
+
+    @property
+    def config(self) -> dict:
+        """What a checkpoint carries: HAT's arguments under "hat", and this class's."""
+        tiling = {name: getattr(self, name) for name in ("use_tiling", "tile_size", "tile_pad")}
+        return {"hat": self.hat_model.config, **tiling, **self._sizes, "tile_choices": list(self.tile_choices)}
+
+    @property
+    def scale(self) -> int:
+        """Output pixels per LR pixel, along each axis."""
+        return self.hat_model.upscale
+
+    @property
+    def reach(self) -> int:
+        """Output pixels around it that the eraser looks at for one pixel."""
+        return 2 + 2 * self._sizes["blocks"]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W) in [0, 1] -> (B, C, H*scale, W*scale), not clamped.
+
+        Raises ValueError when tile_size or tile_pad is not a multiple of HAT's window.
+        """
+        if not self.use_tiling:
+            return self.erase(self.hat_model(x))
+        window, tile, offset = self.hat_model.window_size, self.tile_size, (0, 0)
+        if self.training and self.tile_choices:
+            tile = self.tile_choices[torch.randint(len(self.tile_choices), ())]
+        if self.training and tile > window:
+            draw = torch.randint(0, tile // window, (2,)).tolist()
+            offset = (draw[0] * window, draw[1] * window)
+        stitched, _ = self._stitched(x, tile=tile, offset=offset, batch=self.tile_batch)
+        assert stitched is not None  # no `out` was given
+        return self.erase(stitched)
+
+    @overload
+    def tiled(self, x: Tensor, *, out: None = None, chunk: int = 512, **options: Any) -> tuple[Tensor, Report]: ...
+
+    @overload
+    def tiled(self, x: Tensor, *, out: Out, chunk: int = 512, **options: Any) -> tuple[None, Report]: ...
+
+    @torch.no_grad()
+    def tiled(
+        self, x: Tensor, *, out: Out | None = None, chunk: int = 512, **options: Any
+    ) -> tuple[Tensor | None, Report]:
+        """Upscale x (B, C, H, W) as srlib.tiling.tiled.tiled_apply does with these options, eraser included.
+
+        The eraser sees across the seams: it is applied to the stitched picture, band by band, each with the
+        `reach` rows around it that it looks at, in squares of `chunk` output pixels. So the answer is the eraser's
+        to the whole stitched picture, and with statistics="exact" that of the whole network. tile and halo
+        are tile_size and tile_pad, batch is tile_batch or else 1, unless given; a function as `out` gets its bands on
+        the CPU. Without gradients; training goes through forward.
+        """
+        B, C, H, W = x.shape
+        size = (H * self.scale, W * self.scale)
+        picture = None
+        if out is None:
+            out = picture = x.new_empty(B, C, *size)
+        step = Chunks(chunk, device=self.out_conv.weight.device, features="host")
+
+        def erase(band: Tensor) -> Tensor:
+            erased = step(self._erase_map, band.permute(0, 2, 3, 1), reach=self.reach)
+            assert erased is not None  # no `out` was given
+            return erased.permute(0, 3, 1, 2)
+
+        sink = filtered(erase, self.reach, size[0], sink_of(out, B, *size))
+        _, report = self._stitched(x, out=sink, **{"batch": self.tile_batch or 1, **options})
+        return picture, report
+
+    def _stitched(
+        self, x: Tensor, *, tile: int | str | None = None, halo: int | None = None, **options: Any
+    ) -> tuple[Tensor | None, Report]:
+        return tiled_apply(
+            self.hat_model,
+            x,
+            scale=self.scale,
+            tile=self.tile_size if tile is None else tile,
+            halo=self.tile_pad if halo is None else halo,
+            **{"window": self.hat_model.window_size, **options},
+        )
+
+    @torch.no_grad()
+    def whole(self, x: Tensor, limit: float = 0.25) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> the whole picture at output size, not tiled. Above `limit` LR megapixels by exact
+        tiling: the same to rounding, in a fraction of the memory.
+        """
+        if x.shape[-2] * x.shape[-1] <= limit * 1e6:
+            return self.erase(self.hat_model(x))
+        return self.tiled(x, statistics="exact", tile=8 * self.hat_model.window_size, on_oom="shrink")[0]
+
+    def erase(self, stitched: Tensor) -> Tensor:
+        """The eraser alone: (B, C, H, W) at output size -> the same."""
+        return stitched + self.out_conv(self.residual_block(stitched))
+
+    def _erase_map(self, stitched: Tensor) -> Tensor:
+        """(B, H, W, C) -> the same."""
+        return self.erase(stitched.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+    def freeze_hat(self) -> "TiledSR":
+        """Stage 3: HAT gets no gradient and stays in eval mode, whatever train() is told."""
+        self.hat_frozen = True
+        self.hat_model.requires_grad_(False).eval()
+        return self
+
+    def train(self, mode: bool = True) -> "TiledSR":
+        """As nn.Module's, but a frozen HAT stays in eval mode."""
+        super().train(mode)
+        if self.hat_frozen:
+            self.hat_model.eval()
+        return self
+
+
+class ResidualBlock(nn.Module):
+    """Features of the picture: one convolution, then `blocks` times x + conv(lrelu(conv(x)))."""
+
+    def __init__(self, in_chans: int, channels: int, blocks: int):
+        super().__init__()
+        self.conv_in = nn.Conv2d(in_chans, channels, 3, padding=1)
+        self.body = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(channels, channels, 3, padding=1),
+                nn.LeakyReLU(0.1),
+                nn.Conv2d(channels, channels, 3, padding=1),
+            )
+            for _ in range(blocks)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> (B, channels, H, W)."""
+        x = self.conv_in(x)
+        for block in self.body:
+            x = x + block(x)
+        return x

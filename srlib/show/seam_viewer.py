@@ -1,0 +1,242 @@
+"""The tile-seam visualizer: change the tiling, see the seam. Composed in Python, no custom JavaScript."""
+
+import io
+
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from srlib.data.resize import enlarge
+from srlib.evaluation.metrics import psnr_y
+from srlib.networks.eraser import TiledSR
+from srlib.show import plots
+from srlib.tiling.plan import BLENDS
+from srlib.tiling.seams import seam_profile, seam_report, worst_seam
+from srlib.tiling.tiled import STATISTICS, Report
+
+VIEWS = ("wipe", "blink", "difference", "profile")
+SEAM_RGB = np.array([0, 183, 199], dtype=np.uint8)
+
+
+class SeamViewer:
+    """Sliders for tile, halo, blend, statistics, stage and picture; wipe, blink, difference or profile of two results.
+
+    pictures: {name: (lr (C, h, w), hr (C, H, W) or None)}, in [0, 1]. models: {stage: TiledSR}.
+    tiles, halos: the choices in LR pixels, multiples of the window; with statistics "exact" the tile is the chunk.
+    crop: output pixels shown. Every result is computed once per setting and kept.
+    Show `viewer.widget`; set `viewer.tile.value = 32` and read `viewer.compose()` (an
+    (H, W, 3) uint8 array) in a script; `viewer.figure()` is the static twin for a saved notebook.
+    """
+
+    def __init__(
+        self,
+        pictures: dict[str, tuple[Tensor, Tensor | None]],
+        models: dict[str, TiledSR],
+        *,
+        tiles: tuple[int, ...] = (16, 32, 64),
+        halos: tuple[int, ...] = (0, 8, 16),
+        crop: int = 128,
+    ):
+        if not pictures or not models:
+            raise ValueError("the viewer needs at least one picture and one model")
+        self.pictures, self.models = pictures, models
+        self._cache: dict[tuple, tuple] = {}
+        choose = widgets.SelectionSlider
+        self.picture = widgets.Dropdown(options=list(pictures), description="picture")
+        self.stage = widgets.Dropdown(options=list(models), description="stage")
+        self.tile = choose(options=tiles, value=tiles[len(tiles) // 2], description="tile, LR px")
+        self.halo = choose(options=halos, value=halos[0], description="halo, LR px")
+        self.blend = widgets.Dropdown(options=BLENDS, description="blend")
+        self.statistics = widgets.Dropdown(options=STATISTICS, description="statistics")
+        kinds = ["tiled", "whole", "bicubic", "HR"]
+        self.left = widgets.Dropdown(options=kinds, value="tiled", description="left, A")
+        self.right = widgets.Dropdown(options=kinds, value="whole", description="right, B")
+        self.view = widgets.ToggleButtons(
+            options=VIEWS, description="view", style={"button_width": "96px"}, layout={"width": "410px"}
+        )
+        self.position = widgets.FloatSlider(value=0.5, min=0, max=1, step=0.01, description="wipe")
+        self.blink = widgets.Play(min=0, max=999, interval=500, description="blink")
+        self.gain = widgets.IntSlider(value=16, min=1, max=64, description="gain")
+        self.crop = widgets.IntSlider(value=crop, min=32, max=512, step=32, description="crop, px")
+        self.top = widgets.IntSlider(min=0, max=0, description="top")
+        self.left_edge = widgets.IntSlider(min=0, max=0, description="left")
+        self.jump = widgets.Button(description="jump to the worst seam", layout={"width": "auto"})
+        self.image = widgets.Image(format="png", layout={"min_width": "384px"})
+        self.metrics = widgets.HTML()
+        self._settling = False
+        for control in self._controls():
+            control.observe(self._refresh, names="value")
+        self.jump.on_click(lambda _: self.jump_to_worst())
+        self.widget = widgets.HBox(
+            [widgets.VBox([*self._controls(), self.jump]), widgets.VBox([self.image, self.metrics])]
+        )
+        self._refresh()
+
+    def _controls(self) -> list[widgets.Widget]:
+        return [
+            self.picture,
+            self.stage,
+            self.tile,
+            self.halo,
+            self.blend,
+            self.statistics,
+            self.left,
+            self.right,
+            self.view,
+            self.position,
+            self.blink,
+            self.gain,
+            self.crop,
+            self.top,
+            self.left_edge,
+        ]
+
+    @torch.no_grad()
+    def result(self, kind: str) -> Tensor:
+        """The (C, H, W) picture of the current settings: "tiled", "whole", "bicubic" or "HR"."""
+        lr, hr = self.pictures[self.picture.value]
+        if kind == "HR":
+            if hr is None:
+                raise ValueError(f"{self.picture.value} has no HR picture to compare with")
+            return hr
+        if kind == "tiled":
+            return self._tiled()[0]
+        if kind == "bicubic":
+            return enlarge(lr, self.models[self.stage.value].scale, "bicubic")
+        key = (self.picture.value, self.stage.value)
+        if key not in self._cache:
+            model = self.models[self.stage.value]
+            x = lr[None].to(next(model.parameters()).device)
+            self._cache[key] = (model.whole(x)[0].clamp(0, 1).cpu(),)
+        return self._cache[key][0]
+
+    @torch.no_grad()
+    def _tiled(self) -> tuple[Tensor, Report]:
+        options = {name: getattr(self, name).value for name in ("tile", "halo", "blend", "statistics")}
+        if self.statistics.value == "exact":
+            options |= {"halo": 0, "blend": "crop"}  # these change nothing then
+        key = (self.picture.value, self.stage.value, *options.values())
+        if key not in self._cache:
+            x = self.pictures[self.picture.value][0][None]
+            picture, report = self.models[self.stage.value].tiled(x, batch=16, on_oom="shrink", **options)
+            self._cache[key] = (picture[0].clamp(0, 1), report)
+        return self._cache[key]
+
+    def compose(self) -> np.ndarray:
+        """The current view as an (H, W, 3) uint8 array."""
+        if self.view.value == "profile":
+            return _rendered(plots.seam_profiles({"current settings": self._profile()}))
+        a, b = self.result(self.left.value), self.result(self.right.value)
+        top, left, size = self.top.value, self.left_edge.value, self.crop.value
+        box = (slice(None), slice(top, top + size), slice(left, left + size))
+        if self.view.value == "difference":
+            out = plots.to_array((0.5 + (a - b) * self.gain.value / 2)[box])
+        elif self.view.value == "blink":
+            out = plots.to_array((a, b)[self.blink.value % 2][box])
+        else:
+            out = plots.to_array(a[box])
+            split = round(self.position.value * out.shape[1])
+            out[:, split:] = plots.to_array(b[box])[:, split:]
+        zoom = max(1, 384 // max(out.shape[:2]))
+        out = out.repeat(zoom, 0).repeat(zoom, 1)
+        if self.view.value == "difference":
+            self._draw_grid(out, zoom)
+        if self.view.value == "wipe" and 0 < split * zoom < out.shape[1]:
+            out[:, split * zoom] = 255
+        return out
+
+    def _draw_grid(self, out: np.ndarray, zoom: int) -> None:
+        """Every fourth pixel along each seam: the line shows and the difference under it, too."""
+        rows, columns = self._tiled()[1].seams
+        for c in rows:
+            if 0 < c - self.top.value < out.shape[0] / zoom:
+                out[(c - self.top.value) * zoom, ::4] = SEAM_RGB
+        for c in columns:
+            if 0 < c - self.left_edge.value < out.shape[1] / zoom:
+                out[::4, (c - self.left_edge.value) * zoom] = SEAM_RGB
+
+    def _profile(self) -> Tensor:
+        tiled, report = self._tiled()
+        return seam_profile(tiled, self.result("whole"), report.seams)
+
+    def report(self) -> dict[str, float]:
+        """Seam figures of the current settings; with an HR picture also both PSNR-Y."""
+        tiled, run = self._tiled()
+        whole = self.result("whole")
+        figures = seam_report(tiled, whole, run.seams)
+        hr = self.pictures[self.picture.value][1]
+        if hr is not None:
+            figures["PSNR-Y tiled"] = psnr_y(tiled[None], hr[None], run.scale).item()
+            figures["PSNR-Y whole"] = psnr_y(whole[None], hr[None], run.scale).item()
+        reads = 1.0 if run.statistics == "exact" else run.plan.overhead * (2 if run.statistics == "two_pass" else 1)
+        return figures | {"tiles": len(run.plan), "pixels read": reads, "seconds": run.seconds}
+
+    def jump_to_worst(self) -> tuple[int, int]:
+        """Move the crop to the seam with the most error; returns (top, left)."""
+        tiled, report = self._tiled()
+        top, left = worst_seam(tiled, self.result("whole"), report.seams, self.crop.value)
+        self.top.value, self.left_edge.value = top, left
+        return top, left
+
+    def _refresh(self, _change: object = None) -> None:
+        if self._settling:
+            return
+        height, width = self.result("whole").shape[-2:]
+        self._settling = True  # moving the limits may move the values, which would call this again
+        self.top.max = max(0, height - self.crop.value)
+        self.left_edge.max = max(0, width - self.crop.value)
+        self._settling = False
+        png = io.BytesIO()
+        Image.fromarray(self.compose()).save(png, "png")
+        self.image.value = png.getvalue()
+        self.metrics.value = _table(self.report())
+
+    def figure(self) -> Figure:
+        """The static twin: wipe, difference and profile of the current settings, with the figures."""
+        view = self.view.value
+        panels = {}
+        for name in ("wipe", "difference"):
+            self.view.value = name
+            panels[name] = self.compose()
+        self.view.value = view
+        figure, axes = plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained")
+        titles = [
+            f"left of the line {self.left.value}, right {self.right.value}",
+            f"({self.left.value} - {self.right.value}) x {self.gain.value}, dotted: seams",
+        ]
+        for axis, panel, title in zip(axes, panels.values(), titles, strict=False):
+            axis.imshow(panel, interpolation="nearest")
+            axis.set_title(title, fontsize=9)
+            axis.axis("off")
+        profile = self._profile().numpy() * 255
+        axes[2].plot(profile, "o-", ms=3, color=plots.STAGE_COLOURS[1])
+        axes[2].set(xlabel="distance to the nearest seam, output pixels", ylabel="rms |tiled - whole|, levels")
+        axes[2].grid(alpha=0.3)
+        report = self.report()
+        figure.suptitle(
+            f"{self.picture.value}, {self.stage.value}, tile {self.tile.value}, halo {self.halo.value}, "
+            f"{self.blend.value}, {self.statistics.value}: TC {report['TC']:.1f} dB, SGR {report['SGR']:.3f}",
+            fontsize=10,
+        )
+        return figure
+
+
+def _table(report: dict[str, float]) -> str:
+    """The report as an HTML table, figures with their units."""
+    units = {"TC": "dB", "PSNR-Y tiled": "dB", "PSNR-Y whole": "dB", "pixels read": "per pixel", "seconds": "s"}
+    rows = {name.replace("_", " "): f"{value:.4g} {units.get(name, '')}" for name, value in report.items()}
+    rows["max difference"] = f"{report['max_difference'] * 255:.2f} of 255"
+    rows["differing share"] = f"{report['differing_share']:.2%} of the 8-bit values"
+    return "<table>" + "".join(f"<tr><td>{k}</td><td><b>{v}</b></td></tr>" for k, v in rows.items()) + "</table>"
+
+
+def _rendered(figure: Figure) -> np.ndarray:
+    """A figure as an (H, W, 3) uint8 array."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=80)
+    plt.close(figure)
+    return np.asarray(Image.open(buffer).convert("RGB"))

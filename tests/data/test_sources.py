@@ -1,0 +1,98 @@
+"""Pictures are found, sampled and split the same way every time; data.json comes back."""
+
+import os
+
+import pytest
+
+from srlib.data.sources import (
+    EMBEDDED_SPLIT,
+    embedded_pictures,
+    embedded_split,
+    list_pictures,
+    need_parts,
+    read_description,
+    sampled,
+    split_pictures,
+    write_description,
+)
+
+
+def test_sample_is_stable_and_grows():
+    names = [f"{i}.png" for i in range(100)]
+    assert sampled(names, 0.1) == sampled(names[::-1], 0.1) and len(sampled(names, 0.1)) == 10
+    assert set(sampled(names, 0.1)) < set(sampled(names, 0.3)) and len(sampled(names, 0.001)) == 1
+    assert sampled(names, 0.1, seed=1) != sampled(names, 0.1)
+    with pytest.raises(ValueError, match="sample 0 is no share"):
+        sampled(names, 0)
+
+
+def test_split_by_name_and_by_share():
+    names = [f"p/{i}.png" for i in range(10)]
+    split = split_pictures(names, validation=["p/3"], test=["p/4.png"])
+    assert split["p/3.png"] == "validation" and split["p/4.png"] == "test" and list(split.values()).count("train") == 8
+    shares = split_pictures(names, validation=0.2, test=0.2)
+    assert sorted(shares.values()) == ["test"] * 2 + ["train"] * 6 + ["validation"] * 2
+    assert shares == split_pictures(names[::-1], validation=0.2, test=0.2)
+    assert sorted(split_pictures(names[:3], validation=0.1, test=0.1).values()) == ["test", "train", "validation"]
+
+
+def test_a_name_without_suffix_must_mean_one_picture():
+    names = ["a.png", "a.jpg", "b.png"]
+    with pytest.raises(ValueError, match="test picture 'a' is there with 2 suffixes"):
+        split_pictures(names, validation=[], test=["a"])
+    assert split_pictures(names, validation=[], test=["a.jpg"])["a.jpg"] == "test"
+
+
+@pytest.mark.parametrize(
+    ("validation", "test", "message"),
+    [
+        (["p/33"], [], "validation picture 'p/33' is not there; near: p/3"),
+        (["p/3"], ["p/3"], "named for validation and for test"),
+        (0.6, 0.6, "leave none to train on"),
+    ],
+)
+def test_wrong_splits_are_refused(validation, test, message):
+    with pytest.raises(ValueError, match=message):
+        split_pictures([f"p/{i}.png" for i in range(5)], validation=validation, test=test)
+
+
+def test_embedded_pictures_are_there_and_their_split_is_known(tmp_path):
+    embedded_pictures(tmp_path)
+    names = list_pictures(tmp_path)
+    assert len(names) == 20
+    split = split_pictures(names, **EMBEDDED_SPLIT)
+    assert {p: list(split.values()).count(p) for p in ("train", "validation", "test")} == {
+        "train": 12,
+        "validation": 3,
+        "test": 5,
+    }
+    stamp = (tmp_path / "photos/coffee.png").stat().st_mtime_ns
+    embedded_pictures(tmp_path)
+    assert (tmp_path / "photos/coffee.png").stat().st_mtime_ns == stamp
+
+
+def test_description_round_trip_and_its_absence(tmp_path):
+    write_description(tmp_path, hr_root=".", split={"a": "train"}, scales=[2], methods=["area"])
+    assert read_description(tmp_path)["split"] == {"a": "train"}
+    with pytest.raises(FileNotFoundError, match="run notebooks/01_data.ipynb first"):
+        read_description(tmp_path / "nowhere")
+
+
+def test_a_sample_of_the_embedded_pictures_has_every_part():
+    names = ["photos/coffee.png", "photos/astronaut.png", "photos/brick.png", "drawings/drawing_00.png"]
+    assert embedded_split(names, 0.2) == {"validation": 0.2, "test": ["photos/coffee"]}
+    split = split_pictures(names, **embedded_split(names, 0.2))
+    need_parts(split)
+    with pytest.raises(ValueError, match="no validation picture is left"):
+        need_parts({"a": "train", "b": "test"})
+
+
+def test_names_that_no_file_or_table_can_hold_are_refused(tmp_path):
+    long = "a" * 225 + ".png"
+    (tmp_path / long).write_bytes(b"")
+    with pytest.raises(ValueError, match="has too long a name: rename it"):
+        list_pictures(tmp_path)
+    (tmp_path / long).unlink()
+    (tmp_path / os.fsdecode(b"\xff.png")).write_bytes(b"")
+    with pytest.raises(ValueError, match="is no valid text: rename it"):
+        list_pictures(tmp_path)

@@ -1,0 +1,83 @@
+"""The ablation compares what it says it compares, seed by seed."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from projects import TINY, execute
+
+from srlib.experiments import ablation
+from srlib.networks.checkpoints import load_tiled
+
+
+def scores(seed: int, tiled: dict[str, float]) -> pd.DataFrame:
+    rows = [{"picture": "p", "variant": "bicubic", "tiling": "whole", "PSNR-Y": 29.0}]
+    for arm, value in tiled.items():
+        rows.append({"picture": "p", "variant": arm, "tiling": "whole", "PSNR-Y": 31.0})
+        rows.append({"picture": "p", "variant": arm, "tiling": "t", "PSNR-Y": value, "TC": 40 + seed, "SGR": 1.5})
+    return pd.DataFrame(rows).assign(seed=seed)
+
+
+def test_gaps_are_closed_against_the_same_seeds_stage_1():
+    table = pd.concat([scores(0, {"1": 30.0, "1+2": 30.5}), scores(1, {"1": 30.8, "1+2": 30.8})])
+    rows = ablation.per_seed(table, "t")
+    assert rows["gap closed, %"].round(6).to_dict() == {(0, "1"): 0, (0, "1+2"): 50, (1, "1"): 0, (1, "1+2"): 0}
+    assert rows.loc[(0, "1"), "gap"] == 1.0
+
+
+def test_answers_are_differences_of_one_seed_and_spread_is_their_range():
+    table = pd.concat([scores(s, {"1": 30.0, "1, longer": 30.1, "1+2": 30.1 + s}) for s in range(3)])
+    differences = ablation.answers(ablation.per_seed(table, "t"))
+    question = "training through the tiling, not only longer"
+    assert differences.loc[question, "PSNR-Y tiled"].round(6).tolist() == [0.0, 1.0, 2.0]
+    text = ablation.with_spread(differences, "question", {"PSNR-Y tiled": 2}, sign=True)
+    assert text.loc[question, "PSNR-Y tiled"] == "+1.00 (+0.00 to +2.00)"
+    alone = ablation.with_spread(differences.xs(1, level="seed", drop_level=False), "question", {"PSNR-Y tiled": 1})
+    assert alone.loc[question, "PSNR-Y tiled"] == "1.0"
+    nothing = ablation.with_spread(differences * -1e-9, "question", {"PSNR-Y tiled": 2, "TC": 0}, sign=True)
+    assert nothing.loc[question, "PSNR-Y tiled"] == "+0.00 (+0.00 to +0.00)"
+    unknown = ablation.with_spread(differences * float("nan"), "question", {"TC": 1})
+    assert unknown.loc[question, "TC"] == ""
+    assert "the eraser after stage 2" not in differences.index  # its arms are not there
+
+
+def test_every_arm_starts_from_one_before_it_and_every_question_has_its_arms():
+    names = list(ablation.ARMS)
+    assert all(not arm.after or arm.after in names[: names.index(name)] for name, arm in ablation.ARMS.items())
+    assert all({a, b} <= set(names) for a, b in ablation.QUESTIONS.values())
+    assert len({ablation.best_of(Path("folder"), name) for name in names}) == len(names)
+
+
+@pytest.fixture(scope="module")
+def ablated(folder):
+    return execute(folder, "06_ablation", **TINY["06_ablation"])
+
+
+def test_the_notebook_trains_every_arm_and_writes_its_tables(folder, ablated):
+    out = folder / "outputs/demo/ablation"
+    arms = pd.read_csv(out / "arms.csv", index_col="arm")
+    assert list(arms.index) == list(ablation.ARMS) and (arms["training, s"] >= 0).all()
+    assert set(pd.read_csv(out / "answers.csv")["question"]) == set(ablation.QUESTIONS)
+    assert len(pd.read_csv(out / "tilings.csv")) == 2 * (1 + 4)  # whole, and four ways to tile
+    assert {"arms.png", "answers.png"} <= {p.name for p in (out / "figures").iterdir()}
+
+
+def test_arms_differ_in_what_they_are_said_to_differ_in(folder, ablated):
+    def model(arm):
+        return load_tiled(ablation.best_of(folder / "outputs/demo/ablation/seed0", arm)).state_dict()
+
+    def same(a, b, prefix):
+        a, b = model(a), model(b)
+        return all(torch.equal(a[k], b[k]) for k in a if k.startswith(prefix))
+
+    assert same("1", "1+3", "hat_model") and same("1+2", "1+2+3", "hat_model")  # frozen
+    assert not same("1", "1+2", "hat_model") and not same("1, longer", "1+2", "hat_model")
+    assert not same("1", "1, sharpened", "hat_model")
+    assert not same("1+2+3", "1+2+3, no detector", "residual") and not same("1+2", "1+2+3", "residual")
+
+
+def test_run_again_nothing_is_trained(folder, ablated):
+    again = execute(folder, "06_ablation", **TINY["06_ablation"])
+    said = "".join(o.get("text", "") for c in again.cells if c.cell_type == "code" for o in c.outputs)
+    assert said.count("is finished: nothing to train") == len(ablation.ARMS) + 2  # "1" twice, and the detector

@@ -1,9 +1,0 @@
-"""Networks for tests."""
-
-from srlib.hat import HAT
-from srlib.initial import start_far_reaching
-
-
-def strong(**arguments) -> HAT:
-    """A HAT whose every part matters."""
-    return start_far_reaching(HAT(**{"squeeze_factor": 4, "compress_ratio": 4, "conv_scale": 0.3, **arguments})).eval()

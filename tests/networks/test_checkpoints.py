@@ -1,0 +1,143 @@
+"""Files round-trip, published files load by their shapes, foreign files are refused with a sentence."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from spandrel import ModelLoader
+from test_hat import GOLDEN, golden
+
+from srlib.networks.checkpoints import hat_config, load_hat, load_model, load_tiled, read, save_model
+from srlib.networks.eraser import TiledSR
+from srlib.networks.hat import HAT
+
+TINY = {"embed_dim": 16, "depths": (2,), "num_heads": (2,), "window_size": 8, "squeeze_factor": 4}
+
+
+@pytest.fixture
+def tiled() -> TiledSR:
+    model = TiledSR(HAT(**TINY, upscale=3), use_tiling=True, tile_size=16, tile_pad=8, channels=8, blocks=1)
+    torch.nn.init.normal_(model.out_conv.weight, std=0.1)
+    return model.eval()
+
+
+def test_tiled_round_trip_with_changes(tiled, tmp_path):
+    path = save_model(tmp_path / "m.safetensors", tiled, step=7)
+    x = torch.rand(1, 3, 24, 40)
+    loaded = load_tiled(path)
+    assert torch.equal(loaded(x), tiled(x))
+    assert load_tiled(path, use_tiling=False).use_tiling is False
+    assert torch.equal(load_hat(path)(x), tiled.hat_model(x))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_others_of_the_group_may_read_it_where_they_may_read_any_file(tiled, tmp_path):
+    (tmp_path / "any").touch()
+    path = save_model(tmp_path / "m.safetensors", tiled)
+    assert path.stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
+def test_bare_hat_gets_an_identity_eraser(tiled, tmp_path):
+    path = save_model(tmp_path / "hat.safetensors", tiled.hat_model)
+    x = torch.rand(1, 3, 16, 16)
+    assert torch.equal(load_tiled(path)(x), tiled.hat_model(x))
+    assert torch.equal(load_model(path, HAT)(x), tiled.hat_model(x))
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
+@pytest.mark.parametrize("key", ["params_ema", "params", None])
+def test_published_files_load_by_their_shapes(path, key, tmp_path):
+    _, weights, picture, expected = golden(path)
+    file = tmp_path / "published.pth"
+    torch.save({key: weights, "params_other": 1} if key else weights, file)
+    model = load_hat(file)
+    with torch.no_grad():
+        assert (model(picture) - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_files_of_parallel_training_and_state_dicts_load(wrapped, tmp_path):
+    _, weights, picture, expected = golden(GOLDEN[0])
+    parallel = {f"module.{k}": v for k, v in weights.items()}
+    torch.save({"state_dict": parallel, "epoch": 3} if wrapped else parallel, tmp_path / "parallel.pth")
+    save_file(parallel, tmp_path / "parallel.safetensors")
+    for file in ("parallel.pth", "parallel.safetensors"):
+        with torch.no_grad():
+            assert (load_hat(tmp_path / file)(picture) - expected).abs().max() < 1e-5
+    torch.save({**parallel, "other": torch.zeros(1)}, tmp_path / "mixed.pth")
+    assert "other" in read(tmp_path / "mixed.pth")[0] and set(parallel) < set(read(tmp_path / "mixed.pth")[0])
+
+
+def test_saved_hat_opens_in_spandrel_and_gives_the_same_picture(tmp_path):
+    model = HAT(
+        embed_dim=36,
+        depths=(2, 2),
+        num_heads=(6, 6),
+        window_size=16,
+        squeeze_factor=6,
+        upscale=4,
+    ).eval()
+    path = save_model(tmp_path / "hat.safetensors", model)
+    other = ModelLoader().load_from_file(path)
+    assert other.architecture.id == "HAT" and other.scale == 4
+    x = torch.rand(1, 3, 32, 48)
+    with torch.no_grad():
+        assert (other.model.eval()(x) - model(x)).abs().max() < 1e-5
+
+
+def test_config_is_read_from_shapes():
+    arguments = {**TINY, "depths": (2, 4), "num_heads": (2, 4), "upscale": 4, "in_chans": 1, "mlp_ratio": 4.0}
+    found = hat_config(HAT(**arguments).state_dict())
+    for name, value in arguments.items():
+        assert found[name] == (list(value) if isinstance(value, tuple) else value), name
+
+
+def test_foreign_and_broken_files_are_refused_with_a_sentence(tiled, tmp_path):
+    discriminator = tmp_path / "d.pth"
+    torch.save({"params": {"conv0.weight": torch.zeros(3)}}, discriminator)
+    with pytest.raises(ValueError, match="not a HAT generator.*discriminator"):
+        load_hat(discriminator)
+    text = tmp_path / "text.pth"
+    text.write_text("not found")
+    with pytest.raises(ValueError, match="text.pth"):
+        read(text)
+    torch.save({"params": [1, 2]}, text)
+    with pytest.raises(ValueError, match="holds no weights"):
+        read(text)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(save_model(tmp_path / "m.safetensors", tiled).read_bytes()[:5000])
+    with pytest.raises(ValueError, match="complete"):
+        load_tiled(cut)
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        load_hat(tmp_path / "missing.pth")
+    with pytest.raises(ValueError, match="holds TiledSR, not HAT"):
+        load_model(tmp_path / "m.safetensors", HAT)
+
+
+@pytest.mark.parametrize("lacking", ["overlap_attn", "conv_block", "mlp", "layers.1.residual_group"])
+def test_a_relative_of_hat_is_refused_by_what_it_lacks(lacking):  # SwinIR's names are HAT's without the first two
+    state = HAT(**{**TINY, "depths": (2, 2), "num_heads": (2, 2)}).state_dict()
+    relative = {k: v for k, v in state.items() if lacking not in k} | {"layers.1.conv.weight": torch.zeros(1)}
+    with pytest.raises(ValueError, match=rf"swinir.pth is not a HAT generator: it has no .*{lacking}"):
+        hat_config(relative, "swinir.pth")
+
+
+def test_a_mismatch_names_the_layer(tiled, tmp_path):
+    _, weights, _, _ = golden(GOLDEN[0])
+    weights["layers.1.conv.weight"] = torch.zeros(8, 8, 3, 3)
+    path = tmp_path / "wrong.pth"
+    torch.save(weights, path)
+    with pytest.raises(ValueError, match=r"layers\.1\.conv\.weight is \(8, 8, 3, 3\), this HAT needs \(32, 32, 3, 3\)"):
+        load_hat(path)
+    del weights["layers.1.conv.weight"]
+    torch.save(weights, path)
+    with pytest.raises(ValueError, match=r"lacks layers\.1\.conv\.weight"):
+        load_hat(path)
+
+
+def test_a_configuration_of_another_version_is_named(tmp_path):
+    config = json.dumps({**HAT(**TINY).config, "gadget": 1})
+    save_file(HAT(**TINY).state_dict(), tmp_path / "hat.safetensors", {"kind": "HAT", "config": config})
+    with pytest.raises(ValueError, match="hat.safetensors describes a HAT that this version cannot build.*gadget"):
+        load_hat(tmp_path / "hat.safetensors")

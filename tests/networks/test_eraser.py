@@ -1,0 +1,71 @@
+"""Gradients go where each stage wants them, and only there; the eraser starts as the identity."""
+
+import pytest
+import torch
+
+from srlib.networks.eraser import TiledSR
+from srlib.networks.hat import HAT
+from srlib.tiling.tiled import tiled_apply
+
+TINY = {"embed_dim": 16, "depths": (2,), "num_heads": (2,), "window_size": 8, "squeeze_factor": 4}
+
+
+def tiny(**arguments) -> TiledSR:
+    return TiledSR(HAT(**TINY), tile_size=16, tile_pad=8, channels=8, **arguments)
+
+
+def test_eraser_starts_as_the_identity():
+    model = tiny().eval()
+    x = torch.rand(1, 3, 40, 24)
+    assert torch.equal(model(x), model.hat_model(x))
+    model.use_tiling = True
+    assert torch.equal(model(x), tiled_apply(model.hat_model, x, scale=2, tile=16, halo=8, window=8)[0])
+
+
+def test_stage_2_gradients_reach_hat_and_eraser_through_the_stitching():
+    model = tiny(use_tiling=True).train()
+    torch.nn.init.normal_(model.out_conv.weight, std=0.1)  # while it is zero nothing behind it can learn
+    model(torch.rand(2, 3, 40, 48)).square().mean().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_stage_3_trains_the_eraser_and_nothing_else():
+    model = tiny(use_tiling=True).freeze_hat().train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (model(torch.rand(1, 3, 32, 32)) - 0.5).square().mean().backward()
+        optimizer.step()
+    assert not model.hat_model.training and model.residual_block.training
+    assert all(p.grad is None for p in model.hat_model.parameters())
+    for name, value in model.state_dict().items():
+        same = torch.equal(value, before[name])
+        assert same == name.startswith("hat_model."), name
+
+
+def test_training_draws_the_grid_and_evaluation_does_not():
+    model = tiny(use_tiling=True)
+    model.tile_pad = 0
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert len({model.train()(x).sum().item() for _ in range(20)}) > 1
+        assert len({model.eval()(x).sum().item() for _ in range(5)}) == 1
+        assert torch.allclose(model(x), model.tiled(x)[0], atol=1e-6)
+    assert model.tiled(x)[1].seams == ([32, 64, 96], [32, 64, 96])
+
+
+def test_tile_batches_change_memory_not_the_picture():
+    model = tiny(use_tiling=True).eval()
+    x = torch.rand(1, 3, 50, 30)
+    expected = model(x)
+    model.tile_batch = 3
+    assert torch.allclose(model(x), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [{"tile_size": 20}, {"tile_pad": 5}])
+def test_tiles_off_the_window_are_refused(wrong):
+    model = TiledSR(HAT(**TINY), use_tiling=True, **{"tile_size": 16, "tile_pad": 8, **wrong})
+    with pytest.raises(ValueError, match="not a multiple of the window 8"):
+        model(torch.rand(1, 3, 32, 32))

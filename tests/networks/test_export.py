@@ -1,0 +1,67 @@
+"""Exported models give the same picture at any size; what cannot be exported is refused."""
+
+import onnx
+import pytest
+import torch
+
+from srlib.networks.checkpoints import save_model
+from srlib.networks.eraser import TiledSR
+from srlib.networks.export import export_onnx, exported, largest_difference, main
+from srlib.networks.hat import HAT
+from srlib.networks.initial import start_far_reaching
+
+SIZES = [(16, 24), (9, 33), (40, 17)]  # whole windows, and not
+
+
+@pytest.fixture(scope="module")
+def model() -> TiledSR:
+    torch.manual_seed(0)
+    hat = HAT(embed_dim=18, depths=(2,), num_heads=(3,), window_size=8, squeeze_factor=4, upscale=3)
+    model = TiledSR(start_far_reaching(hat), use_tiling=True, tile_size=16, tile_pad=8, channels=8, blocks=1)
+    torch.nn.init.normal_(model.out_conv.weight, std=0.1)
+    return model.eval()
+
+
+def whole(model, x):
+    return model.erase(model.hat_model(x)) if isinstance(model, TiledSR) else model(x)
+
+
+@pytest.mark.parametrize("kind", ["HAT", "TiledSR"])
+def test_exported_program_takes_any_size(model, kind):
+    model = model if kind == "TiledSR" else model.hat_model
+    program = exported(model.train()).module()
+    assert model.training and getattr(model, "use_tiling", True)  # left as it was
+    model.eval()
+    for height, width in SIZES:
+        x = torch.rand(1, 3, height, width)
+        with torch.no_grad():
+            assert (program(x) - whole(model, x)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["HAT", "TiledSR"])
+def test_onnx_takes_any_size_and_number(model, kind, tmp_path):
+    chosen = model if kind == "TiledSR" else model.hat_model
+    path = export_onnx(tmp_path / "m.onnx", chosen)
+    assert list(tmp_path.iterdir()) == [path]  # one file, no weights beside it
+    onnx.checker.check_model(path)
+    graph = onnx.load(path).graph
+    sizes = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*graph.input, *graph.output)]
+    assert sizes == [["batch", 3, "height", "width"], ["batch", 3, "3*height", "3*width"]]
+    for number, (height, width) in enumerate(SIZES, 1):
+        difference = largest_difference(path, lambda x: whole(chosen, x), (number, 3, height, width))
+        assert difference < 1e-5
+
+
+def test_command(model, tmp_path, capsys):
+    checkpoint = save_model(tmp_path / "m.safetensors", model)
+    assert main([str(checkpoint), str(tmp_path / "m.onnx")]) == 0
+    printed = capsys.readouterr().out
+    assert (tmp_path / "m.onnx").exists()
+    assert printed.count("largest difference") == 2 and "MiB" in printed
+    assert main([str(tmp_path / "missing.safetensors"), str(tmp_path / "n.onnx")]) == 2
+    assert "no checkpoint at" in capsys.readouterr().err and not (tmp_path / "n.onnx").exists()
+
+
+def test_other_models_are_refused():
+    with pytest.raises(ValueError, match="a Linear cannot be exported"):
+        exported(torch.nn.Linear(2, 2))

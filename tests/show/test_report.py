@@ -1,0 +1,51 @@
+"""An executed notebook becomes one page without code that fetches nothing."""
+
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from srlib.show.report import HIDDEN, write_report
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+@pytest.fixture
+def executed(tmp_path):
+    cells = [
+        new_markdown_cell("# 05 A title\n\nWith text."),
+        new_code_cell("hidden_name = 1", outputs=[new_output("stream", text="five pictures\n")]),
+        new_code_cell("plot()", outputs=[new_output("display_data", {"image/png": PIXEL})]),
+        new_code_cell("run()", outputs=[new_output("stream", text="steps 5/5 done\n")], metadata={"tags": [HIDDEN]}),
+    ]
+    notebook = new_notebook(cells=cells, metadata={"widgets": {"application/vnd.jupyter.widget-state+json": {}}})
+    nbformat.write(notebook, tmp_path / "05.ipynb")
+    return tmp_path / "05.ipynb"
+
+
+def test_texts_and_figures_stay_and_code_and_progress_go(executed):
+    page = write_report(executed, executed.with_name("report.html")).read_text()
+    assert "<title>05 A title</title>" in page and "five pictures" in page and PIXEL in page
+    assert "hidden_name" not in page and "plot()" not in page and "steps 5/5" not in page
+    assert not list(executed.parent.glob(".*part*"))
+
+
+def test_figures_are_described_by_the_text_above_them(executed):
+    page = write_report(executed, executed.with_name("report.html")).read_text()
+    assert 'alt="Figure 1. 05 A title With text."' in page and "No description" not in page
+
+
+def test_nothing_is_fetched_when_it_is_opened(executed):
+    page = write_report(executed, executed.with_name("report.html")).read_text()
+    assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=[\"']?(?:https?:|//)[^>]*>", page)
+
+
+def test_command_and_a_notebook_that_was_not_run(executed):
+    line = [sys.executable, "-m", "srlib.show.report", str(executed)]
+    assert subprocess.run(line, capture_output=True, text=True).stdout.strip() == str(executed.with_suffix(".html"))
+    nbformat.write(new_notebook(cells=[new_code_cell("1")]), executed)
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 1 and "holds no outputs: run it first" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,119 @@
+"""The visualizer without a browser: set values, decode the picture."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from srlib.networks.eraser import TiledSR
+from srlib.networks.hat import HAT
+from srlib.networks.initial import start_as_interpolation
+from srlib.show import plots
+from srlib.show.seam_viewer import VIEWS, SeamViewer
+
+
+@pytest.fixture
+def viewer() -> SeamViewer:
+    hat = start_as_interpolation(HAT(embed_dim=16, depths=(2,), num_heads=(2,), window_size=8, squeeze_factor=4))
+    with torch.no_grad():
+        for parameter in hat.parameters():
+            parameter.mul_(3)  # an untrained HAT hardly looks beyond a tile; this one does
+    models = {"stage 1": TiledSR(hat, channels=8).eval()}
+    pictures = {
+        "a": (torch.rand(3, 48, 64), torch.rand(3, 96, 128)),
+        "b": (torch.rand(3, 40, 40), None),
+    }
+    return SeamViewer(pictures, models, tiles=(16, 32), halos=(0, 8), crop=96)
+
+
+def shown(viewer) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(viewer.image.value)))
+
+
+def test_wipe_shows_tiled_left_and_whole_right(viewer):
+    viewer.position.value = 1.0
+    zoom = shown(viewer).shape[0] // 96
+    expected = {k: plots.to_array(viewer.result(k)[:, :96, :96]) for k in ("tiled", "whole")}
+    assert np.array_equal(shown(viewer)[::zoom, ::zoom], expected["tiled"])
+    viewer.position.value = 0.0
+    assert np.array_equal(shown(viewer)[::zoom, ::zoom], expected["whole"])
+    viewer.position.value = 0.5
+    middle = shown(viewer)[::zoom, ::zoom]
+    assert np.array_equal(middle[:, :48], expected["tiled"][:, :48])
+    assert np.array_equal(middle[:, 49:], expected["whole"][:, 49:])
+
+
+def test_every_view_and_setting_changes_the_picture(viewer):
+    seen = [shown(viewer).tobytes()]
+    for control, value in [
+        (viewer.tile, 16),
+        (viewer.view, "difference"),
+        (viewer.gain, 60),
+        (viewer.halo, 8),
+        (viewer.blend, "mean"),
+        (viewer.statistics, "exact"),
+        (viewer.right, "bicubic"),
+        (viewer.right, "HR"),
+        (viewer.left_edge, 20),
+        (viewer.view, "profile"),
+        (viewer.view, "blink"),
+        (viewer.blink, 1),
+    ]:
+        control.value = value
+        seen.append(shown(viewer).tobytes())
+        assert seen[-1] != seen[-2], control.description
+
+
+def test_difference_is_grey_where_equal_and_marks_the_seams(viewer):
+    viewer.left.value = viewer.right.value = "whole"
+    viewer.view.value = "difference"
+    picture = shown(viewer)
+    zoom = picture.shape[0] // 96
+    assert (picture[zoom // 2] == 128).all()  # between grid points: no difference
+    assert picture[64 * zoom, 0].tolist() == [0, 183, 199]  # tile 32 at x2: a seam at row 64
+
+
+def test_jump_moves_the_crop_to_a_seam(viewer):
+    viewer.crop.value = 32
+    viewer.tile.value = 16
+    top, left = viewer.jump_to_worst()
+    assert (viewer.top.value, viewer.left_edge.value) == (top, left)
+    rows, columns = viewer._tiled()[1].seams
+    assert any(top < c < top + 32 for c in rows) or any(left < c < left + 32 for c in columns)
+
+
+def test_results_are_computed_once_per_setting(viewer):
+    calls = []
+    model = viewer.models["stage 1"]
+    original = model.tiled
+    model.tiled = lambda *a, **k: calls.append(1) or original(*a, **k)
+    viewer.tile.value = 16
+    viewer.view.value = "difference"
+    viewer.tile.value = 32
+    viewer.tile.value = 16
+    assert len(calls) == 1  # 32 was computed when the viewer was made
+
+
+def test_exact_statistics_leave_nothing_to_see(viewer):
+    assert viewer.report()["TC"] < 100
+    viewer.statistics.value = "exact"
+    assert viewer.report()["TC"] > 110 and viewer.report()["differing_share"] < 1e-3
+    viewer.view.value = "difference"
+    picture = shown(viewer)
+    off_grid = picture[1::2][:, 1::2]
+    assert (abs(off_grid.astype(int) - 128) <= 1).all()
+
+
+def test_picture_without_hr(viewer):
+    viewer.picture.value = "b"
+    assert "PSNR-Y tiled" not in viewer.report()
+    assert "TC" in viewer.metrics.value
+    with pytest.raises(ValueError, match="b has no HR picture"):
+        viewer.right.value = "HR"
+
+
+def test_static_twin_leaves_the_settings(viewer):
+    figure = viewer.figure()
+    assert len(figure.axes) == 3 and viewer.view.value == VIEWS[0]

@@ -1,0 +1,134 @@
+"""The start page: with nothing made and with a run made up, its drawing, and what it says about results."""
+
+import json
+import os
+import shutil
+
+import nbformat
+import pytest
+from projects import NAMES, ROOT, execute
+
+from srlib.show.diagrams import STEPS, data_flow
+from srlib.show.headlines import HEADLINES, headline, made_so_far
+
+MADE = {
+    "data/data.json": {
+        "split": {"a.png": "train", "b.png": "train", "c.png": "validation", "d.png": "test"},
+        "scales": [2],
+    },
+    "stage1/metrics.json": {"gain_over_bicubic_db": 0.71},
+    "tiling/metrics.json": {"gap_closed_percent": {"stage 1": 0.0, "stage 2": 10.6}},
+    "artifact_ft/metrics.json": {
+        "detector": {"average_precision": {"blocks": 0.95, "blur": 0.91}},
+        "gap_closed_percent": {"stage 3": 33.1},
+    },
+    "eval/metrics.json": {
+        "test": {
+            "bicubic | whole": {"PSNR-Y": 31.4},
+            "stage 1 | tile 32 halo 0": {"PSNR-Y": 32.0, "SGR": 1.81},
+            "stage 3 | tile 32 halo 0": {"PSNR-Y": 32.3, "SGR": 1.4},
+        }
+    },
+}
+
+
+@pytest.fixture
+def project(tmp_path):
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    (tmp_path / "params").mkdir()
+    return tmp_path
+
+
+def make_up(out):
+    for path, content in MADE.items():
+        (out / path).parent.mkdir(parents=True)
+        (out / path).write_text(json.dumps(content))
+    for name in NAMES:
+        (out / f"{name}.ipynb").write_text("{}")
+
+
+def shown(done) -> tuple[str, int]:
+    """The Markdown that the cells show, and how many pictures."""
+    data = [o.get("data", {}) for c in done.cells if c.cell_type == "code" for o in c.outputs]
+    return "\n".join(d["text/markdown"] for d in data if "text/markdown" in d), sum("image/png" in d for d in data)
+
+
+def test_it_runs_with_nothing_made_and_writes_nothing(project):
+    text, pictures = shown(execute(project, "00_start_here"))
+    assert text.count("nothing yet") == len(STEPS) and "Next: [01_data](01_data.ipynb)" in text
+    assert pictures == 1
+    assert not (project / "outputs").exists()
+
+
+def test_it_shows_what_is_made(project):
+    out = project / "outputs/some"
+    make_up(out)
+    (out / "eval/figures").mkdir()
+    shutil.copy(ROOT / "notebooks/images/demo.png", out / "eval/figures/crops_best.png")
+    text, pictures = shown(execute(project, "00_start_here", run="some"))
+    for said in (
+        "4 pictures: 2 for training, 1 for validation, 1 for test; x2",
+        "+0.71 dB PSNR-Y against bicubic",
+        "stage 2 closes 11 %",
+        "stage 3 closes 33 % of the gap (validation); detector's worst average precision 0.91",
+        "stage 3 in tiles: +0.90 dB against bicubic; SGR 1.81 to 1.40",
+        "](../outputs/some/05_eval.ipynb)",
+        "All five are done",
+    ):
+        assert said in text
+    assert pictures == 2
+
+
+def test_failed_begun_and_outdated_results_are_said(tmp_path):
+    make_up(tmp_path)
+    for name, how, age in (
+        ("02_stage1", "failed", 10),
+        ("03_tiling", "running", 10),
+        ("04_artifact_ft", "failed", -10),
+    ):
+        other = tmp_path / f"{name}.{how}.ipynb"
+        other.write_text("{}")
+        time = (tmp_path / f"{name}.ipynb").stat().st_mtime + age
+        os.utime(other, (time, time))
+    for path, content in (("stage1", "{"), ("tiling", "[]"), ("eval", '{"test": {}}')):
+        (tmp_path / path / "metrics.json").write_text(content)
+    rows = {line.split(" | ")[0].strip("| "): line for line in made_so_far(tmp_path, tmp_path).splitlines()}
+    assert "| failed [" in rows["02_stage1"] and "| begun [" in rows["03_tiling"] and "| [" in rows["04_artifact_ft"]
+    for name in ("02_stage1", "03_tiling", "05_eval"):
+        assert f"run {name} again" in rows[name]
+    assert headline("06_ablation", tmp_path / "ablation") == ""
+
+
+def test_a_figure_that_does_not_exist_is_no_broken_file(tmp_path):
+    (tmp_path / "metrics.json").write_text('{"gap_closed_percent": {"stage 2": null}}')  # no gap, no share of it
+    assert "closes nan %" in headline("03_tiling", tmp_path)
+
+
+def test_a_report_on_other_checkpoints_names_them(tmp_path):
+    scores = {"bicubic | whole": {"PSNR-Y": 30.0}}
+    for model, psnr, sgr in (("mine | v2", 31.0, 1.5), ("theirs", 32.5, 1.25)):
+        scores |= {f"{model} | whole": {"PSNR-Y": 33.0}, f"{model} | tile 64 halo 0": {"PSNR-Y": psnr, "SGR": sgr}}
+    (tmp_path / "metrics.json").write_text(json.dumps({"test": scores}))
+    assert headline("05_eval", tmp_path) == "theirs in tiles: +2.50 dB against bicubic; SGR 1.50 to 1.25 (test)"
+    one = {key: value for key, value in scores.items() if "theirs" not in key}
+    (tmp_path / "metrics.json").write_text(json.dumps({"test": one}))
+    assert headline("05_eval", tmp_path) == "mine | v2 in tiles: +1.00 dB against bicubic; SGR 1.50 (test)"
+
+
+def test_the_drawing_knows_every_notebook_of_make_and_what_it_reads():
+    assert [s.name for s in STEPS if not s.beside] == NAMES
+    assert set(HEADLINES) == {s.name for s in STEPS}
+    texts = [t.get_text() for t in data_flow().axes[0].texts]
+    for step in STEPS:
+        assert step.name in texts
+        notebook = ROOT / "notebooks" / f"{step.name}.ipynb"
+        if notebook.exists() and not step.beside:  # its own head names the folders
+            head = nbformat.read(notebook, 4).cells[0].source
+            assert f"{step.folder}" in head, step.name
+
+
+def test_its_links_lead_to_notebooks():
+    cells = nbformat.read(ROOT / "notebooks/00_start_here.ipynb", 4).cells
+    text = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+    for name in NAMES:
+        assert f"[{name}]({name}.ipynb)" in text

@@ -1,0 +1,34 @@
+"""The seam metrics say what they should."""
+
+import math
+
+import pytest
+import torch
+
+from srlib.tiling.seams import consistency, seam_gradient_ratio, seam_profile, seam_report, step_ratios, worst_seam
+
+
+def test_metrics_by_hand():
+    whole = torch.zeros(1, 1, 4, 8)
+    whole[..., 4:] = 0.1  # the whole picture steps by 0.1 across column 4
+    tiled = whole.clone()
+    tiled[..., 4:] += 0.1
+    seams = ([], [4])
+    assert consistency(tiled, whole) == pytest.approx(-10 * torch.tensor(0.005).log10().item(), abs=1e-4)
+    assert seam_gradient_ratio(tiled, whole, seams) == pytest.approx(4)
+    rows, columns = step_ratios(tiled, whole, ([2], [4, 6]))
+    assert columns[0] == pytest.approx(4) and math.isnan(columns[1]) and math.isnan(rows[0])  # 0 / 0
+    assert seam_profile(tiled, whole, seams, 5)[:4].tolist() == pytest.approx([0.005**0.5] * 4)
+    assert seam_profile(tiled, whole, seams, 5)[4].isnan()
+    report = seam_report(tiled, whole, seams)
+    assert report["max_difference"] == pytest.approx(0.1) and report["differing_share"] == 0.5
+    assert consistency(whole, whole) == float("inf")
+
+
+def test_worst_seam_is_found():
+    whole = torch.zeros(1, 3, 128, 128)
+    tiled = whole.clone()
+    tiled[..., 60:70, 40:44] = 0.5  # on the seam at row 64
+    tiled[..., 5:15, 100:120] = 1.0  # larger, but on no seam
+    top, left = worst_seam(tiled, whole, ([64], []), crop=32)
+    assert top == 48 and left <= 40 and left + 32 >= 44
