@@ -32,7 +32,7 @@ from srlib.data.packs import PackSettings
 from srlib.data.parallel import cluster, one_thread
 from srlib.data.pictures import read_picture, write_png
 from srlib.data.pregenerate import pregenerate
-from srlib.data.resize import crop_to_multiple, resize, resize_integers
+from srlib.data.resize import crop_to_multiple, downscale, downscale_integers
 from srlib.data.sources import embedded_pictures, list_pictures, write_description
 
 SCALES = (2, 3, 4)
@@ -68,8 +68,8 @@ def exact(hr: Path) -> None:
         height, width = expected.shape[:2]
         planes = torch.from_numpy(array).permute(2, 0, 1)
         found = {
-            "ours, before rounding": resize(planes.float() / 255, scale).permute(1, 2, 0).numpy() * 255.0,
-            "ours, 8 bits": resize_integers(array, scale),
+            "ours, before rounding": downscale(planes.float() / 255, scale).permute(1, 2, 0).numpy() * 255.0,
+            "ours, 8 bits": downscale_integers(array, scale),
             "torch uint8": torch.nn.functional.interpolate(
                 planes[None], size=(height, width), mode="bicubic", antialias=True
             )[0]
@@ -83,7 +83,7 @@ def exact(hr: Path) -> None:
     print(table.pivot(index="resize", columns="scale", values="difference").round(6).to_string())
 
 
-def plain_script(hr: Path, out: Path, names: list[str], methods: list[str], upsampled: bool) -> None:
+def plain_script(hr: Path, out: Path, names: list[str], methods: list[str], upscaled: bool) -> None:
     """What one writes in ten minutes: Pillow's own resize, PNG at level 6. A picture after the other."""
     filters = {m: getattr(Image.Resampling, m.upper()) for m in methods}
     for name in names:
@@ -97,7 +97,7 @@ def plain_script(hr: Path, out: Path, names: list[str], methods: list[str], upsa
                 target.parent.mkdir(parents=True, exist_ok=True)
                 lr = cropped.resize((width // scale, height // scale), filters[method])
                 lr.save(target, compress_level=6)
-                if upsampled:
+                if upscaled:
                     lr.resize((width, height), Image.Resampling.BICUBIC).save(
                         target.with_suffix(".up.png"), compress_level=6
                     )
@@ -127,22 +127,22 @@ def speed(hr: Path, work: Path, rounds: int) -> None:
     print(f"\nspeed: scales 2 3 4 of {len(names)} pictures, {pixels:.1f} megapixels, one process, {rounds} rounds\n")
     rows = []
     for methods in (["bicubic"], ["bilinear", "bicubic", "lanczos"]):
-        for upsampled in (False, True):
+        for upscaled in (False, True):
             seconds, bytes_ = {"plain": [], "ours": []}, {}
             for _ in range(rounds):
                 shutil.rmtree(work / "out", ignore_errors=True)
                 with one_thread():
-                    seconds["plain"].append(timed(plain_script, source, work / "out", names, methods, upsampled))
+                    seconds["plain"].append(timed(plain_script, source, work / "out", names, methods, upscaled))
                 bytes_["plain"] = sum(p.stat().st_size for p in (work / "out").rglob("*.png"))
                 shutil.rmtree(work / "out")
-                options = {"scales": SCALES, "methods": methods, "upsampled": upsampled, "progress": False}
+                options = {"scales": SCALES, "methods": methods, "upscaled": upscaled, "progress": False}
                 seconds["ours"].append(timed(pregenerate, source, work / "out", **options))
                 bytes_["ours"] = sum(p.stat().st_size for p in (work / "out").rglob("*.png"))
             plain, ours = (np.median(seconds[who]) * 1000 / len(names) for who in ("plain", "ours"))
-            rows.append((", ".join(methods), upsampled, plain, ours, plain / ours, bytes_["ours"] / bytes_["plain"]))
+            rows.append((", ".join(methods), upscaled, plain, ours, plain / ours, bytes_["ours"] / bytes_["plain"]))
     columns = [
         "methods",
-        "enlarged too",
+        "upscaled too",
         "plain script, ms a picture",
         "ours, ms a picture",
         "plain / ours",
@@ -167,7 +167,7 @@ def processes(hr: Path, work: Path, rounds: int) -> None:
 
 
 class PlainPairs:
-    """Online degradation as one writes it in ten minutes: Pillow decodes, crops, reduces."""
+    """Online degradation as one writes it in ten minutes: Pillow decodes, crops, downscales."""
 
     def __init__(self, folder: Path, patch: int):
         self.paths, self.patch = [folder / n for n in list_pictures(folder)], patch
@@ -268,7 +268,7 @@ from srlib.data.pregenerate import pregenerate
 from srlib.data.packs import PackSettings
 from srlib.data.sources import list_pictures
 split = dict.fromkeys(list_pictures(sys.argv[1]), "train")
-pregenerate(sys.argv[1], sys.argv[2], scales=(2, 3), upsampled=True, split=split, packs=[PackSettings(patch=48)],
+pregenerate(sys.argv[1], sys.argv[2], scales=(2, 3), upscaled=True, split=split, packs=[PackSettings(patch=48)],
             jobs=2, progress=False)
 """
 

@@ -52,7 +52,7 @@ def command(folder: Path, stage: str, iterations: int) -> list[str]:
     parameters = {"run": "demo", "iterations": iterations, **SMALL[stage]}
     file = folder / f"params/{stage}.yaml"
     file.write_text(yaml.safe_dump(parameters))
-    return [sys.executable, "-m", "srlib.training.train", str(file)]
+    return [sys.executable, "-m", "srlib", "train", str(file)]
 
 
 def disturbed(line: list[str], folder: Path, out: Path, kills: int, rng: random.Random, patience: float) -> list[str]:

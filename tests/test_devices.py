@@ -12,14 +12,15 @@ from projects import NAMES, TINY
 from second_device import Elsewhere, second_device
 from trainings import Patches, start, stop_at, tiny
 
-from srlib.data.resize import enlarge, resize, resized_alike
+from srlib.data.resize import downscale, resized_alike, upscale
 from srlib.data.sharpen import sharpen_lines, unsharp
 from srlib.evaluation.evaluate import evaluate, tilings_of
 from srlib.evaluation.metrics import ms_ssim_y, psnr_y, ssim_y
 from srlib.losses.detector import ArtifactDetector, DetectorLoss, evaluate_detector, seam_examples
 from srlib.losses.discriminator import MultiScaleDiscriminator
-from srlib.losses.total import FORMS, DualLoss, TotalLoss
-from srlib.networks.checkpoints import load_tiled
+from srlib.losses.total import DualLoss, TotalLoss
+from srlib.losses.weights import FORMS
+from srlib.networks.checkpoints import load
 from srlib.networks.eraser import TiledSR
 from srlib.show.seam_viewer import SeamViewer
 
@@ -97,8 +98,8 @@ def test_other_functions_of_pictures():
         "psnr": lambda x: psnr_y(x[:1], x[1:], 2),
         "ssim": lambda x: ssim_y(x[:1], x[1:], 2),
         "ms_ssim": lambda x: ms_ssim_y(x[:1], x[1:], 2),
-        "resize": lambda x: resize(x, 2, "lanczos"),
-        "enlarge": lambda x: enlarge(x, 2, "bicubic"),
+        "downscale": lambda x: downscale(x, 2, "lanczos"),
+        "upscale": lambda x: upscale(x, 2, "bicubic"),
         "alike": lambda x: resized_alike(x, x, 0.75)[0],
         "unsharp": unsharp,
         "lines": sharpen_lines,
@@ -125,7 +126,7 @@ def test_training_goes_on_there_as_it_does_here(tmp_path, stage):
         assert {value.device for value in model.state_dict().values()} == {device}
     columns = [c for c in expected if c != "seconds"]
     pd.testing.assert_frame_equal(log[columns], expected[columns], rtol=1e-3)
-    here, there = (load_tiled(tmp_path / where / "best.safetensors").state_dict() for where in ("here", "there"))
+    here, there = (load(tmp_path / where / "best.safetensors").state_dict() for where in ("here", "there"))
     assert all(torch.allclose(here[name].float(), there[name].float(), atol=1e-4) for name in here)
 
 

@@ -14,8 +14,8 @@ from projects import NAMES, ROOT, TINY, execute
 from srlib.data.datasets import PicturePairs
 from srlib.data.drawings import draw
 from srlib.data.pictures import write_png
-from srlib.data.resize import resize_integers
-from srlib.networks.checkpoints import load_tiled
+from srlib.data.resize import downscale_integers
+from srlib.networks.checkpoints import load
 from srlib.networks.hat import CONFIGS
 
 
@@ -93,12 +93,12 @@ def test_a_folder_with_a_broken_picture_goes_on_and_names_it(folder):
     assert "no folder" in complaint(folder, "01_data", input="some broken", run="broken")
 
 
-def test_pairs_and_pictures_reduced_on_the_fly_train_like_any_other(folder):
+def test_pairs_and_pictures_downscaled_on_the_fly_train_like_any_other(folder):
     for part in ("train", "test"):
         for seed in range(4):
             hr = draw(seed, 128, 144)
             write_png(folder / f"given/{part}/gt/{seed}.png", hr)
-            write_png(folder / f"given/{part}/input/{seed}.png", resize_integers(hr, 2, "area"))
+            write_png(folder / f"given/{part}/input/{seed}.png", downscale_integers(hr, 2, "area"))
     given = {**TINY["01_data"], "run": "given", "input": "given", "pairs": True, "validation": [], "jobs": 1}
     execute(folder, "01_data", **given)
     assert json.loads((folder / "outputs/given/data/data.json").read_text())["methods"] == ["input"]
@@ -127,7 +127,7 @@ def test_another_scale_goes_all_the_way(folder):
         execute(folder, name, **TINY[name], **run)
     metrics = json.loads((folder / "outputs/three/eval/metrics.json").read_text())
     assert metrics["test"]["stage 3 | exact"]["TC"] > 80
-    assert load_tiled(folder / "outputs/three/artifact_ft/best.safetensors").scale == 3
+    assert load(folder / "outputs/three/artifact_ft/best.safetensors").scale == 3
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}")

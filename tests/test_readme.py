@@ -100,7 +100,7 @@ def test_what_the_commands_have_made(project):
     assert (project / "outputs/demo/eval/report.html").stat().st_size > 100_000
     assert "trip/0.png" in (project / "outputs/demo/report/report.html").read_text()
     assert (project / "outputs/mine/eval/report.html").is_file()
-    assert (project / "enlarged/trip/0.png").is_file()
+    assert (project / "upscaled/trip/0.png").is_file()
     compared = json.loads((project / "outputs/demo/hat/metrics.json").read_text())["test"]
     assert "HAT | tile 32 halo 16" in compared
 

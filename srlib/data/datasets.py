@@ -25,13 +25,13 @@ from srlib.data.packs import open_shards, read_pack
 from srlib.data.pairs import read_pair
 from srlib.data.pictures import read_picture, to_float
 from srlib.data.pregenerate import Recipe
-from srlib.data.resize import centre, crop_to_multiple, resize_integers
+from srlib.data.resize import centre, crop_to_multiple, downscale_integers
 from srlib.data.sources import list_pictures, read_description
 from srlib.files import digest
 
 
 def training_patches(data_dir: Path | str, *, scale: int, lr_patch: int, methods: Sequence[str] = ()) -> Dataset:
-    """What 01_data prepared to train on: a pack, pictures reduced on the fly, or a mixture with other runs' data.
+    """What 01_data prepared to train on: a pack, pictures downscaled on the fly, or a mixture with other runs' data.
 
     lr_patch: side of the crops in LR pixels. methods: LR kernels to use; none: all there are. Pairs that were there
     already have none to choose from. Never a held-out picture of this run, whatever the others train on.
@@ -159,7 +159,7 @@ class PackedPairs(Dataset):
 
 
 class OnlinePairs(Dataset):
-    """Training pairs reduced from the HR pictures while training: no LR files, no packs, and a decoder's speed.
+    """Training pairs downscaled from the HR pictures while training: no LR files, no packs, and a decoder's speed.
 
     For those without disk, and to compare with. number = picture * methods + method. The same pixels as the
     pre-generated LR pictures, except that blur, noise and compression are drawn anew for every draw.
@@ -211,7 +211,7 @@ class OnlinePairs(Dataset):
         context = hr[top * s : (y + side + reach) * s, left * s : (x + side + reach) * s]
         drawn = f"{name} {key[:2]}"
         degraded = self.recipe.degradation.hr(np.ascontiguousarray(context), drawn)
-        lr = self.recipe.degradation.lr(resize_integers(degraded, s, self.recipe.methods[method]), drawn)
+        lr = self.recipe.degradation.lr(downscale_integers(degraded, s, self.recipe.methods[method]), drawn)
         y, x = y - top, x - left
         lr = lr[y : y + side, x : x + side]
         hr = context[y * s : (y + side) * s, x * s : (x + side) * s]
@@ -221,7 +221,7 @@ class OnlinePairs(Dataset):
         """lr and hr of a row of the manifest: the very pixels that pregenerate would have written."""
         name, s, hr = row["source"], self.scale, self._picture(row["source"])
         degraded = crop_to_multiple(self.recipe.degradation.hr(hr, name), s)
-        return self.recipe.reduce(degraded, name, s, row["method"]), crop_to_multiple(hr, s)
+        return self.recipe.downscale(degraded, name, s, row["method"]), crop_to_multiple(hr, s)
 
     def _picture(self, name: str) -> np.ndarray:
         return centre(read_picture(self.hr_root / name).rgb, self.recipe.size)[0]
@@ -351,10 +351,10 @@ class PicturePairs(Dataset):
         return (self[index] for index in range(len(self)))
 
 
-class ReducedPictures(Dataset):
-    """Any HR pictures, reduced by the bicubic of the protocol: items as PicturePairs has them.
+class DownscaledPictures(Dataset):
+    """Any HR pictures, downscaled by the bicubic of the protocol: items as PicturePairs has them.
 
-    folder: is searched with its subfolders. Each picture is cropped to a multiple of `scale`, reduced and rounded to
+    folder: is searched with its subfolders. Each picture is cropped to a multiple of `scale`, downscaled and rounded to
     its own 8 or 16 bits when it is asked for. All are decoded once at the beginning, a small part of the time that
     any network takes: what cannot be read, or is too small for SSIM's window of 11 pixels inside the border that the
     protocol crops, is no item but a line "name: reason" of `left_out`. Raises ValueError when nothing is left.
@@ -383,7 +383,7 @@ class ReducedPictures(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         hr = crop_to_multiple(self.original(index), self.scale)
-        lr = resize_integers(hr, self.scale, "bicubic")
+        lr = downscale_integers(hr, self.scale, "bicubic")
         return {"lr": to_float(lr), "hr": to_float(hr), "name": self.names[index]}
 
     def original(self, index: int) -> np.ndarray:

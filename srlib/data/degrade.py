@@ -1,4 +1,4 @@
-"""What pictures suffer besides the reduction: blur, noise and compression, the same in every run."""
+"""What pictures suffer besides downscaling: blur, noise and compression, the same in every run."""
 
 import hashlib
 import io
@@ -18,7 +18,7 @@ class Degradation:
     """blur, noise, quality: (low, high), from which one value is drawn uniformly for every picture.
 
     blur: sigma of a Gaussian, in HR pixels. noise: sigma of Gaussian noise on the LR picture, in levels of 255.
-    before, after: compression before and after the reduction, "jpeg" or "webp", "" for none; of `quality` 1-100.
+    before, after: compression before and after downscaling, "jpeg" or "webp", "" for none; of `quality` 1-100.
     What a picture suffers depends on `seed`, the step and the picture's name alone: never on order or workers.
     Raises ValueError for a range or codec that makes no sense.
     """
@@ -52,7 +52,7 @@ class Degradation:
         return self.blur[1] < _FAINTEST and not (self.noise[1] or self.before or self.after)
 
     def hr(self, picture: np.ndarray, name: str) -> np.ndarray:
-        """Before the reduction: blur, then the compression `before`.
+        """Before downscaling: blur, then the compression `before`.
 
         picture: (H, W, 3) uint8 or uint16; name: by which the values are drawn, "dir/a.png". Returns a new array
         of the same shape and type, or the picture itself when there is nothing to do. Blur keeps 16 bits;
@@ -66,9 +66,9 @@ class Degradation:
         return _compressed(_blurred(picture, sigma), self.before, int(quality), name)
 
     def lr(self, picture: np.ndarray, name: str) -> np.ndarray:
-        """After the reduction: noise, then the compression `after`. As hr; noise keeps 16 bits.
+        """After downscaling: noise, then the compression `after`. As hr; noise keeps 16 bits.
 
-        name: "scale_2x/bicubic/dir/a.png", say, so that each reduction of a picture has noise of its own.
+        name: "scale_2x/bicubic/dir/a.png", say, so that each downscaling of a picture has noise of its own.
         """
         if self.nothing:
             return picture

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
-_SUPER = 4  # drawn this many times larger and reduced, so that lines are smooth
+_SUPER = 4  # drawn this many times larger and downscaled, so that lines are smooth
 _Colour = Sequence[int] | np.ndarray
 _SKIN = [(255, 226, 205), (248, 208, 180), (233, 184, 150), (196, 140, 105)]
 _HAIR = [

@@ -17,7 +17,7 @@ from srlib.files import atomic, digest
 METHOD = "input"  # of pairs that were there, where a kernel's name stands: their LR pictures lie with the HR ones
 COLUMNS = ["source", "lr", "scale", "method", "hr_top", "hr_left", "hr_height", "hr_width", "lr_height", "lr_width"]
 COLUMNS += ["source_bytes", "source_mtime", "source_checksum", "lr_bytes", "lr_checksum"]
-COLUMNS += ["upsampled_bytes", "upsampled_checksum", "settings"]
+COLUMNS += ["upscaled_bytes", "upscaled_checksum", "settings"]
 
 
 class Journal:
@@ -86,7 +86,7 @@ def read_manifest(output: Path | str) -> dict[str, list[dict]]:
     path = Path(output) / "manifest.csv"
     if not path.is_file() or not path.stat().st_size:
         return {}
-    text = dict.fromkeys(("source", "lr", "source_checksum", "lr_checksum", "upsampled_checksum", "settings"), str)
+    text = dict.fromkeys(("source", "lr", "source_checksum", "lr_checksum", "upscaled_checksum", "settings"), str)
     manifest = pd.read_csv(path, dtype=text, keep_default_na=False)  # or 16 digits become a number, "NA.png" nothing
     if list(manifest.columns) != COLUMNS:
         return {}
@@ -96,7 +96,7 @@ def read_manifest(output: Path | str) -> dict[str, list[dict]]:
 def verify(input: Path | str, output: Path | str, *, jobs: int = 1, progress: bool = True) -> list[str]:
     """Read every file of a data folder again, compare its checksum with the manifest's: one sentence a difference.
 
-    LR pictures, enlarged ones and sources; packs are not looked at.
+    LR pictures, upscaled ones and sources; packs are not looked at.
     """
     input, output = Path(input), Path(output)
     rows = read_manifest(output)
@@ -105,7 +105,7 @@ def verify(input: Path | str, output: Path | str, *, jobs: int = 1, progress: bo
     tasks = [joblib.delayed(_complaints)(input, output, name, rows[name]) for name in sorted(rows)]
     complaints = sorted(c for found in in_parallel(tasks, jobs, "verify", progress) for c in found)
     known = {r["lr"] for of in rows.values() for r in of}
-    known |= {enlarged(r["lr"]) for of in rows.values() for r in of if r["upsampled_bytes"]}
+    known |= {upscaled_path(r["lr"]) for of in rows.values() for r in of if r["upscaled_bytes"]}
     for path in sorted(output.glob("scale_*/**/*.png")):
         if (name := path.relative_to(output).as_posix()) not in known:
             complaints.append(f"{name} is in no row of the manifest: remove it, or run the settings that made it")
@@ -118,9 +118,9 @@ def _complaints(input: Path, output: Path, name: str, rows: list[dict]) -> list[
         given = row["method"] == METHOD  # an LR picture of somebody's own, not to be removed
         remedy = "run 01_data again" if given else "remove it and pre-generate again"
         expected.append(((input if given else output) / row["lr"], row["lr"], row["lr_checksum"], remedy))
-        if row["upsampled_bytes"]:
-            copy = enlarged(row["lr"])
-            expected.append((output / copy, copy, row["upsampled_checksum"], "remove it and pre-generate again"))
+        if row["upscaled_bytes"]:
+            copy = upscaled_path(row["lr"])
+            expected.append((output / copy, copy, row["upscaled_checksum"], "remove it and pre-generate again"))
     found = []
     for path, label, checksum, remedy in expected:
         if not path.is_file():
@@ -130,7 +130,7 @@ def _complaints(input: Path, output: Path, name: str, rows: list[dict]) -> list[
     return found
 
 
-def enlarged(target: str) -> str:
-    """scale_2x/bicubic/a.png -> scale_2x/bicubic_upsampled/a.png"""
+def upscaled_path(target: str) -> str:
+    """scale_2x/bicubic/a.png -> scale_2x/bicubic_upscaled/a.png"""
     scale, method, rest = target.split("/", 2)
-    return f"{scale}/{method}_upsampled/{rest}"
+    return f"{scale}/{method}_upscaled/{rest}"

@@ -176,11 +176,11 @@ def _checked_sizes(folder: Path, found: Mapping[str, str], scale: int) -> dict[s
     for name, lr_name in found.items():
         try:
             lr = picture_size(folder / lr_name)
-            enlarged = (lr[0] * scale, lr[1] * scale)
-            gt = enlarged if Path(name).suffix.lower() in hdr.SUFFIXES else picture_size(folder / name)
+            upscaled = (lr[0] * scale, lr[1] * scale)
+            gt = upscaled if Path(name).suffix.lower() in hdr.SUFFIXES else picture_size(folder / name)
         except (ValueError, OSError):
             continue
-        if gt != enlarged:
+        if gt != upscaled:
             complaints.append(_wrong_size(name, gt, lr, scale))
         sizes[name] = gt
     _refuse(complaints)

@@ -218,7 +218,7 @@ def write_picture(path: Path | str, picture: Picture, quality: int = 95) -> None
 
 
 def check_format(path: Path | str, picture: Picture, scale: int = 1) -> None:
-    """Raise ValueError when the path's format cannot hold the picture, enlarged by `scale`."""
+    """Raise ValueError when the path's format cannot hold the picture, upscaled by `scale`."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"{path}: {suffix or 'no suffix'} is none of {', '.join(SUFFIXES)}")

@@ -1,16 +1,11 @@
 """LR pictures out of HR pictures: every picture decoded once, by every scale and method, with its training patches.
 
-    python -m srlib data --input hr/ --output data/ --scales 2 3 4 --methods bicubic lanczos --jobs 2
-    python -m srlib data --input hr/ --output data/ --verify
-
 A data folder holds scale_2x/<method>/<subdir>/<name>.png, manifest.csv (a row a pair), processing_stats.json,
 packs/ and data.json, which tells the later notebooks what it is. While a run is under way, manifest.journal/ holds
 a line for each finished picture: killed at any moment, the same call goes on from there.
 """
 
-import argparse
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,12 +17,12 @@ import numpy as np
 import pandas as pd
 
 from srlib.data.degrade import Degradation
-from srlib.data.manifest import COLUMNS, enlarged, verify, write_manifest
+from srlib.data.manifest import COLUMNS, upscaled_path, write_manifest
 from srlib.data.packs import Pack, PackSettings
-from srlib.data.parallel import cluster, one_thread
+from srlib.data.parallel import one_thread
 from srlib.data.passes import Result, run_pass
 from srlib.data.pictures import picture_size, read_picture, write_png
-from srlib.data.resize import METHODS, centre, crop_to_multiple, enlarge_integers, resize_integers
+from srlib.data.resize import METHODS, centre, crop_to_multiple, downscale_integers, upscale_integers
 from srlib.data.sources import list_pictures, sampled
 from srlib.files import digest, only_here, stamp
 
@@ -39,7 +34,7 @@ class Recipe:
     scales: tuple[int, ...]
     methods: tuple[str, ...]
     size: int | None
-    upsampled: bool
+    upscaled: bool
     degradation: Degradation
     overwrite: bool = False
 
@@ -49,9 +44,9 @@ class Recipe:
         degradation = None if self.degradation.nothing else asdict(self.degradation)
         return digest(json.dumps([2, self.size, degradation]).encode())[:16]
 
-    def reduce(self, degraded: np.ndarray, name: str, scale: int, method: str) -> np.ndarray:
+    def downscale(self, degraded: np.ndarray, name: str, scale: int, method: str) -> np.ndarray:
         """The LR picture of an HR one that has been degraded and cropped to a multiple of the scale."""
-        return self.degradation.lr(resize_integers(degraded, scale, method), f"{scale}x/{method}/{name}")
+        return self.degradation.lr(downscale_integers(degraded, scale, method), f"{scale}x/{method}/{name}")
 
 
 def pregenerate(
@@ -62,7 +57,7 @@ def pregenerate(
     methods: Sequence[str] = ("bilinear", "bicubic", "lanczos"),
     sample: float = 1.0,
     size: int | None = None,
-    upsampled: bool = False,
+    upscaled: bool = False,
     degradation: Degradation | None = None,
     split: Mapping[str, str] | None = None,
     packs: Sequence[PackSettings] = (),
@@ -73,8 +68,8 @@ def pregenerate(
 ) -> Result:
     """Make the LR pictures of every HR picture below `input`, by every method and scale, below `output`.
 
-    sample: share of the pictures; size: HR is cropped to at most size x size (centre); upsampled: also write
-    each LR picture enlarged back by bicubic; degradation: compression, blur and noise on top; packs: training
+    sample: share of the pictures; size: HR is cropped to at most size x size (centre); upscaled: also write
+    each LR picture upscaled back by bicubic; degradation: compression, blur and noise on top; packs: training
     patches, at every scale, of the pictures that `split` calls "train", in place of all packs of other settings;
     jobs: processes, with no influence on the result. Inside `joblib.parallel_config(backend="dask")` the workers of
     that cluster do it.
@@ -86,7 +81,7 @@ def pregenerate(
     """
     input, output = Path(input).absolute(), Path(output).absolute()  # a cluster's workers have another directory
     once = tuple(dict.fromkeys(scales)), tuple(dict.fromkeys(methods))
-    recipe = Recipe(*once, size, upsampled, degradation or Degradation(), overwrite)
+    recipe = Recipe(*once, size, upscaled, degradation or Degradation(), overwrite)
     _check(input, output, recipe, jobs)
     everything = list_pictures(input)
     stems = _lr_stems(everything)
@@ -221,7 +216,7 @@ def process_picture(
         }
         if recipe.overwrite:
             kept = {pair: row for pair, row in kept.items() if pair not in wanted}
-        lacking = {p for p in wanted if p not in kept or recipe.upsampled and not _enlarged_there(output, kept[p])}
+        lacking = {p for p in wanted if p not in kept or recipe.upscaled and not _upscaled_there(output, kept[p])}
         if not lacking and not shelves:
             return done | {"rows": list(kept.values())}
         hr, top, left = centre(read_picture(input / name, content).rgb, recipe.size)
@@ -263,7 +258,7 @@ def _make(
         target = _target(scale, method, stem)
         row = kept.get((scale, method))
         if row is None:
-            lrs[method] = lr = recipe.reduce(hr, common["source"], scale, method)
+            lrs[method] = lr = recipe.downscale(hr, common["source"], scale, method)
             png = write_png(output / target, lr)
             files += 1
             row = kept[scale, method] = dict.fromkeys(COLUMNS, 0) | common
@@ -271,12 +266,12 @@ def _make(
             row |= dict(
                 zip(("hr_height", "hr_width", "lr_height", "lr_width"), hr.shape[:2] + lr.shape[:2], strict=True)
             )
-            row["upsampled_checksum"] = ""
+            row["upscaled_checksum"] = ""
         else:
             lrs[method] = lr = read_picture(output / target).rgb
-        if recipe.upsampled and not _enlarged_there(output, row):
-            png = write_png(output / enlarged(target), enlarge_integers(lr, scale))
-            row |= {"upsampled_bytes": len(png), "upsampled_checksum": digest(png)}
+        if recipe.upscaled and not _upscaled_there(output, row):
+            png = write_png(output / upscaled_path(target), upscale_integers(lr, scale))
+            row |= {"upscaled_bytes": len(png), "upscaled_checksum": digest(png)}
             files += 1
     return lrs, files
 
@@ -299,8 +294,8 @@ def _is_true(output: Path, row: dict, stem: str, recipe: Recipe, *, read: bool =
     return same and (not read or digest(path.read_bytes()) == row["lr_checksum"])
 
 
-def _enlarged_there(output: Path, row: dict) -> bool:
-    return row["upsampled_bytes"] > 0 and _bytes(output / enlarged(row["lr"])) == row["upsampled_bytes"]
+def _upscaled_there(output: Path, row: dict) -> bool:
+    return row["upscaled_bytes"] > 0 and _bytes(output / upscaled_path(row["lr"])) == row["upscaled_bytes"]
 
 
 def _untouched(input: Path, output: Path, name: str, stem: str, recipe: Recipe, rows: list[dict]) -> bool:
@@ -312,53 +307,5 @@ def _untouched(input: Path, output: Path, name: str, stem: str, recipe: Recipe, 
         and all(p in pairs for p in wanted)
         and all((r["source_bytes"], r["source_mtime"]) == stamp(input / name) for r in rows)
         and all(_is_true(output, r, stem, recipe) for r in rows)
-        and (not recipe.upsampled or all(_enlarged_there(output, pairs[p]) for p in wanted))
+        and (not recipe.upscaled or all(_upscaled_there(output, pairs[p]) for p in wanted))
     )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; a mistake ends in one sentence and exit status 2, a failed --verify in 1."""
-    parser = argparse.ArgumentParser(prog="python -m srlib data", description=__doc__.splitlines()[0])
-    parser.add_argument("--input", required=True, help="folder of HR pictures, searched with its subfolders")
-    parser.add_argument("--output", required=True, help="folder to write to")
-    parser.add_argument("--scales", type=int, nargs="+", default=[2])
-    parser.add_argument("--methods", nargs="+", default=["bilinear", "bicubic", "lanczos"], choices=METHODS)
-    parser.add_argument("--size", type=int, help="crop HR pictures to at most this many pixels a side")
-    parser.add_argument("--sample", type=float, default=1.0, help="share of the pictures, the same ones each time")
-    parser.add_argument("--upsampled", action="store_true", help="also write LR pictures enlarged back")
-    parser.add_argument("--blur", type=float, nargs=2, default=(0, 0), metavar=("LOW", "HIGH"), help="sigma, HR pixels")
-    parser.add_argument("--noise", type=float, nargs=2, default=(0, 0), metavar=("LOW", "HIGH"), help="sigma, levels")
-    parser.add_argument("--before", default="", help="compress before reducing: jpeg or webp")
-    parser.add_argument("--after", default="", help="compress the LR picture: jpeg or webp")
-    parser.add_argument("--quality", type=int, nargs=2, default=(60, 95), metavar=("LOW", "HIGH"), help="1-100")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--dask", metavar="ADDRESS", help='a Dask scheduler, or "local": its workers do the work')
-    parser.add_argument("--overwrite", action="store_true", help="redo what is up to date")
-    parser.add_argument("--verify", action="store_true", help="only re-check every checksum of the output")
-    given = vars(parser.parse_args(arguments))
-    check, address = given.pop("verify"), given.pop("dask")
-    try:
-        if check:
-            complaints = verify(given["input"], given["output"], jobs=given["jobs"])
-            print("\n".join([*complaints, f"{len(complaints)} differences"]))
-            return 1 if complaints else 0
-        ranges = {name: given.pop(name) for name in ("blur", "noise", "before", "after", "quality")}
-        with cluster(address, given["jobs"]):
-            stats = pregenerate(**given, degradation=Degradation(**ranges)).stats
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"srlib.data.pregenerate: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("srlib.data.pregenerate: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    for failure in stats["failures"]:
-        print(f"left out: {failure['reason']}")
-    print(
-        f"{stats['total_processed']} made, {stats['total_skipped']} up to date, {stats['total_failed']} left out, "
-        f"{stats['wall_seconds']:.1f} s ({stats['avg_processing_time'] * 1000:.0f} ms a picture)"
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

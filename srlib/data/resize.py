@@ -1,4 +1,4 @@
-"""Reduce and enlarge pictures exactly, in floating point: products of small matrices instead of a general resampler."""
+"""Exact downscaling and upscaling of pictures in floating point: products of small matrices not a general resampler."""
 
 import math
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ def centre(array: np.ndarray, size: int | None) -> tuple[np.ndarray, int, int]:
     return array[top : top + size, left : left + size], top, left
 
 
-def resize(x: Tensor, scale: int, method: str = "bicubic") -> Tensor:
-    """Reduce (..., H, W) in [0, 1] by the integer `scale`; H and W are multiples of it. Clamped to [0, 1].
+def downscale(x: Tensor, scale: int, method: str = "bicubic") -> Tensor:
+    """Downscale (..., H, W) in [0, 1] by the integer `scale`; H and W are multiples of it. Clamped to [0, 1].
 
     bicubic is MATLAB's imresize: kernel a = -0.5 stretched by the scale, the border mirrored with its edge
     pixel. bilinear and lanczos (3 lobes) are stretched likewise; area is the mean of scale x scale pixels;
@@ -34,18 +34,18 @@ def resize(x: Tensor, scale: int, method: str = "bicubic") -> Tensor:
     Raises ValueError for another method or a size that is no multiple.
     """
     _check(x.shape[-2], x.shape[-1], scale, method)
-    return _by_plane(x, scale, method, enlarging=False)
+    return _by_plane(x, scale, method, upscaling=False)
 
 
-def enlarge(x: Tensor, scale: int, method: str = "bicubic") -> Tensor:
-    """Enlarge (..., H, W) in [0, 1] by the integer `scale`: the baseline of every comparison.
+def upscale(x: Tensor, scale: int, method: str = "bicubic") -> Tensor:
+    """Upscale (..., H, W) in [0, 1] by the integer `scale`: the baseline of every comparison.
 
     method: "bicubic" (MATLAB's imresize), "bilinear" or "nearest". Clamped to [0, 1]. On the CPU, without gradient.
     """
-    return _by_plane(x, scale, method, enlarging=True)
+    return _by_plane(x, scale, method, upscaling=True)
 
 
-def resize_integers(array: np.ndarray, scale: int, method: str = "bicubic") -> np.ndarray:
+def downscale_integers(array: np.ndarray, scale: int, method: str = "bicubic") -> np.ndarray:
     """`resize` of (H, W, C) uint8 or uint16, rounded half up to the same type: what a data set's LR pictures are.
 
     Works in levels, where the weights of scales 2 and 4 are exact, and strip by strip: little memory is touched.
@@ -53,12 +53,12 @@ def resize_integers(array: np.ndarray, scale: int, method: str = "bicubic") -> n
     _check(array.shape[0], array.shape[1], scale, method)
     if method == "nearest":
         return array[scale // 2 :: scale, scale // 2 :: scale].copy()
-    return _rounded(array, scale, method, enlarging=False)
+    return _rounded(array, scale, method, upscaling=False)
 
 
-def enlarge_integers(array: np.ndarray, scale: int) -> np.ndarray:
-    """Bicubic `enlarge` of (H, W, C) uint8 or uint16, rounded half up to the same type."""
-    return _rounded(array, scale, "bicubic", enlarging=True)
+def upscale_integers(array: np.ndarray, scale: int) -> np.ndarray:
+    """Bicubic `upscale` of (H, W, C) uint8 or uint16, rounded half up to the same type."""
+    return _rounded(array, scale, "bicubic", upscaling=True)
 
 
 def _check(height: int, width: int, scale: int, method: str) -> None:
@@ -68,31 +68,31 @@ def _check(height: int, width: int, scale: int, method: str) -> None:
         raise ValueError(f"{width}x{height} is not a multiple of the scale {scale}: crop_to_multiple first")
 
 
-def _by_plane(x: Tensor, scale: int, method: str, *, enlarging: bool) -> Tensor:
+def _by_plane(x: Tensor, scale: int, method: str, *, upscaling: bool) -> Tensor:
     if method == "nearest":
-        if enlarging:
+        if upscaling:
             return x.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
         return x[..., scale // 2 :: scale, scale // 2 :: scale]
     planes = x.reshape(-1, *x.shape[-2:], 1)  # (P, H, W, 1)
-    done = [torch.cat(list(_strips(plane, scale, method, enlarging=enlarging))) for plane in planes]
+    done = [torch.cat(list(_strips(plane, scale, method, upscaling=upscaling))) for plane in planes]
     result = torch.stack(done).clamp_(0, 1)  # (P, h, w, 1)
     return result.view(*x.shape[:-2], *result.shape[1:3])
 
 
-def _rounded(array: np.ndarray, scale: int, method: str, *, enlarging: bool) -> np.ndarray:
+def _rounded(array: np.ndarray, scale: int, method: str, *, upscaling: bool) -> np.ndarray:
     top = np.iinfo(array.dtype).max
     array = array if array.flags.writeable else array.copy()  # torch warns of what it must not write
     x = torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.int32))  # no arithmetic for uint16
-    height, width = (n * scale if enlarging else n // scale for n in array.shape[:2])
+    height, width = (n * scale if upscaling else n // scale for n in array.shape[:2])
     out = np.empty((height, width, array.shape[2]), array.dtype)
     row = 0
-    for strip in _strips(x, scale, method, enlarging=enlarging):
+    for strip in _strips(x, scale, method, upscaling=upscaling):
         out[row : row + len(strip)] = strip.add_(0.5).clamp_(0, top).numpy()
         row += len(strip)
     return out
 
 
-def _strips(x: Tensor, scale: int, method: str, *, enlarging: bool) -> Iterator[Tensor]:
+def _strips(x: Tensor, scale: int, method: str, *, upscaling: bool) -> Iterator[Tensor]:
     """Strips of rows of the result of resampling (H, W, C), from the top, in float32, not clamped.
 
     A cell is what scale x scale pixels and one pixel have in common. The same weights serve every cell, so
@@ -100,10 +100,10 @@ def _strips(x: Tensor, scale: int, method: str, *, enlarging: bool) -> Iterator[
     fastest way, for nothing is gathered and everything stays in the cache.
     """
     height, width, channels = x.shape
-    into, out = (1, scale) if enlarging else (scale, 1)  # pixels of a cell, before and after
-    tall, many, broad = (4, 4, 4) if enlarging else (4, 8, 8)  # cells of a block, blocks of a strip, cells across
-    down, pad = _weights(method, scale, enlarging, tall)
-    down, across = down.to(x.device), _for_channels(method, scale, enlarging, broad, channels).to(x.device)
+    into, out = (1, scale) if upscaling else (scale, 1)  # pixels of a cell, before and after
+    tall, many, broad = (4, 4, 4) if upscaling else (4, 8, 8)  # cells of a block, blocks of a strip, cells across
+    down, pad = _weights(method, scale, upscaling, tall)
+    down, across = down.to(x.device), _for_channels(method, scale, upscaling, broad, channels).to(x.device)
     blocks, row = -(-width // (into * broad)), width * channels
     left, right = _mirrored(width, -pad, 0), _mirrored(width, width, blocks * broad * into + pad)
     rows = x.reshape(height, row)
@@ -122,12 +122,12 @@ def _strips(x: Tensor, scale: int, method: str, *, enlarging: bool) -> Iterator[
 
 
 @cache
-def _weights(method: str, scale: int, enlarging: bool, cells: int) -> tuple[Tensor, int]:
+def _weights(method: str, scale: int, upscaling: bool, cells: int) -> tuple[Tensor, int]:
     """Matrix (pixels out, pixels in) of a block of cells along one axis, and how far it reads beyond the block."""
     kernels = {"area": (0.5, _box), "bilinear": (1, _triangle), "bicubic": (2, _cubic), "lanczos": (3, _lanczos)}
     reach, kernel = kernels[method]
     centres: np.ndarray
-    if enlarging:
+    if upscaling:
         centres, inside, stretch, pad = (np.arange(cells * scale) + 0.5) / scale - 0.5, cells, 1, math.ceil(reach)
     else:
         centres, inside, stretch = (np.arange(cells) + 0.5) * scale - 0.5, cells * scale, scale
@@ -137,9 +137,9 @@ def _weights(method: str, scale: int, enlarging: bool, cells: int) -> tuple[Tens
 
 
 @cache
-def _for_channels(method: str, scale: int, enlarging: bool, cells: int, channels: int) -> Tensor:
+def _for_channels(method: str, scale: int, upscaling: bool, cells: int, channels: int) -> Tensor:
     """The matrix, transposed, for pixels whose channels lie side by side in a row."""
-    return torch.kron(_weights(method, scale, enlarging, cells)[0], torch.eye(channels)).T.contiguous()
+    return torch.kron(_weights(method, scale, upscaling, cells)[0], torch.eye(channels)).T.contiguous()
 
 
 def _mirrored(size: int, start: int, stop: int) -> Tensor:

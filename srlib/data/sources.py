@@ -146,7 +146,7 @@ def write_description(
     """data.json: what the later notebooks need to know, so that nobody tells them twice.
 
     hr_root: the pictures' folder; a relative one is relative to data_dir, and may be moved or copied with it.
-    online: patches are reduced while training, there are no packs; also: other data folders, relative to this one,
+    online: patches are downscaled while training, there are no packs; also: other data folders, relative to this one,
     that training draws from too, with their weights against this one's 1.
     """
     content = {

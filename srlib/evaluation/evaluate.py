@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from srlib.data.pictures import to_float
-from srlib.data.resize import crop_to_multiple, enlarge, resize_integers
+from srlib.data.resize import crop_to_multiple, downscale_integers, upscale
 from srlib.evaluation.metrics import ms_ssim_y, psnr_y, ssim_y
 from srlib.networks.eraser import TiledSR
 from srlib.tiling.memory import peak_of
@@ -103,7 +103,7 @@ def evaluate(
             bar.update()
             return picture
 
-        score("bicubic", "whole", lambda x, scale=scale: (enlarge(x, scale, "bicubic"), None), torch.device("cpu"))
+        score("bicubic", "whole", lambda x, scale=scale: (upscale(x, scale, "bicubic"), None), torch.device("cpu"))
         for variant, model in models.items():
             device = next(model.parameters()).device
             whole = score(variant, "whole", lambda x, m=model: (m.whole(x, whole_limit), None), device)
@@ -158,7 +158,7 @@ def best_median_worst(table: pd.DataFrame, variant: str, tiling: str) -> dict[st
 
 
 def bicubic_check(pictures: Iterable[tuple[str, np.ndarray]], scales: Sequence[int] = (2, 3, 4)) -> pd.DataFrame:
-    """Mean PSNR-Y (dB) of HR pictures (name, (H, W, 3) integers) reduced and enlarged by bicubic; index "scale".
+    """Mean PSNR-Y (dB) of HR pictures (name, (H, W, 3) integers) downscaled and upscaled by bicubic; index "scale".
 
     Every paper prints this figure for its test pictures, so it shows whether ours can be compared with theirs. For
     Set5, known by its file names, the column "published" stands beside it.
@@ -168,8 +168,8 @@ def bicubic_check(pictures: Iterable[tuple[str, np.ndarray]], scales: Sequence[i
         names.append(Path(name).stem.lower().split("_")[0])
         for scale in scales:
             hr = crop_to_multiple(original, scale)
-            lr = to_float(resize_integers(hr, scale, "bicubic"))[None]
-            again = enlarge(lr, scale, "bicubic").clamp(0, 1)
+            lr = to_float(downscale_integers(hr, scale, "bicubic"))[None]
+            again = upscale(lr, scale, "bicubic").clamp(0, 1)
             rows.append({"scale": scale, "PSNR-Y": psnr_y(again, to_float(hr)[None], scale).item()})
     check = pd.DataFrame(rows).groupby("scale").mean()
     if sorted(names) == sorted(SET5):

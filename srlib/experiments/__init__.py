@@ -1,0 +1,4 @@
+"""Experiments: what each notebook trains and compares, and its parameters.
+
+May import every room but show.
+"""

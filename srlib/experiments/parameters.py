@@ -3,11 +3,9 @@
 python -m srlib check-parameters params/<run> checks all of a run's files before its first notebook begins.
 """
 
-import argparse
 import ast
 import difflib
 import json
-import sys
 from pathlib import Path
 
 import yaml
@@ -142,17 +140,3 @@ def complaints(folder: Path) -> list[str]:
         except (ValueError, OSError, SyntaxError, yaml.YAMLError) as error:
             found.append(f"{file}: {' '.join(str(error).split())}")
     return found
-
-
-def main() -> None:
-    """The command line: silent, or every complaint and exit status 1."""
-    parser = argparse.ArgumentParser(prog="python -m srlib check-parameters", description=__doc__.split("\n\n")[1])
-    parser.add_argument("folder", type=Path, help="params/<run>")
-    try:
-        sys.exit("\n".join(complaints(parser.parse_args().folder)) or 0)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -7,9 +7,7 @@ accelerate launch -m srlib train params/<run>/02_stage1.yaml [-p iterations 1000
 `p` is always a notebook's parameters, all of them; what they mean is said in its first code cell.
 """
 
-import argparse
 import copy
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
@@ -36,13 +33,13 @@ from srlib.losses.detector import ArtifactDetector, DetectorLoss, evaluate_detec
 from srlib.losses.discriminator import MultiScaleDiscriminator
 from srlib.losses.perceptual import HybridPerceptual, anime_loss, vgg19_loss
 from srlib.losses.total import TotalLoss
-from srlib.networks.checkpoints import load_hat, load_tiled, save_model
+from srlib.networks.checkpoints import load, load_hat, save_model
 from srlib.networks.eraser import TiledSR
 from srlib.networks.hat import CONFIGS, HAT
 from srlib.networks.initial import start_as_interpolation
 from srlib.tiling.plan import plan_tiles
 from srlib.training.settings import Settings, settings_from
-from srlib.training.states import Stopped, fingerprint
+from srlib.training.states import fingerprint
 from srlib.training.train import several_cpu_processes, train
 
 
@@ -87,7 +84,7 @@ def stage1(root: Path, p: Mapping) -> Training:
     if p["sharpen"] not in SHARPENERS:
         raise ValueError(f"sharpen {p['sharpen']!r} is none of {', '.join(SHARPENERS)}")
     if scale < 2:
-        raise ValueError(f"scale {scale}: HAT enlarges by 2, 3 or 4; pairs of one size are prepared by 01_data only")
+        raise ValueError(f"scale {scale}: HAT upscales by 2, 3 or 4; pairs of one size are prepared by 01_data only")
     patches = _patches(out / "data", p, scale)
     torch.manual_seed(p["seed"])
     if p["start_from"]:
@@ -102,7 +99,7 @@ def stage1(root: Path, p: Mapping) -> Training:
             raise ValueError(f'start is "interpolation" or "random", not {p["start"]!r}')
     if hat.upscale != scale:
         raise ValueError(
-            f"{p['start_from']} enlarges x{hat.upscale}, this run is x{scale}: set scale or choose another file"
+            f"{p['start_from']} upscales x{hat.upscale}, this run is x{scale}: set scale or choose another file"
         )
     model = TiledSR(hat)
     model.residual_block.requires_grad_(False)
@@ -120,7 +117,7 @@ def tiling(root: Path, p: Mapping, start: Path | None = None) -> Training:
     out = root / "outputs" / p["run"]
     tiles = {"use_tiling": True, "tile_size": p["tile_size"], "tile_pad": p["tile_pad"]}
     tiles["checkpointing"] = p["checkpointing"]
-    model = load_tiled(start or need(out / "stage1" / "best.safetensors", "02_stage1"), **tiles)
+    model = load(start or need(out / "stage1" / "best.safetensors", "02_stage1"), **tiles)
     _need_seams(p, model)
     patches = _patches(out / "data", p, model.scale)
     pairs = PicturePairs(out / "data", "validation", scale=model.scale)
@@ -150,7 +147,7 @@ def material(root: Path, p: Mapping, start: Path | None = None) -> dict[str, Mat
     """
     out, rng = root / "outputs" / p["run"], np.random.default_rng(p["seed"])
     checkpoint = start or need(out / "stage1" / "best.safetensors", "02_stage1")
-    model = load_tiled(checkpoint).to(PartialState().device)
+    model = load(checkpoint).to(PartialState().device)
     made = {}
     for part in ("train", "validation"):
         pictures = PicturePairs(out / "data", part, scale=model.scale)
@@ -219,7 +216,7 @@ def eraser(
     tiles = {"use_tiling": True, "tile_size": p["tile_size"], "tile_pad": p["tile_pad"]}
     tiles["tile_choices"] = p["tile_choices"]
     checkpoint = start or need(out / "tiling" / "best.safetensors", "03_tiling")
-    model = load_tiled(checkpoint, **tiles).freeze_hat()
+    model = load(checkpoint, **tiles).freeze_hat()
     _need_seams(p, model)
     loss, discriminator = _total(root, p, judge, trusted)
     return Training(
@@ -317,22 +314,13 @@ STAGES: dict[str, Callable[[Path, Mapping], object]] = {
 }
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m srlib train", description=__doc__.split("\n\n")[0])
-    parser.add_argument("parameters", type=Path, help="a notebook's parameter file, params/<run>/<notebook>.yaml")
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="over the file's")
-    arguments = parser.parse_args()
+def train_notebook(file: Path, over: Mapping) -> None:
+    """Train what the notebook of this parameter file trains, with `over` in place of the file's values.
+
+    Raises ValueError for a file of no such notebook, and what reading the parameters and the training raise.
+    """
     several_cpu_processes()
-    try:
-        root = project_root()
-        name = arguments.parameters.stem
-        if name not in STAGES:
-            raise ValueError(f"{arguments.parameters} is no notebook's that trains: {', '.join(STAGES)}")
-        over = {key: yaml.safe_load(value) for key, value in arguments.p}
-        STAGES[name](root, read_parameter_file(root / "notebooks" / f"{name}.ipynb", arguments.parameters, over))
-    except KeyboardInterrupt as stopped:
-        print(stopped, file=sys.stderr)
-        sys.exit(130)
-    except (OSError, ValueError, Stopped, FloatingPointError, yaml.YAMLError) as error:
-        sys.exit("; ".join([f"error: {error}", *getattr(error, "__notes__", ())]))
+    if file.stem not in STAGES:
+        raise ValueError(f"{file} is no notebook's that trains: {', '.join(STAGES)}")
+    root = project_root()
+    STAGES[file.stem](root, read_parameter_file(root / "notebooks" / f"{file.stem}.ipynb", file, dict(over)))

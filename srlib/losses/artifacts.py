@@ -133,7 +133,7 @@ class ArtifactPatches(Dataset):
     """Patches with artifacts, and where they are; every one is made from its key alone.
 
     clean: pictures (3, H, W) in [0, 1]; seams: SeamExamples, of these pictures or others; patch: side in pixels, a
-    multiple of 8. vary: for training; pictures are also reduced by 1.5 and 2, turned, and changed by `variation`,
+    multiple of 8. vary: for training; pictures are also downscaled by 1.5 and 2, turned, and changed by `variation`,
     seams made weaker and stronger. only: a class that every patch gets, or "clean".
     origin: what the seams were made of, to name them by instead of by their content.
     Raises ValueError for a patch that is no multiple of 8, or larger than a picture. `key` names the content.
@@ -297,10 +297,10 @@ def _by_cell(values: np.ndarray) -> np.ndarray:
 
 
 def _sizes(picture: np.ndarray, patch: int) -> list[np.ndarray]:
-    """The picture, and reduced by 1.5 and 2 where a patch still fits: sharper than a photo is at its full size."""
+    """The picture, and downscaled by 1.5 and 2 where a patch still fits: sharper than a photo is at its full size."""
     height, width = picture.shape[:2]
-    reduced = [(round(width / factor), round(height / factor)) for factor in (1.5, 2)]
-    return [picture, *(cv2.resize(picture, s, interpolation=cv2.INTER_AREA) for s in reduced if min(s) >= patch)]
+    downscaled = [(round(width / factor), round(height / factor)) for factor in (1.5, 2)]
+    return [picture, *(cv2.resize(picture, s, interpolation=cv2.INTER_AREA) for s in downscaled if min(s) >= patch)]
 
 
 def place(

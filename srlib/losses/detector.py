@@ -1,7 +1,7 @@
 """A detector that says where a picture has which artifact: what it is, its loss and its quality.
 
-No picture is labelled by hand: artifacts are put into clean patches (artifacts.py), so where they are is known. Seams are
-real ones: the project's own stage-1 model, run in tiles without context. It is trained by the loop of all trainings.
+No picture is labelled by hand: artifacts are put into clean patches (artifacts.py), so where they are is known. Seams
+are real ones: the project's own stage-1 model, run in tiles without context. It is trained as any network here.
 """
 
 from collections.abc import Sequence
@@ -173,7 +173,7 @@ def evaluate_detector(
     patch: int = 96,
     seed: int = 0,
 ) -> dict:
-    """How good the detector is on pictures it was not trained on, as they are: reduced and varied in nothing.
+    """How good the detector is on pictures it was not trained on, as they are: downscaled and varied in nothing.
 
     Returns average_precision {class: AP over the cells that are asked about}, chance {class: share of positive
     cells among them, what guessing gets}, asked {class: share of all cells that are asked about; _labels says

@@ -1,20 +1,23 @@
-"""Every loss term but the perceptual one (srlib.losses.perceptual), learnable weights, and their sums.
-
-Pictures are (B, C, H, W) in [0, 1], C 1 or 3; every term is a scalar, a mean over the batch.
-"""
+"""The total loss: the weighted sum of the terms, for one output and, with weights at two levels, for two."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
-import torch.distributed as dist
-import torch.nn.functional as F
-from kornia.filters import laplacian, spatial_gradient
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from srlib.losses.detector import ArtifactDetector
+from srlib.losses.detector import ArtifactDetector
+from srlib.losses.terms import (
+    artifact_class_loss,
+    artifact_feature_loss,
+    charbonnier,
+    frequency_loss,
+    gradient_loss,
+    ms_ssim_loss,
+    ragan_g,
+)
+from srlib.losses.weights import LearnableWeights
 
 TERMS = (
     "pixel",
@@ -26,161 +29,6 @@ TERMS = (
     "artifact_class",
     "artifact_feature",
 )
-FORMS = ("plain", "normalised", "entropy", "uncertainty")
-_MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al., 2003
-
-
-def charbonnier(prediction: Tensor, target: Tensor, eps: float = 1e-3) -> Tensor:
-    """Mean of sqrt(d^2 + eps^2): L1 that is smooth at zero (Lai et al., LapSRN, 2017). Returns a scalar."""
-    return ((prediction - target).square() + eps**2).sqrt().mean()
-
-
-def frequency_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """L1 between the Laplacian responses (3x3, eight neighbours, divided by the sum of its magnitudes)."""
-    return F.l1_loss(laplacian(prediction, 3), laplacian(target, 3))
-
-
-def gradient_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """L1 between the Sobel gradients, horizontal and vertical."""
-    return F.l1_loss(spatial_gradient(prediction, "sobel"), spatial_gradient(target, "sobel"))
-
-
-def ms_ssim_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """1 - MS-SSIM (Wang et al., 2003). Five scales need 176 pixels a side; smaller patches get as many as fit
-    (4 from 99, 3 from 44, 2 from 22 pixels), their weights rescaled to sum 1. ValueError below 11 pixels,
-    the window's size. A picture that at some scale is unlike its target (contrasts correlate negatively) counts
-    1, as is usual, and gets no gradient: this term cannot train alone from noise.
-    """
-    side = min(prediction.shape[-2:])
-    if side < 11:
-        raise ValueError(f"MS-SSIM needs patches of at least 11 pixels a side, not {side}: set its weight to 0")
-    levels = sum(side >= least for least in (11, 22, 44, 99, 176))
-    betas = _MS_SSIM_WEIGHTS[:levels]
-    betas = tuple(b / sum(betas) for b in betas)
-    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as ms_ssim  # takes seconds
-
-    return 1 - ms_ssim(prediction, target, data_range=1.0, betas=betas, normalize="relu")
-
-
-def ragan_d(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
-    """The discriminator's relativistic average loss (Jolicoeur-Martineau, 2019), mean over the scales' maps."""
-    pairs = [(r - _mean(f), f - _mean(r)) for r, f in zip(real, fake, strict=True)]
-    return sum((_bce(r, 1) + _bce(f, 0) for r, f in pairs), real[0].new_zeros(())) / (2 * len(pairs))
-
-
-def ragan_g(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
-    """The generator's: as ragan_d with the labels exchanged; gradients reach it through both halves."""
-    pairs = [(r - _mean(f), f - _mean(r)) for r, f in zip(real, fake, strict=True)]
-    return sum((_bce(r, 0) + _bce(f, 1) for r, f in pairs), real[0].new_zeros(())) / (2 * len(pairs))
-
-
-def _bce(logits: Tensor, label: float) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
-
-
-def _mean(logits: Tensor) -> Tensor:
-    """E over the batch of all processes, which are of equal size; the gradient passes through."""
-    return _over_processes(logits.mean())
-
-
-def _over_processes(x: Tensor) -> Tensor:
-    """The mean of x over all processes, the same in each; x itself where there is only one."""
-    alone = not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
-    return x if alone else _AllMean.apply(x)
-
-
-class _AllMean(torch.autograd.Function):
-    """The mean over processes. Its gradient is the mean of all processes' gradients, as each one's loss depends on
-    each one's x: averaged again, as DistributedDataParallel does, that is the gradient of the mean loss.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.clone()
-        dist.all_reduce(x)
-        return x / dist.get_world_size()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _AllMean.apply(gradient)
-
-
-def artifact_class_loss(detector: nn.Module, prediction: Tensor, target: Tensor) -> Tensor:
-    """Cross entropy of the detector's dense answer (B, K, h, w) against "clean": no artifact anywhere.
-
-    Each answer counts by how clean the detector finds the target there: a plain sky that it calls blurred in the
-    target, too, is not to be filled with texture.
-    """
-    with torch.no_grad():
-        clean = 1 - detector(target).sigmoid()
-    logits = detector(prediction)
-    return F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits), weight=clean)
-
-
-def artifact_feature_loss(detector: "ArtifactDetector", prediction: Tensor, target: Tensor) -> Tensor:
-    """L1 between the detector's features of prediction and target, mean over its layers."""
-    with torch.no_grad():
-        wanted = detector.features(target)
-    pairs = list(zip(detector.features(prediction), wanted, strict=True))
-    return sum((F.l1_loss(a, b) for a, b in pairs), prediction.new_zeros(())) / len(pairs)
-
-
-class LearnableWeights(nn.Module):
-    """Learned weights of n losses: softmax over n parameters, so that they sum to 1.
-
-    form: "plain" - the weighted sum. Its gradient moves all weight to the smallest loss, useful or not.
-    "normalised" - each loss is divided by its running mean first, so that none is smallest by its scale.
-    "entropy" - plain, minus `beta` times the weights' entropy, which holds them apart from 0 and 1.
-    "uncertainty" - sum of exp(-s) L + s (Kendall et al., CVPR 2018); `shares` are exp(-s), rescaled to sum 1.
-    each: of how many losses each of the n is a weighted sum; "uncertainty" counts its s as often.
-    momentum: of the running mean, which is taken over all processes and passes non-finite losses over.
-    """
-
-    running: Tensor  # (n,)
-    seen: Tensor
-
-    def __init__(self, n: int, form: str = "plain", *, each: int = 1, beta: float = 0.1, momentum: float = 0.01):
-        super().__init__()
-        if form not in FORMS:
-            raise ValueError(f"learnable weights {form!r}: choose one of {', '.join(FORMS)}")
-        self.form, self.each, self.beta, self.momentum = form, each, beta, momentum
-        self.raw = nn.Parameter(torch.zeros(n))
-        self.register_buffer("running", torch.zeros(n))
-        self.register_buffer("seen", torch.zeros(()))
-
-    @property
-    def shares(self) -> Tensor:
-        """(n,) the current weights, summing to 1, without gradient."""
-        return F.softmax(-self.raw if self.form == "uncertainty" else self.raw, 0).detach()
-
-    def factors(self) -> Tensor:
-        """(n,) what each loss is multiplied by: its weight, or that over the running mean, or exp(-s)."""
-        if self.form == "uncertainty":
-            return (-self.raw).exp()
-        weights = F.softmax(self.raw, 0)
-        return weights / self.running.clamp_min(1e-12) if self.form == "normalised" else weights
-
-    def penalty(self) -> Tensor:
-        """What the weights themselves add to the sum, a scalar: 0 for "plain" and "normalised"."""
-        if self.form == "uncertainty":
-            return self.each * self.raw.sum()
-        if self.form == "entropy":
-            return self.beta * (F.softmax(self.raw, 0) * F.log_softmax(self.raw, 0)).sum()
-        return self.raw.new_zeros(())
-
-    def forward(self, losses: Tensor) -> Tensor:
-        """losses: (n,) -> scalar."""
-        if self.form == "normalised" and self.training:
-            self._follow(losses.detach())
-        return (self.factors() * losses).sum() + self.penalty()
-
-    @torch.no_grad()
-    def _follow(self, losses: Tensor) -> None:
-        losses = _over_processes(losses.to(self.running))
-        finite = losses.isfinite().all()  # one NaN would stay in the mean for ever
-        self.seen += finite
-        rate = (1 / self.seen).clamp_min(self.momentum)  # the plain mean at first, so that no batch sets the scale
-        self.running.copy_(torch.where(finite, self.running.lerp(losses, rate), self.running))
 
 
 class TotalLoss(nn.Module):
@@ -207,7 +55,7 @@ class TotalLoss(nn.Module):
         artifact_feature: float = 0.0,
         perceptual_network: nn.Module | None = None,
         discriminator: nn.Module | None = None,
-        detector: "ArtifactDetector | None" = None,
+        detector: ArtifactDetector | None = None,
         learnable: str | None = None,
     ):
         super().__init__()

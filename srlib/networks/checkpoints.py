@@ -41,7 +41,7 @@ def load_model(path: Path | str, kind: type[_Model]) -> _Model:
     return _filled(_built(kind, json.loads(metadata["config"]), path), state, path)
 
 
-def load_tiled(path: Path | str, *, checkpointing: bool | None = None, **changes: Any) -> TiledSR:
+def load(path: Path | str, *, checkpointing: bool | None = None, **changes: Any) -> TiledSR:
     """The TiledSR in `path`; a bare HAT file, own or published, gets a new eraser (the identity).
 
     checkpointing: HAT's argument, None for the file's. changes: arguments of TiledSR that override the file's, such as

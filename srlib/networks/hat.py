@@ -148,7 +148,7 @@ class HAT(nn.Module):
         """The network, each step of it executed by `run(step, *maps, reach=, margin=, shift=, out=)`, of which
         `whole` is the plain one and says what the arguments mean.
 
-        Returns what the last run, with `out`, returns: (B, H', W', in_chans), the padded picture enlarged.
+        Returns what the last run, with `out`, returns: (B, H', W', in_chans), the padded picture upscaled.
         """
         channels = x.shape[1]
         if channels != self.mean.shape[1]:

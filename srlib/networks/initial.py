@@ -1,4 +1,4 @@
-"""Starting weights: an untrained HAT that already enlarges, and one that looks far."""
+"""Starting weights: an untrained HAT that already upscales, and one that looks far."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from srlib.networks.hat import HAT
 
 @torch.no_grad()
 def start_as_interpolation(hat: HAT) -> HAT:
-    """Change a HAT's initial weights, in place, so that its untrained answer is the bilinear enlargement.
+    """Change a HAT's initial weights, in place, so that its untrained answer is the bilinear upscaling.
 
     The picture travels in channels of its own. A plus and a minus copy of each colour pass the LeakyReLU, whose
     difference is linear in the colour; the upsampler's kernels do the rest. Everything else stays random. On a
@@ -71,6 +71,6 @@ def _clear(conv: nn.Conv2d, channels: int) -> None:
 
 
 def _linear_taps(phase: int, r: int) -> Tensor:
-    """Weights of the left, same and right LR pixel for sub-pixel `phase` of an r-fold linear enlargement."""
+    """Weights of the left, same and right LR pixel for sub-pixel `phase` of an r-fold linear upscaling."""
     offset = (phase + 0.5) / r - 0.5
     return torch.tensor([max(-offset, 0.0), 1 - abs(offset), max(offset, 0.0)])

@@ -57,7 +57,7 @@ def compare_methods(hr: Tensor, lrs: dict[str, Tensor], reference: str, gain: fl
     side, dpi, gap = hr.shape[-1], 110, 26  # dpi as keep_figure saves
     scale = side // next(iter(lrs.values())).shape[-1]
     shown = {f"HR {side}x{side}": to_array(hr)}
-    shown |= {f"LR, {method}": to_array(enlarge_nearest(lr, scale)) for method, lr in lrs.items()}
+    shown |= {f"LR, {method}": to_array(upscale_nearest(lr, scale)) for method, lr in lrs.items()}
     differences = {m: (lr - lrs[reference]).mean(0).cpu().numpy() * 255 for m, lr in lrs.items()}
     rows, legend = (2, 90) if len(lrs) > 1 else (1, 0)
     width, height = len(shown) * (side + gap) + legend, rows * (side + gap) + 8
@@ -97,7 +97,7 @@ def data_overview(manifest: pd.DataFrame, split: dict[str, str]) -> Figure:
     left.set(xlabel="width, pixels", ylabel="height, pixels", title="HR pictures", xlim=(0, None), ylim=(0, None))
     left.legend(fontsize=8)
     by = manifest.groupby(["method", "scale"])
-    counts, bytes_ = by.size().unstack("scale"), by[["lr_bytes", "upsampled_bytes"]].sum().sum(axis=1).unstack("scale")
+    counts, bytes_ = by.size().unstack("scale"), by[["lr_bytes", "upscaled_bytes"]].sum().sum(axis=1).unstack("scale")
     sources = pd.DataFrame({s: [pictures["source_bytes"].sum()] for s in counts.columns}, index=["HR sources"])
     for axis, table, title, label in (
         (middle, counts, "LR/HR pairs", "pairs"),
@@ -351,7 +351,7 @@ def gains(table: pd.DataFrame, value: str, label: str, over: str = "bicubic") ->
     return figure
 
 
-def enlarge_nearest(picture: Tensor, scale: int) -> Tensor:
+def upscale_nearest(picture: Tensor, scale: int) -> Tensor:
     """(C, H, W) -> (C, H*scale, W*scale), to show an LR picture at the HR picture's size."""
     return torch.repeat_interleave(torch.repeat_interleave(picture, scale, -1), scale, -2)
 

@@ -3,8 +3,6 @@
 Texts, tables and figures without the code; pictures are inside, nothing is fetched when it is opened.
 """
 
-import argparse
-import sys
 from pathlib import Path
 
 import nbformat
@@ -46,19 +44,3 @@ def _described(page: str) -> str:
             number += 1
             image["alt"] = f"Figure {number}. {text}"
     return str(soup)
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m srlib report", description=__doc__.split("\n\n")[0])
-    parser.add_argument("notebook", type=Path, help="an executed notebook")
-    parser.add_argument("html", type=Path, nargs="?", help="default: beside it, with the suffix .html")
-    arguments = parser.parse_args()
-    try:
-        print(write_report(arguments.notebook, arguments.html or arguments.notebook.with_suffix(".html")))
-    except (OSError, ValueError, nbformat.reader.NotJSONError) as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from srlib.data.resize import enlarge
+from srlib.data.resize import upscale
 from srlib.evaluation.metrics import psnr_y
 from srlib.networks.eraser import TiledSR
 from srlib.show import plots
@@ -106,7 +106,7 @@ class SeamViewer:
         if kind == "tiled":
             return self._tiled()[0]
         if kind == "bicubic":
-            return enlarge(lr, self.models[self.stage.value].scale, "bicubic")
+            return upscale(lr, self.models[self.stage.value].scale, "bicubic")
         key = (self.picture.value, self.stage.value)
         if key not in self._cache:
             model = self.models[self.stage.value]

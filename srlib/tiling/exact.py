@@ -1,83 +1,17 @@
-"""What tiles cannot see: means over the whole picture. Two ways to give them to a network that runs in parts.
+"""Exact tiling: a network evaluated step by step over the whole picture, each step in chunks of bounded memory.
 
-`Means` makes the pooling layers of any network use means gathered over all tiles in a first pass. `Chunks` is
-exact: it runs a network that offers its steps (a method `walk`, as srlib.networks.hat.HAT has) one step at a time over
-the whole picture, in chunks. This file imports nothing of the project.
+A network takes part by a method `walk(x, run, out)` that hands its steps to `run` one after the other, as
+srlib's HAT does; srlib/networks/hat.py's `whole` is the plain `run`, `Chunks` the one with bounded memory.
 """
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-
-class Means:
-    """Within `with`, every nn.AdaptiveAvgPool2d(1) of `model` first gathers, after `use()` hands out, the mean
-    over all tiles' cores.
-
-    plan: a tiling.TilePlan. pictures: how many are tiled at once, B. Before each call of the model `numbers` is
-    set to the tiles' numbers; the model's input is (len(numbers)*B, ...), tile by tile. The first pass itself
-    runs with each tile's own means, which is why the result is near-exact and not exact. Raises ValueError when
-    the model has no such layer.
-    """
-
-    def __init__(self, model: nn.Module, plan: Any, pictures: int):
-        modules = model.modules() if isinstance(model, nn.Module) else ()
-        self.pools = [m for m in modules if isinstance(m, nn.AdaptiveAvgPool2d) and m.output_size in (1, (1, 1))]
-        if not self.pools:
-            name = type(model).__name__
-            raise ValueError(f"two_pass finds no nn.AdaptiveAvgPool2d(1) in {name}: nothing to share, use 'local'")
-        self.plan, self.pictures = plan, pictures
-        self.sums: list[Tensor] = []  # one (B, C) for each pooling, in the order of the calls
-        self.counts: list[int] = []
-        self.gathering = True
-        self.numbers: Sequence[int] = ()
-
-    @property
-    def numbers(self) -> Sequence[int]:
-        """Of the tiles in the next call of the model; set before each."""
-        return self._numbers
-
-    @numbers.setter
-    def numbers(self, numbers: Sequence[int]) -> None:
-        self._numbers, self._call = numbers, 0
-
-    def use(self) -> None:
-        """From now on hand out what was gathered."""
-        self.gathering = False
-
-    def __enter__(self) -> "Means":
-        self.handles = [pool.register_forward_hook(self._hook) for pool in self.pools]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-    def _hook(self, _pool: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-        call, self._call = self._call, self._call + 1
-        if not self.gathering:
-            mean = self.sums[call] / self.counts[call]
-            return mean.repeat(len(self.numbers), 1)[..., None, None].to(output.dtype)  # (T*B, C, 1, 1)
-        if call == len(self.sums):
-            self.sums.append(output.new_zeros((), dtype=torch.float64))
-            self.counts.append(0)
-        for tile, number in zip(inputs[0].split(self.pictures), self.numbers, strict=True):
-            row, column = divmod(number, len(self.plan.x.origins))
-            core = tile[..., _core(self.plan.y, row, tile.shape[-2]), _core(self.plan.x, column, tile.shape[-1])]
-            self.sums[call] = self.sums[call] + core.double().sum((2, 3))
-            self.counts[call] += core.shape[2] * core.shape[3]
-        return output
-
-
-def _core(axis: Any, i: int, size: int) -> slice:
-    """Where core i lies in features of that size; the last core has the picture's padding, too."""
-    stop = axis.padded if i + 1 == len(axis.origins) else axis.cores[i + 1]
-    return slice((axis.cores[i] - axis.origins[i]) * size // axis.read, (stop - axis.origins[i]) * size // axis.read)
+from torch import Tensor
 
 
 class Chunks:
@@ -120,7 +54,7 @@ class Chunks:
         out: Tensor | Callable[[Tensor, int, int], None] | None = None,
     ) -> Tensor | None:
         """As srlib.networks.hat.whole. out: a map to overwrite, or a function called with (piece (B, rows, columns, C),
-        first row, first column) for each chunk, from the top left; then None is returned. A step that enlarges
+        first row, first column) for each chunk, from the top left; then None is returned. A step that upscales
         needs the latter.
         """
         H, W = maps[0].shape[1:3]

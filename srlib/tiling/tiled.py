@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from srlib.tiling.canvas import Canvas, Out, Sink, sink_of
-from srlib.tiling.exact import Chunks, Means
+from srlib.tiling.exact import Chunks
+from srlib.tiling.means import Means
 from srlib.tiling.memory import bytes_per_pixel, free_bytes
 from srlib.tiling.plan import BLENDS, TilePlan, blend_weights, cut, plan_tiles, span
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from srlib.data.datasets import draw_keys
 from srlib.data.resize import resized_alike
-from srlib.losses.total import ragan_d
+from srlib.losses.terms import ragan_d
 from srlib.training.settings import Settings, optimizer_of
 from srlib.training.signals import StopSignals, leave_to_parent
 from srlib.training.states import facts_of, fingerprint, save

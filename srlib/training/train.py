@@ -123,9 +123,3 @@ def several_cpu_processes() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"
         PartialState(cpu=True)  # whoever asks first would otherwise get a state of one process
-
-
-if __name__ == "__main__":
-    from srlib.experiments.stages import main  # which imports this file
-
-    main()

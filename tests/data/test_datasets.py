@@ -9,21 +9,22 @@ import torch
 from torch.utils.data import DataLoader
 
 from srlib.data.datasets import (
+    DownscaledPictures,
     Mixture,
     OnlinePairs,
     PackedPairs,
     PicturePairs,
-    ReducedPictures,
     draw_keys,
     find_pack,
     training_patches,
 )
 from srlib.data.degrade import Degradation
+from srlib.data.manifest import METHOD
 from srlib.data.packs import PackSettings
-from srlib.data.pairs import METHOD, prepare_pairs
+from srlib.data.pairs import prepare_pairs
 from srlib.data.pictures import read_picture, to_float, write_png
 from srlib.data.pregenerate import list_online, pregenerate
-from srlib.data.resize import resize_integers
+from srlib.data.resize import downscale_integers
 from srlib.data.sources import split_pictures, write_description
 from srlib.evaluation.metrics import ssim_y
 
@@ -196,7 +197,7 @@ def test_whole_pictures_have_the_sizes_the_manifest_says(folder, hr):
     item = pairs[0]
     assert item["lr"].shape == (3, 12, 16) and item["hr"].shape == (3, 36, 48)
     assert torch.equal(item["hr"], to_float(read_picture(hr / "b.png").rgb))
-    assert torch.equal(item["lr"], to_float(resize_integers(read_picture(hr / "b.png").rgb, 3)))
+    assert torch.equal(item["lr"], to_float(downscale_integers(read_picture(hr / "b.png").rgb, 3)))
 
 
 def test_what_is_missing_is_named(folder):
@@ -251,9 +252,9 @@ def test_packs_travel_to_started_workers_without_their_pixels(folder):
     assert torch.equal(pickle.loads(sent)[(3, 4)]["hr"], data[(3, 4)]["hr"])
 
 
-def test_any_folder_of_pictures_is_reduced_by_the_protocols_bicubic(hr, folder):
+def test_any_folder_of_pictures_is_downscaled_by_the_protocols_bicubic(hr, folder):
     given = PicturePairs(folder, "train", scale=2)[0]
-    pictures = ReducedPictures(hr, scale=2)
+    pictures = DownscaledPictures(hr, scale=2)
     assert pictures.names == ["a.png", "b.png", "c.png"] and pictures.original(0).shape == (41, 52, 3)
     item = pictures[0]
     assert (
@@ -273,7 +274,7 @@ def test_broken_and_tiny_pictures_of_a_folder_are_left_out_and_named(hr, scale, 
     (hr / "text.jpg").write_bytes(b"no picture")
     write_png(hr / "fits.png", np.zeros((least, least, 3), np.uint8))
     write_png(hr / "tiny.png", np.zeros((40, least - 1, 3), np.uint8))
-    pictures = ReducedPictures(hr, scale=scale)
+    pictures = DownscaledPictures(hr, scale=scale)
     assert pictures.names == ["a.png", "b.png", "c.png", "fits.png"] and len(pictures) == 4
     cut, text, tiny = pictures.left_out
     assert cut.startswith("cut.png: cannot be read (") and text.startswith("text.jpg: is not a picture")
@@ -287,4 +288,4 @@ def test_broken_and_tiny_pictures_of_a_folder_are_left_out_and_named(hr, scale, 
 def test_a_folder_without_a_single_sound_picture_is_refused(tmp_path):
     (tmp_path / "text.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match="holds no picture to score on: text.png: is not a picture"):
-        ReducedPictures(tmp_path, scale=2)
+        DownscaledPictures(tmp_path, scale=2)

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from srlib.__main__ import main
 from srlib.data import pregenerate as data
 from srlib.data.degrade import Degradation
 from srlib.data.manifest import Journal, read_manifest, verify
 from srlib.data.pictures import write_png
-from srlib.data.pregenerate import main, pregenerate
+from srlib.data.pregenerate import pregenerate
 
 
 @pytest.fixture
@@ -30,13 +31,13 @@ def hr(tmp_path):
 
 @pytest.fixture
 def out(hr):
-    """Made of hr, with enlarged pictures, and not touched since."""
+    """Made of hr, with upscaled pictures, and not touched since."""
     run(hr)
     return hr.parent / "out"
 
 
 def run(hr, out="out", **changes):
-    settings = {"scales": (2, 3), "methods": ("bicubic", "area"), "upsampled": True, **changes}
+    settings = {"scales": (2, 3), "methods": ("bicubic", "area"), "upscaled": True, **changes}
     return pregenerate(hr, hr.parent / out, progress=False, **settings)
 
 
@@ -79,17 +80,17 @@ def test_verify_finds_a_changed_byte(hr, out):
     (complaint,) = verify(hr, out, progress=False)
     assert complaint.startswith("scale_2x/area/sub/b.png has changed since it was recorded: remove it")
     change_a_byte(out / "scale_2x/area/sub/b.png")
-    change_a_byte(out / "scale_3x/bicubic_upsampled/a.png")
+    change_a_byte(out / "scale_3x/bicubic_upscaled/a.png")
     (complaint,) = verify(hr, out, progress=False)
-    assert complaint.startswith("scale_3x/bicubic_upsampled/a.png has changed")
+    assert complaint.startswith("scale_3x/bicubic_upscaled/a.png has changed")
 
 
 def test_verify_finds_missing_pictures(hr, out):
-    (out / "scale_3x/area_upsampled/a.png").unlink()
+    (out / "scale_3x/area_upscaled/a.png").unlink()
     (out / "scale_2x/bicubic/a.png").unlink()
     assert verify(hr, out, progress=False) == [
         "scale_2x/bicubic/a.png is missing: pre-generate again",
-        "scale_3x/area_upsampled/a.png is missing: pre-generate again",
+        "scale_3x/area_upscaled/a.png is missing: pre-generate again",
     ]
     run(hr)
     assert verify(hr, out, progress=False) == []
@@ -117,12 +118,12 @@ def test_verify_without_a_manifest_says_so(hr, tmp_path):
 
 def test_verify_by_the_command_line(hr, out, capsys):
     command = ["--input", str(hr), "--output", str(out), "--verify"]
-    assert main(command) == 0 and capsys.readouterr().out.endswith("0 differences\n")
+    assert main(["data", *command]) == 0 and capsys.readouterr().out.endswith("0 differences\n")
     (out / "scale_2x/area/a.png").unlink()
-    assert main(command) == 1
+    assert main(["data", *command]) == 1
     assert "scale_2x/area/a.png is missing: pre-generate again\n1 differences\n" in capsys.readouterr().out
     (out / "manifest.csv").unlink()
-    assert main(command) == 2 and capsys.readouterr().err.startswith("srlib.data.pregenerate: no ")
+    assert main(["data", *command]) == 2 and capsys.readouterr().err.startswith("srlib data: no ")
 
 
 def test_after_a_finished_run_nothing_is_left_beside_its_files(out):
@@ -149,7 +150,7 @@ def test_temporaries_of_a_killed_run_are_removed(hr, out, monkeypatch):
     undisturbed = contents(out)
     shutil.rmtree(out)
     stop_at(2, monkeypatch, hr)
-    for half in ("scale_2x/area/.a.999.part.png", "scale_3x/bicubic_upsampled/sub/.b.999.part.png"):
+    for half in ("scale_2x/area/.a.999.part.png", "scale_3x/bicubic_upscaled/sub/.b.999.part.png"):
         (out / half).parent.mkdir(parents=True, exist_ok=True)
         (out / half).write_bytes(b"\x89PNG")
     run(hr)
@@ -211,7 +212,7 @@ def test_a_picture_that_was_only_touched_is_not_made_again(hr, out):
         ({"methods": ("area",)}, {"methods": ("lanczos",)}),
         ({"scales": (2,)}, {"scales": (2, 4)}),
         ({"scales": (2,)}, {"scales": (4,)}),
-        ({"upsampled": False}, {"upsampled": True}),
+        ({"upscaled": False}, {"upscaled": True}),
     ],
 )
 def test_what_is_added_touches_nothing_older(hr, first, second):
@@ -221,7 +222,7 @@ def test_what_is_added_touches_nothing_older(hr, first, second):
     after = times(hr.parent / "out")
     assert {n: after[n] for n in before} == before and len(after) > len(before)
     listed = {row["lr"] for rows in read_manifest(hr.parent / "out").values() for row in rows}
-    assert listed == {name for name in after if "_upsampled" not in name}
+    assert listed == {name for name in after if "_upscaled" not in name}
     assert verify(hr, hr.parent / "out", progress=False) == []
 
 
@@ -250,8 +251,8 @@ def test_a_killed_run_goes_on_and_ends_as_if_undisturbed(tmp_path):
         picture = (smooth + rng.integers(0, 30, (300, 300, 3))).astype(np.uint8)
         write_png(tmp_path / f"hr/{number % 3}/{number:02d}.png", picture)
     out, journal = tmp_path / "out", tmp_path / "out/manifest.journal"
-    arguments = ["--input", str(tmp_path / "hr"), "--output", str(out), "--scales", "2", "3", "4", "--upsampled"]
-    command = [sys.executable, "-m", "srlib.data.pregenerate", *arguments, "--jobs", "2"]
+    arguments = ["--input", str(tmp_path / "hr"), "--output", str(out), "--scales", "2", "3", "4", "--upscaled"]
+    command = [sys.executable, "-m", "srlib", "data", *arguments, "--jobs", "2"]
     started = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
     try:
         while len(written(journal)) < 4:
@@ -266,14 +267,14 @@ def test_a_killed_run_goes_on_and_ends_as_if_undisturbed(tmp_path):
     assert 4 <= len(lines) < 40 and len(recorded) == len(lines) * 9
     before = times(out)
 
-    assert main(arguments) == 0
+    assert main(["data", *arguments]) == 0
     after = times(out)
     for lr in recorded:
-        for name in (lr, data.enlarged(lr)):
+        for name in (lr, data.upscaled_path(lr)):
             assert after[name] == before[name]
     assert json.loads((out / "processing_stats.json").read_text())["total_skipped"] == len(lines)
     undisturbed = tmp_path / "undisturbed"
-    assert main([undisturbed.as_posix() if a == str(out) else a for a in arguments]) == 0
+    assert main(["data", *(undisturbed.as_posix() if a == str(out) else a for a in arguments)]) == 0
     assert contents(out) == contents(undisturbed)
     assert verify(tmp_path / "hr", out, progress=False) == []
 

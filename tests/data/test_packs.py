@@ -119,10 +119,10 @@ def test_a_pack_of_another_split_does_not_stay(hr):
 
 
 def test_number_of_processes_does_not_matter(hr):
-    run(hr, upsampled=True, jobs=1)
+    run(hr, upscaled=True, jobs=1)
     first = contents(hr.parent / "out")
     shutil.rmtree(hr.parent / "out")
-    run(hr, upsampled=True, jobs=2)
+    run(hr, upscaled=True, jobs=2)
     assert contents(hr.parent / "out") == first
     assert {p.split("/")[0] for p in first} == {"manifest.csv", "packs", "scale_2x", "scale_3x"}
 

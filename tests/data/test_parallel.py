@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from srlib.__main__ import main
 from srlib.data.packs import PackSettings
 from srlib.data.parallel import cluster, in_parallel, one_thread
 from srlib.data.pictures import write_png
-from srlib.data.pregenerate import main, pregenerate
+from srlib.data.pregenerate import pregenerate
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def hr(tmp_path):
 def test_a_dask_cluster_makes_the_same_and_names_its_dashboard(hr, capsys):
     out, trees = hr.parent / "out", []
     split = dict.fromkeys(["a.png", "b.png", "sub/c.png"], "train")
-    settings = {"scales": (2, 3), "upsampled": True, "split": split, "packs": [PackSettings(16)], "progress": False}
+    settings = {"scales": (2, 3), "upscaled": True, "split": split, "packs": [PackSettings(16)], "progress": False}
 
     def made():
         result = pregenerate(hr, out, **settings)
@@ -57,8 +58,8 @@ def test_an_unreachable_cluster_is_refused_with_a_sentence(hr, monkeypatch, caps
     with pytest.raises(OSError, match="127.0.0.1:9"), cluster("tcp://127.0.0.1:9"):
         pass
     given = ["--input", str(hr), "--output", str(hr.parent / "out"), "--dask", "tcp://127.0.0.1:9"]
-    assert main(given) == 2
-    assert capsys.readouterr().err.startswith("srlib.data.pregenerate: ")
+    assert main(["data", *given]) == 2
+    assert capsys.readouterr().err.startswith("srlib data: ")
 
 
 def test_one_thread_gives_the_threads_back():

@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from srlib.__main__ import main
 from srlib.data import pregenerate as data
 from srlib.data.pictures import read_picture, write_png
-from srlib.data.pregenerate import list_online, main, pregenerate
-from srlib.data.resize import resize_integers
+from srlib.data.pregenerate import list_online, pregenerate
+from srlib.data.resize import downscale_integers
 from srlib.data.sources import list_pictures
 from srlib.files import only_here
 
@@ -38,16 +39,16 @@ def contents(folder):
 
 
 def test_tree_is_mirrored_and_every_pair_is_in_the_manifest(hr):
-    result = run(hr, upsampled=True)
+    result = run(hr, upscaled=True)
     out = hr.parent / "out"
     assert len(result.manifest) == 3 * 2 * 2 and result.stats["total_processed"] == 3
     assert (out / "scale_3x/area/sub/deep/c.png").is_file()
-    assert read_picture(out / "scale_3x/bicubic_upsampled/a.png").rgb.shape == (39, 51, 3)
+    assert read_picture(out / "scale_3x/bicubic_upscaled/a.png").rgb.shape == (39, 51, 3)
     for row in pd.read_csv(out / "manifest.csv").itertuples():
         x = read_picture(hr / row.source).rgb[: row.hr_height, : row.hr_width]
         lr = read_picture(out / row.lr).rgb
         assert lr.shape[:2] == (row.lr_height, row.lr_width) == (row.hr_height // row.scale, row.hr_width // row.scale)
-        assert np.array_equal(lr, resize_integers(x, row.scale, row.method))
+        assert np.array_equal(lr, downscale_integers(x, row.scale, row.method))
     stats = json.loads((out / "processing_stats.json").read_text())
     assert stats["pairs"]["2x"] == {"bicubic": 3, "area": 3} and stats["avg_processing_time"] > 0
 
@@ -65,11 +66,11 @@ def test_what_is_up_to_date_is_skipped_and_what_changed_is_redone(hr):
     assert run(hr, methods=("lanczos",), overwrite=True).stats["total_processed"] == 3
 
 
-def test_a_missing_enlarged_picture_is_made_again(hr):
-    run(hr, upsampled=True)
+def test_a_missing_upscaled_picture_is_made_again(hr):
+    run(hr, upscaled=True)
     before = contents(hr.parent / "out")
-    (hr.parent / "out/scale_3x/area_upsampled/sub/b.png").unlink()
-    assert run(hr, upsampled=True).stats["total_processed"] == 1
+    (hr.parent / "out/scale_3x/area_upscaled/sub/b.png").unlink()
+    assert run(hr, upscaled=True).stats["total_processed"] == 1
     assert contents(hr.parent / "out") == before
 
 
@@ -101,8 +102,8 @@ def test_a_full_disk_stops_the_run_and_blames_no_picture(hr, monkeypatch, capsys
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(data, "write_png", full)
-    assert main(["--input", str(hr), "--output", str(hr.parent / "out")]) == 2
-    assert capsys.readouterr().err.strip() == "srlib.data.pregenerate: [Errno 28] No space left on device"
+    assert main(["data", "--input", str(hr), "--output", str(hr.parent / "out")]) == 2
+    assert capsys.readouterr().err.strip() == "srlib data: [Errno 28] No space left on device"
 
 
 def test_the_callers_threads_are_left_as_they_were(hr):
@@ -178,12 +179,12 @@ def test_missing_and_empty_folders_and_wrong_choices_are_one_sentence(hr, tmp_pa
         pregenerate(hr, hr / "sub/lr", progress=False)
     (hr / "folder.png").mkdir()
     assert "folder.png" not in list_pictures(hr)
-    assert main(["--input", str(tmp_path / "nowhere"), "--output", str(tmp_path / "o")]) == 2
-    assert capsys.readouterr().err.startswith("srlib.data.pregenerate: no folder")
+    assert main(["data", "--input", str(tmp_path / "nowhere"), "--output", str(tmp_path / "o")]) == 2
+    assert capsys.readouterr().err.startswith("srlib data: no folder")
 
 
 def test_command_line(hr):
-    command = [sys.executable, "-m", "srlib.data.pregenerate", "--input", str(hr), "--output", str(hr.parent / "out")]
+    command = [sys.executable, "-m", "srlib", "data", "--input", str(hr), "--output", str(hr.parent / "out")]
     done = subprocess.run([*command, "--scales", "2", "--methods", "area"], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1].startswith("3 made, 0 up to date, 0 left out")
 
@@ -202,7 +203,7 @@ def test_two_runs_into_one_folder_are_refused(hr):
     assert run(hr).stats["total_processed"] == 3
 
 
-def test_pictures_reduced_on_the_fly_are_listed_with_what_is_left_out(hr):
+def test_pictures_downscaled_on_the_fly_are_listed_with_what_is_left_out(hr):
     (hr / "text.png").write_text("404")
     manifest, failures = list_online(hr, hr.parent / "out", scales=(2, 3), methods=("area",), size=32)
     made = run(hr, size=32, methods=("area",)).manifest

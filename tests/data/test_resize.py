@@ -1,4 +1,4 @@
-"""Reduction and enlargement equal the field's reference, for floats and for the integers of files."""
+"""Downscaling and upscaling equal the field's reference, for floats and for the integers of files."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,15 @@ import torch
 from PIL import Image
 
 from srlib.data.pictures import to_float
-from srlib.data.resize import METHODS, centre, crop_to_multiple, enlarge, enlarge_integers, resize, resize_integers
+from srlib.data.resize import (
+    METHODS,
+    centre,
+    crop_to_multiple,
+    downscale,
+    downscale_integers,
+    upscale,
+    upscale_integers,
+)
 
 
 def cubic(x):
@@ -15,7 +23,7 @@ def cubic(x):
 
 
 def reference(array: np.ndarray, size: int, axis: int) -> np.ndarray:
-    """imresize along one axis in float64: cubic kernel stretched when reducing, borders mirrored with their edge."""
+    """imresize along one axis in float64: cubic kernel stretched when downscaling, borders mirrored with their edge."""
     array = np.moveaxis(array, axis, 0)
     n = len(array)
     ratio = size / n
@@ -35,17 +43,17 @@ def reference(array: np.ndarray, size: int, axis: int) -> np.ndarray:
 def test_bicubic_is_the_reference_within_a_thousandth_of_a_level(scale):
     x = np.random.default_rng(0).random((3, 12 * scale, 9 * scale))
     expected = reference(reference(x, 12, 1), 9, 2).clip(0, 1)
-    assert np.abs(resize(torch.from_numpy(x).float(), scale, "bicubic").numpy() - expected).max() * 255 < 1e-3
+    assert np.abs(downscale(torch.from_numpy(x).float(), scale, "bicubic").numpy() - expected).max() * 255 < 1e-3
     larger = reference(reference(x, 12 * scale**2, 1), 9 * scale**2, 2).clip(0, 1)
-    assert np.abs(enlarge(torch.from_numpy(x).float(), scale).numpy() - larger).max() * 255 < 1e-3
+    assert np.abs(upscale(torch.from_numpy(x).float(), scale).numpy() - larger).max() * 255 < 1e-3
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_every_method_keeps_constants_and_the_centre(method, scale):
-    assert torch.allclose(resize(torch.full((3, 24, 36), 0.3), scale, method), torch.tensor(0.3))
+    assert torch.allclose(downscale(torch.full((3, 24, 36), 0.3), scale, method), torch.tensor(0.3))
     ramp = torch.linspace(0.2, 0.8, 96 * scale).expand(3, 12, -1).repeat(1, scale, 1)
-    small = resize(ramp, scale, method)[0, 4]
+    small = downscale(ramp, scale, method)[0, 4]
     box = ramp[0, 0].view(-1, scale).mean(1)
     shift = 0.5 if method == "nearest" and scale % 2 == 0 else 0  # there no pixel lies at the centre
     assert torch.allclose(small[16:-16], box[16:-16] + shift * (ramp[0, 0, 1] - ramp[0, 0, 0]), atol=2e-4)
@@ -57,21 +65,25 @@ def test_lanczos_is_pillows_in_floating_point(scale):
     padded = Image.fromarray(np.pad(x, 4 * scale, mode="symmetric"))
     small = padded.resize((7 + 8, 10 + 8), Image.Resampling.LANCZOS)
     expected = np.asarray(small)[4:-4, 4:-4].clip(0, 1)
-    assert np.abs(resize(torch.from_numpy(x)[None], scale, "lanczos")[0].numpy() - expected).max() * 255 < 1e-3
+    assert np.abs(downscale(torch.from_numpy(x)[None], scale, "lanczos")[0].numpy() - expected).max() * 255 < 1e-3
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_leading_axes_are_kept_and_every_picture_is_reduced_alone(method):
+def test_leading_axes_are_kept_and_every_picture_is_downscaled_alone(method):
     x = torch.rand(2, 3, 12, 18)
-    assert torch.equal(resize(x, 3, method)[1], resize(x[1], 3, method))
-    assert resize(x[None], 3, method).shape == (1, 2, 3, 4, 6) and resize(x[0, 0, None], 3, method).shape == (1, 4, 6)
+    assert torch.equal(downscale(x, 3, method)[1], downscale(x[1], 3, method))
+    assert downscale(x[None], 3, method).shape == (1, 2, 3, 4, 6) and downscale(x[0, 0, None], 3, method).shape == (
+        1,
+        4,
+        6,
+    )
 
 
 def test_wrong_sizes_and_methods_are_refused():
     with pytest.raises(ValueError, match="13x12 is not a multiple of the scale 2"):
-        resize(torch.rand(3, 12, 13), 2)
+        downscale(torch.rand(3, 12, 13), 2)
     with pytest.raises(ValueError, match="'cubic' is none of nearest"):
-        resize(torch.rand(3, 12, 12), 2, "cubic")
+        downscale(torch.rand(3, 12, 12), 2, "cubic")
     assert crop_to_multiple(np.zeros((13, 17, 3)), 4).shape == (12, 16, 3)
 
 
@@ -81,26 +93,26 @@ def test_integers_are_the_rounded_floats(method, dtype):
     """Sizes that are no multiple of the blocks; between two levels either is right."""
     array = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (6 * 37, 6 * 21, 3), endpoint=True, dtype=dtype)
     for scale in (2, 3):
-        expected = resize(to_float(array), scale, method).permute(1, 2, 0).double().numpy() * np.iinfo(dtype).max
-        small = resize_integers(array, scale, method)
+        expected = downscale(to_float(array), scale, method).permute(1, 2, 0).double().numpy() * np.iinfo(dtype).max
+        small = downscale_integers(array, scale, method)
         assert small.dtype == dtype and small.shape == expected.shape
         assert np.abs(small - expected).max() <= 0.5 + (1e-4 if dtype == np.uint8 else 0.02)
-    larger = enlarge(to_float(array), 3).permute(1, 2, 0).double().numpy() * np.iinfo(dtype).max
-    assert np.abs(enlarge_integers(array, 3) - larger).max() <= 0.5 + (1e-4 if dtype == np.uint8 else 0.02)
+    larger = upscale(to_float(array), 3).permute(1, 2, 0).double().numpy() * np.iinfo(dtype).max
+    assert np.abs(upscale_integers(array, 3) - larger).max() <= 0.5 + (1e-4 if dtype == np.uint8 else 0.02)
 
 
 def test_means_of_four_levels_round_half_up():
     array = np.array([[0, 1], [1, 0]], np.uint8)[..., None].repeat(3, 2)  # mean 0.5
-    assert (resize_integers(array, 2, "area") == 1).all()
+    assert (downscale_integers(array, 2, "area") == 1).all()
     array[0, 0] = 255  # mean 64.25
-    assert (resize_integers(array, 2, "area") == 64).all()
+    assert (downscale_integers(array, 2, "area") == 64).all()
 
 
 @pytest.mark.parametrize("size", [(2, 2), (3, 40), (1024, 7)])
 def test_pictures_smaller_than_the_kernel_are_mirrored(size):
     x = np.random.default_rng(0).random((1, size[0] * 4, size[1] * 4))
     expected = reference(reference(x, size[0], 1), size[1], 2).clip(0, 1)
-    assert np.abs(resize(torch.from_numpy(x).float(), 4).numpy() - expected).max() * 255 < 1e-3
+    assert np.abs(downscale(torch.from_numpy(x).float(), 4).numpy() - expected).max() * 255 < 1e-3
 
 
 def test_the_centre_is_cropped_and_its_place_told():

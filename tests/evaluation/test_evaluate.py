@@ -7,7 +7,7 @@ import torch
 from small_networks import strong
 
 from srlib.data.drawings import draw
-from srlib.data.resize import enlarge
+from srlib.data.resize import upscale
 from srlib.evaluation.evaluate import (
     best_median_worst,
     bicubic_check,
@@ -53,7 +53,7 @@ def test_table_pictures_and_profiles(model):
     with torch.no_grad():
         whole = model.hat_model(lr).clamp(0, 1)
     assert torch.equal(pictures["p0", "a", "whole"], whole[0])
-    assert torch.equal(pictures["p0", "bicubic", "whole"], enlarge(lr, 2)[0])
+    assert torch.equal(pictures["p0", "bicubic", "whole"], upscale(lr, 2)[0])
     rows = table.set_index(["picture", "variant", "tiling"])
     assert rows.loc[("p0", "a", "whole"), "PSNR-Y"] == psnr_y(whole, hr, 2).item()
     assert rows.loc[("p0", "a", "tile 32 halo 0"), "TC"] > 100  # one tile: the whole picture

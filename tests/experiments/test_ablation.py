@@ -8,7 +8,7 @@ import torch
 from projects import TINY, execute
 
 from srlib.experiments import ablation
-from srlib.networks.checkpoints import load_tiled
+from srlib.networks.checkpoints import load
 
 
 def scores(seed: int, tiled: dict[str, float]) -> pd.DataFrame:
@@ -65,7 +65,7 @@ def test_the_notebook_trains_every_arm_and_writes_its_tables(folder, ablated):
 
 def test_arms_differ_in_what_they_are_said_to_differ_in(folder, ablated):
     def model(arm):
-        return load_tiled(ablation.best_of(folder / "outputs/demo/ablation/seed0", arm)).state_dict()
+        return load(ablation.best_of(folder / "outputs/demo/ablation/seed0", arm)).state_dict()
 
     def same(a, b, prefix):
         a, b = model(a), model(b)

@@ -12,10 +12,11 @@ import yaml
 from projects import TINY, execute
 from trainings import same
 
+from srlib.__main__ import main
 from srlib.experiments.parameters import read_parameter_file
-from srlib.experiments.stages import artifact_ft, eraser, main, material
+from srlib.experiments.stages import artifact_ft, eraser, material
 from srlib.losses.detector import ArtifactDetector
-from srlib.networks.checkpoints import load_tiled
+from srlib.networks.checkpoints import load
 from srlib.training.states import newest_state
 
 
@@ -23,7 +24,7 @@ def command(folder: Path, name: str, *over: str, **parameters) -> subprocess.Com
     file = folder / "params/cli" / f"{name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump({**TINY[name], "run": "cli", **parameters}))
-    line = [sys.executable, "-m", "srlib.training.train", str(file), *over]
+    line = [sys.executable, "-m", "srlib", "train", str(file), *over]
     return subprocess.run(line, cwd=folder, capture_output=True, text=True)
 
 
@@ -44,11 +45,11 @@ def test_the_command_trains_what_the_notebooks_train(trained, folder):
 
 
 def test_the_notebook_takes_what_the_command_has_trained(trained, folder):
-    before = load_tiled(trained / "artifact_ft/best.safetensors").state_dict()
+    before = load(trained / "artifact_ft/best.safetensors").state_dict()
     done = execute(folder, "04_artifact_ft", **TINY["04_artifact_ft"], run="cli")
     said = "".join(o.get("text", "") for c in done.cells if c.cell_type == "code" for o in c.outputs)
     assert said.count("is finished: nothing to train") == 2, said  # the detector, the eraser
-    assert same(before, load_tiled(trained / "artifact_ft/best.safetensors").state_dict())
+    assert same(before, load(trained / "artifact_ft/best.safetensors").state_dict())
 
 
 @pytest.fixture
@@ -104,32 +105,29 @@ def test_patches_of_several_sizes_reach_stage_3(trained, folder, of_04, tmp_path
         ("02_stage1", {"learning_rate": "1e-4"}, "write 3.0e-4"),
         ("02_stage1", {"optimizer": "sgd"}, "optimizer 'sgd' is none of"),
         ("02_stage1", {"run": "nothing"}, "run notebooks/01_data.ipynb first"),
-        ("02_stage1", {"scale": 1}, "scale 1: HAT enlarges by 2, 3 or 4"),
+        ("02_stage1", {"scale": 1}, "scale 1: HAT upscales by 2, 3 or 4"),
         ("02_stage1", {"model": "vram9"}, "model 'vram9' is none of HAT-S"),
         ("02_stage1", {"lr_patch": 400}, "the largest packed are 64"),
         ("03_tiling", {"tile_size": 20}, "tile 20 is not a multiple of the window 8"),
         ("03_tiling", {"tile_pad": 8}, "every tile would see the whole patch"),
     ],
 )
-def test_wrong_parameters_end_in_one_sentence(trained, folder, monkeypatch, name, wrong, complaint):
+def test_wrong_parameters_end_in_one_sentence(trained, folder, monkeypatch, capsys, name, wrong, complaint):
     file = folder / f"params/wrong/{name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump({**TINY[name], "run": "cli", **wrong}))
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["srlib.training.train", str(file)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert str(ended.value).startswith("error: ") and complaint in str(ended.value)
+    assert main(["train", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("srlib train: ") and said.count("\n") == 1 and complaint in said
 
 
 def test_the_command_says_what_is_wrong_without_a_traceback(folder):
     file = folder / "params/cli/other.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("run: cli\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "srlib.training.train", file], cwd=folder, capture_output=True, text=True
-    )
-    assert done.returncode == 1 and "Traceback" not in done.stderr
+    done = subprocess.run([sys.executable, "-m", "srlib", "train", file], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "is no notebook's that trains: 02_stage1, 03_tiling, 04_artifact_ft" in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""Any kind of picture comes out enlarged and of the same kind; a folder survives what folders hold."""
+"""Any kind of picture comes out upscaled and of the same kind; a folder survives what folders hold."""
 
 import subprocess
 import sys
@@ -11,10 +11,11 @@ import torch
 from PIL import Image, ImageCms
 from small_networks import strong
 
+from srlib.__main__ import main
 from srlib.data.pictures import Picture, read_picture, to_float, to_integers, write_picture
-from srlib.data.resize import resize
-from srlib.inference import upscale as command
-from srlib.inference.upscale import targets, upscale, upscale_files
+from srlib.data.resize import downscale
+from srlib.inference.folders import targets, upscale_files
+from srlib.inference.upscale import upscale
 from srlib.networks.checkpoints import save_model
 from srlib.networks.eraser import TiledSR
 from srlib.networks.hat import HAT
@@ -31,7 +32,7 @@ def model() -> TiledSR:
 
 
 def ramp(height=20, width=30, dtype=np.uint8) -> np.ndarray:
-    """(H, W, 3): smooth, so that a bilinear enlarger can be checked."""
+    """(H, W, 3): smooth, so that a bilinear upscaler can be checked."""
     y, x = np.mgrid[:height, :width]
     top = np.iinfo(dtype).max
     return (np.stack([x / width, y / height, (x + y) / (width + height)], 2) * top).astype(dtype)
@@ -211,7 +212,7 @@ def test_the_command_takes_a_published_checkpoint_and_says_what_it_did(tmp_path)
     write_picture(tmp_path / "in" / "a.png", Picture(ramp(24, 33)))
     (tmp_path / "in" / "broken.jpg").write_bytes(b"no picture")
     arguments = [tmp_path / "published.pth", tmp_path / "in", tmp_path / "out", "--format", "webp"]
-    run = subprocess.run([sys.executable, "-m", "srlib.inference.upscale", *arguments], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-m", "srlib", "upscale", *arguments], capture_output=True, text=True)
     assert run.returncode == 1 and "broken.jpg is not a picture" in run.stderr
     assert (
         "33x24 LR pixels x3: exact" in run.stdout and "1 written, 0 skipped because they exist, 1 failed" in run.stdout
@@ -220,13 +221,12 @@ def test_the_command_takes_a_published_checkpoint_and_says_what_it_did(tmp_path)
         assert image.size == (99, 72)
 
 
-def test_mistakes_in_the_command_end_with_a_sentence(model, tmp_path, monkeypatch, capsys):
+def test_mistakes_in_the_command_end_with_a_sentence(model, tmp_path, capsys):
     save_model(tmp_path / "model.safetensors", model)
     write_picture(tmp_path / "a.png", Picture(ramp()))
 
     def run(*arguments) -> str:
-        monkeypatch.setattr(sys, "argv", ["upscale", *map(str, arguments)])
-        assert command.main() == 2
+        assert main(["upscale", *map(str, arguments)]) == 2
         return capsys.readouterr().err
 
     good = [tmp_path / "model.safetensors", tmp_path / "a.png", tmp_path / "b.png"]
@@ -240,10 +240,10 @@ def test_mistakes_in_the_command_end_with_a_sentence(model, tmp_path, monkeypatc
     assert not (tmp_path / "b.png").exists()
 
 
-def test_a_reduced_picture_comes_back(model, tmp_path):
-    """End to end on a real round trip: reduce, write, command's function, read, compare with the original."""
+def test_a_downscaled_picture_comes_back(model, tmp_path):
+    """End to end on a real round trip: downscale, write, command's function, read, compare with the original."""
     hr = ramp(48, 64)
-    lr = to_integers(resize(to_float(hr)[None], 2)[0])
+    lr = to_integers(downscale(to_float(hr)[None], 2)[0])
     write_picture(tmp_path / "lr.png", Picture(lr))
     big, _ = upscale(model, read_picture(tmp_path / "lr.png"), statistics="exact", tile="auto")
     assert np.abs(big.rgb[8:-8, 8:-8].astype(int) - hr[8:-8, 8:-8]).max() <= 3

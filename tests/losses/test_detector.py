@@ -9,17 +9,8 @@ import torch
 
 from srlib.data.drawings import draw
 from srlib.data.pictures import to_float
-from srlib.losses.artifacts import ARTIFACTS, _labels, variation
-from srlib.losses.detector import (
-    CLASSES,
-    ArtifactDetector,
-    ArtifactPatches,
-    DetectorLoss,
-    SeamExample,
-    evaluate_detector,
-    seam_examples,
-    show_classes,
-)
+from srlib.losses.artifacts import ARTIFACTS, CLASSES, ArtifactPatches, SeamExample, _labels, variation
+from srlib.losses.detector import ArtifactDetector, DetectorLoss, evaluate_detector, seam_examples, show_classes
 from srlib.networks.eraser import TiledSR
 from srlib.networks.hat import HAT
 from srlib.networks.initial import start_as_interpolation

@@ -8,9 +8,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from srlib.data.drawings import draw
-from srlib.data.resize import enlarge, resize
+from srlib.data.resize import downscale, upscale
 from srlib.losses.discriminator import MultiScaleDiscriminator
-from srlib.losses.total import LearnableWeights, TotalLoss, ragan_d, ragan_g
+from srlib.losses.terms import ragan_d, ragan_g
+from srlib.losses.total import TotalLoss
+from srlib.losses.weights import LearnableWeights
 
 
 def test_three_scales_each_half_the_size():
@@ -36,7 +38,7 @@ def test_too_small_a_picture_is_refused():
 def drawings(seeds) -> tuple[torch.Tensor, torch.Tensor]:
     """Sharp pictures (N, 3, 256, 256), and the same from a quarter of their size."""
     real = torch.from_numpy(np.stack([draw(seed, 256, 256) for seed in seeds])).permute(0, 3, 1, 2) / 255
-    return real, enlarge(resize(real, 4), 4)
+    return real, upscale(downscale(real, 4), 4)
 
 
 def crops(pictures, number: int, size: int = 96) -> list[torch.Tensor]:

@@ -9,12 +9,7 @@ from torch import nn
 
 from srlib.losses.detector import ArtifactDetector
 from srlib.losses.discriminator import MultiScaleDiscriminator
-from srlib.losses.total import (
-    FORMS,
-    TERMS,
-    DualLoss,
-    LearnableWeights,
-    TotalLoss,
+from srlib.losses.terms import (
     artifact_class_loss,
     artifact_feature_loss,
     charbonnier,
@@ -24,6 +19,8 @@ from srlib.losses.total import (
     ragan_d,
     ragan_g,
 )
+from srlib.losses.total import TERMS, DualLoss, TotalLoss
+from srlib.losses.weights import FORMS, LearnableWeights
 from srlib.networks.eraser import TiledSR
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from spandrel import ModelLoader
 from test_hat import GOLDEN, golden
 
-from srlib.networks.checkpoints import hat_config, load_hat, load_model, load_tiled, read, save_model
+from srlib.networks.checkpoints import hat_config, load, load_hat, load_model, read, save_model
 from srlib.networks.eraser import TiledSR
 from srlib.networks.hat import HAT
 
@@ -25,9 +25,9 @@ def tiled() -> TiledSR:
 def test_tiled_round_trip_with_changes(tiled, tmp_path):
     path = save_model(tmp_path / "m.safetensors", tiled, step=7)
     x = torch.rand(1, 3, 24, 40)
-    loaded = load_tiled(path)
+    loaded = load(path)
     assert torch.equal(loaded(x), tiled(x))
-    assert load_tiled(path, use_tiling=False).use_tiling is False
+    assert load(path, use_tiling=False).use_tiling is False
     assert torch.equal(load_hat(path)(x), tiled.hat_model(x))
     assert list(tmp_path.iterdir()) == [path]
 
@@ -41,7 +41,7 @@ def test_others_of_the_group_may_read_it_where_they_may_read_any_file(tiled, tmp
 def test_bare_hat_gets_an_identity_eraser(tiled, tmp_path):
     path = save_model(tmp_path / "hat.safetensors", tiled.hat_model)
     x = torch.rand(1, 3, 16, 16)
-    assert torch.equal(load_tiled(path)(x), tiled.hat_model(x))
+    assert torch.equal(load(path)(x), tiled.hat_model(x))
     assert torch.equal(load_model(path, HAT)(x), tiled.hat_model(x))
 
 
@@ -108,7 +108,7 @@ def test_foreign_and_broken_files_are_refused_with_a_sentence(tiled, tmp_path):
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(save_model(tmp_path / "m.safetensors", tiled).read_bytes()[:5000])
     with pytest.raises(ValueError, match="complete"):
-        load_tiled(cut)
+        load(cut)
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         load_hat(tmp_path / "missing.pth")
     with pytest.raises(ValueError, match="holds TiledSR, not HAT"):

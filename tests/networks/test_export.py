@@ -4,9 +4,10 @@ import onnx
 import pytest
 import torch
 
+from srlib.__main__ import main
 from srlib.networks.checkpoints import save_model
 from srlib.networks.eraser import TiledSR
-from srlib.networks.export import export_onnx, exported, largest_difference, main
+from srlib.networks.export import export_onnx, exported, largest_difference
 from srlib.networks.hat import HAT
 from srlib.networks.initial import start_far_reaching
 
@@ -54,11 +55,11 @@ def test_onnx_takes_any_size_and_number(model, kind, tmp_path):
 
 def test_command(model, tmp_path, capsys):
     checkpoint = save_model(tmp_path / "m.safetensors", model)
-    assert main([str(checkpoint), str(tmp_path / "m.onnx")]) == 0
+    assert main(["export", str(checkpoint), str(tmp_path / "m.onnx")]) == 0
     printed = capsys.readouterr().out
     assert (tmp_path / "m.onnx").exists()
     assert printed.count("largest difference") == 2 and "MiB" in printed
-    assert main([str(tmp_path / "missing.safetensors"), str(tmp_path / "n.onnx")]) == 2
+    assert main(["export", str(tmp_path / "missing.safetensors"), str(tmp_path / "n.onnx")]) == 2
     assert "no checkpoint at" in capsys.readouterr().err and not (tmp_path / "n.onnx").exists()
 
 

@@ -1,4 +1,4 @@
-"""An untrained HAT that starts as an interpolation enlarges bilinearly, and learns everywhere."""
+"""An untrained HAT that starts as an interpolation upscales bilinearly, and learns everywhere."""
 
 import pytest
 import torch

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from srlib.data.resize import resize
+from srlib.data.resize import downscale
 from srlib.show import plots
 
 
@@ -12,7 +12,7 @@ def test_pictures_keep_their_pixels():
     picture = torch.tensor([[[0.0, 1.0], [0.5, 0.25]]])
     array = plots.to_array(picture)
     assert array[..., 0].tolist() == [[0, 255], [128, 64]] and array.shape == (2, 2, 3)
-    assert torch.equal(plots.enlarge_nearest(picture, 2)[0, :2, :2], torch.zeros(2, 2))
+    assert torch.equal(plots.upscale_nearest(picture, 2)[0, :2, :2], torch.zeros(2, 2))
     figure = plots.picture_grid({"a": torch.rand(3, 8, 9), "b": torch.rand(1, 4, 4)}, columns=4)
     assert [a.get_title() for a in figure.axes] == ["a", "b"]
     assert figure.axes[0].images[0].get_array().shape == (8, 9, 3)
@@ -86,7 +86,7 @@ def test_the_other_figures_draw_all_they_are_given():
     hr, lrs = torch.rand(3, 8, 8), {"bicubic": torch.rand(3, 4, 4), "area": torch.rand(3, 4, 4)}
     assert "rms 0.0 levels" in plots.compare_methods(hr, lrs, "bicubic").axes[3].get_title()
     manifest = pd.DataFrame({"source": ["a", "b"], "scale": 2, "method": "area", "hr_width": 5, "hr_height": 6})
-    manifest[["source_bytes", "lr_bytes", "upsampled_bytes"]] = [2**20, 2**19, 2**18]
+    manifest[["source_bytes", "lr_bytes", "upscaled_bytes"]] = [2**20, 2**19, 2**18]
     overview = plots.data_overview(manifest, {"a": "train", "b": "test"})
     assert [t.get_text() for t in overview.axes[0].get_legend().get_texts()][0] == "train: 1"
     assert [bar.get_height() for bar in overview.axes[2].patches] == [2.0, 1.5]  # MiB
@@ -105,13 +105,13 @@ def test_methods_are_shown_pixel_for_pixel():
 
 def test_spectra_show_what_a_kernel_keeps():
     hrs = [torch.rand(3, 96, 128, generator=torch.Generator().manual_seed(i)) for i in range(4)]
-    lrs = {m: [resize(hr, 2, m) for hr in hrs] for m in ("bicubic", "bilinear", "nearest")}
+    lrs = {m: [downscale(hr, 2, m) for hr in hrs] for m in ("bicubic", "bilinear", "nearest")}
     lines = {line.get_label(): line.get_ydata() for line in plots.spectra(lrs, hrs).axes[0].lines}
     assert lines["bilinear"][-4:].mean() < lines["bicubic"][-4:].mean() - 1  # dB
     assert lines["nearest"].mean() > 3  # white noise folds back: all its power lies below the LR grid's end
     assert abs(lines["bicubic"][1:4].mean()) < 1
     flat = torch.full((3, 96, 128), 0.5)  # among others it says nothing, and spoils nothing
-    lines = plots.spectra({"area": [resize(flat, 2, "area"), lrs["bicubic"][0]]}, [flat, hrs[0]]).axes[0].lines
+    lines = plots.spectra({"area": [downscale(flat, 2, "area"), lrs["bicubic"][0]]}, [flat, hrs[0]]).axes[0].lines
     assert np.isfinite(lines[0].get_ydata()).all()
 
 

@@ -44,7 +44,7 @@ def test_nothing_is_fetched_when_it_is_opened(executed):
 
 
 def test_command_and_a_notebook_that_was_not_run(executed):
-    line = [sys.executable, "-m", "srlib.show.report", str(executed)]
+    line = [sys.executable, "-m", "srlib", "report", str(executed)]
     assert subprocess.run(line, capture_output=True, text=True).stdout.strip() == str(executed.with_suffix(".html"))
     nbformat.write(new_notebook(cells=[new_code_cell("1")]), executed)
     done = subprocess.run(line, capture_output=True, text=True)

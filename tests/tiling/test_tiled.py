@@ -57,17 +57,17 @@ def test_blend_weights_sum_to_one_and_crop_writes_each_pixel_once(arguments, sca
 
 @given(plans(), st.integers(1, 4), st.sampled_from(BLENDS), st.integers(1, 5))
 @settings(deadline=None, max_examples=100)
-def test_identity_model_gives_nearest_neighbour_enlargement(arguments, scale, blend, batch):
+def test_identity_model_gives_nearest_neighbour_upscaling(arguments, scale, blend, batch):
     x = torch.rand(1, 1, arguments.pop("height"), arguments.pop("width"))
 
-    def enlarge(t):
+    def upscale(t):
         return t.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
 
-    out, _ = tiled_apply(enlarge, x, scale=scale, blend=blend, batch=batch, **arguments)
+    out, _ = tiled_apply(upscale, x, scale=scale, blend=blend, batch=batch, **arguments)
     if blend == "crop":
-        assert torch.equal(out, enlarge(x))
+        assert torch.equal(out, upscale(x))
     else:
-        assert torch.allclose(out, enlarge(x), atol=1e-6)
+        assert torch.allclose(out, upscale(x), atol=1e-6)
 
 
 def nearest(t):
@@ -115,7 +115,7 @@ def test_an_output_of_another_size_is_refused():
 
 
 class OutOfMemory:
-    """Enlarges while no more than `most` pixels come at once and it has been called `calls` times."""
+    """Upscales while no more than `most` pixels come at once and it has been called `calls` times."""
 
     def __init__(self, most: int, calls: int = 0):
         self.most, self.calls, self.seen = most, calls, []

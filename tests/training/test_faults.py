@@ -15,7 +15,7 @@ from trainings import Patches, build, same, settings, start, stop_at, tiny, weig
 
 from srlib.losses.discriminator import MultiScaleDiscriminator
 from srlib.losses.total import TotalLoss
-from srlib.networks.checkpoints import load_tiled
+from srlib.networks.checkpoints import load
 from srlib.training.states import newest_state, states
 from srlib.training.train import train
 
@@ -26,7 +26,7 @@ def test_a_non_finite_loss_names_term_and_pictures_is_skipped_and_then_stops(tmp
     assert len(log) == 5 and all(v.isfinite().all() for v in weights(model).values())
     with pytest.raises(FloatingPointError, match="pixel not finite on .*picture 2.*; 3 such steps in a row"):
         start(tmp_path / "b", data=Patches(3, poison=(2,)), batch=3, max_bad=3)
-    last = load_tiled(tmp_path / "b/last.safetensors")
+    last = load(tmp_path / "b/last.safetensors")
     assert all(v.isfinite().all() for v in last.state_dict().values())
     assert newest_state(tmp_path / "b")["step"] == 3
 
@@ -109,7 +109,7 @@ def test_a_signal_ends_the_step_and_keeps_it(tmp_path, number, workers):
     name = signal.Signals(number).name
     assert process.returncode != 0 and f"by {name}; the state of step" in errors, errors
     step = newest_state(tmp_path)["step"]
-    assert 3 <= step < 400 and load_tiled(tmp_path / "last.safetensors")
+    assert 3 <= step < 400 and load(tmp_path / "last.safetensors")
     _, log = start(tmp_path, **{**common, "iterations": step + 2})
     assert log["step"].tolist() == list(range(1, step + 3))
 
@@ -183,7 +183,7 @@ def test_with_less_it_goes_on_within_the_handler(tmp_path):
     except RuntimeError:
         model, log = start(tmp_path, batch=1)
     assert log["step"].tolist() == list(range(1, 9)) and same(
-        weights(load_tiled(tmp_path / "best.safetensors")), weights(model)
+        weights(load(tmp_path / "best.safetensors")), weights(model)
     )
 
 
@@ -248,7 +248,7 @@ def test_a_best_model_that_could_not_be_written_is_written_later(tmp_path, monke
         return {"psnr_y": next(scores)}
 
     train(model, TotalLoss(), Patches(), settings(12), folder=tmp_path, validate=validate)
-    assert calls == [30.0, 40.0, 40.0] and same(weights(load_tiled(tmp_path / "best.safetensors")), weights(model))
+    assert calls == [30.0, 40.0, 40.0] and same(weights(load(tmp_path / "best.safetensors")), weights(model))
     assert same(seen[1], weights(model))
 
 

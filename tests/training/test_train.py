@@ -8,7 +8,7 @@ from trainings import Patches, same, settings, start, tiny, weights
 from srlib.evaluation.evaluate import validate_on
 from srlib.losses.discriminator import MultiScaleDiscriminator
 from srlib.losses.total import DualLoss, TotalLoss
-from srlib.networks.checkpoints import load_tiled
+from srlib.networks.checkpoints import load
 from srlib.networks.eraser import TiledSR
 from srlib.networks.hat import CONFIGS, HAT
 from srlib.training.states import newest_state
@@ -19,7 +19,7 @@ def test_training_lowers_the_loss_and_keeps_the_best(tmp_path):
     model, log = start(tmp_path, iterations=60, validate_every=20)
     assert log["loss"].tail(5).mean() < 0.8 * log["loss"].head(5).mean()
     assert {"loss", "lr", "raw_pixel", "weighted_pixel", "gradient_norm", "psnr_y", "ssim_y"} <= set(log.columns)
-    best = load_tiled(tmp_path / "best.safetensors")
+    best = load(tmp_path / "best.safetensors")
     assert same(weights(best), weights(model))
     scores = log["psnr_y"].dropna()
     assert validate_on(Patches(2), 2)(best)["psnr_y"] == pytest.approx(scores.max(), abs=1e-6)
@@ -41,8 +41,8 @@ def test_a_start_that_nothing_beats_is_kept_as_the_best(tmp_path, capsys, optimi
 
     asked, before = [], weights(tiny())
     kept, log = run(validate_start=True)
-    assert same(kept, before) and same(weights(load_tiled(tmp_path / "best.safetensors")), before)
-    assert not same(weights(load_tiled(tmp_path / "last.safetensors")), before)
+    assert same(kept, before) and same(weights(load(tmp_path / "best.safetensors")), before)
+    assert not same(weights(load(tmp_path / "last.safetensors")), before)
     assert log["psnr_y"].dropna().tolist() == [29.0, 28.0, 27.0] and log["step"].tolist() == [0, 1, 2, 3, 4]
     assert "no validation was better than the start" in capsys.readouterr().out
     again, _ = run(validate_start=True)
@@ -191,7 +191,7 @@ def test_schedule_free_validates_its_average_and_not_where_gradients_are_taken(t
 def test_bf16_trains_and_leaves_the_model_as_fp32_sees_it(tmp_path):
     model, log = start(tmp_path / "a", precision="bf16")
     assert log["loss"].notna().all() and model(torch.rand(1, 3, 16, 16)).dtype == torch.float32
-    fresh = load_tiled(tmp_path / "a/best.safetensors")
+    fresh = load(tmp_path / "a/best.safetensors")
     x = torch.rand(1, 3, 16, 16)
     assert torch.equal(model(x), fresh(x))  # no autocast is left on it
     start(tmp_path / "b", precision="no")  # another precision in the same process

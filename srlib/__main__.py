@@ -1,0 +1,192 @@
+"""The command `srlib`, also `python -m srlib`: what can be asked of it, and nothing heavy before it is known what.
+
+srlib upscale MODEL INPUT OUTPUT      pictures, upscaled without seams
+srlib data --input hr --output data   LR pictures out of HR pictures
+srlib train params/<run>/02_stage1.yaml
+srlib export MODEL model.onnx
+srlib report outputs/<run>/05_eval.ipynb
+srlib check-parameters params/<run>
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# Choices that PyTorch need not be imported for; tests compare them with the constants they repeat.
+STATISTICS = ("exact", "two_pass", "local")
+FORMATS = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff")
+METHODS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status: 0, 1 when something in it failed, 2 for a mistake in what was asked,
+    130 when it was stopped. argparse itself exits with 2.
+    """
+    parser = argparse.ArgumentParser(prog="srlib", description="Super-resolution without seams.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, add, run, what in (
+        ("upscale", _upscale_options, _upscale, "upscale a picture, or a folder of them with its subfolders"),
+        ("data", _data_options, _data, "make LR pictures out of a folder of HR pictures"),
+        ("train", _train_options, _train, "train what a notebook trains, on one device or, by accelerate, on several"),
+        ("export", _export_options, _export, "write a model as ONNX, for pictures of any size"),
+        ("report", _report_options, _report, "write an executed notebook as one HTML file without code"),
+        ("check-parameters", _check_options, _check, "check a run's parameter files before its first notebook"),
+    ):
+        command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+        add(command)
+        command.set_defaults(run=run, prog=command.prog)
+    given = vars(parser.parse_args(arguments))
+    run, prog = given.pop("run"), given.pop("prog")
+    try:
+        return run(**given)
+    except KeyboardInterrupt as stopped:
+        print(f"{prog}: {str(stopped) or 'stopped'}", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError, ImportError, AssertionError, FloatingPointError) as error:
+        if isinstance(error, AssertionError) and "CUDA" not in str(error):
+            raise  # torch's own, where it was built without; any other is a fault of ours
+        print("; ".join([f"{prog}: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        return 2
+
+
+def _upscale_options(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "PNG, JPEG, WebP, TIFF and BMP; 8 and 16 bits; grey and transparency; the colour profile is kept, and EXIF "
+        "orientation is applied. Files that exist are skipped. Exit status 1 when a file failed."
+    )
+    add = parser.add_argument
+    add("model", help="a checkpoint saved here, or a published HAT (.safetensors, .pth)")
+    add("input", type=Path, help="a picture or a folder")
+    add("output", type=Path, help="a picture or a folder")
+    add(
+        "--statistics",
+        choices=STATISTICS,
+        default="exact",
+        help="exact (default): equal to the whole picture; local: independent tiles; two_pass: tiles that share means",
+    )
+    add("--tile", default="auto", help="LR pixels, a multiple of the window, or auto (default): as memory allows")
+    add("--halo", type=int, help="LR pixels of context around a tile, not for exact; default two windows")
+    add("--blend", choices=("crop", "ramp"), default="crop", help="how tiles meet, not for exact")
+    add("--batch", type=int, default=1, help="tiles at once")
+    add("--device", help="cpu, cuda, cuda:1; default: a GPU where there is one")
+    add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the network's arithmetic")
+    add("--features", default="device", help="where exact keeps its maps: device, host, or a folder on a fast disk")
+    add("--format", choices=FORMATS, help="of the written files, whatever the output's suffix")
+    add("--quality", type=int, default=95, help="of JPEG and WebP; 100 makes WebP lossless")
+    add("--overwrite", action="store_true", help="write again what exists")
+
+
+def _upscale(**given: object) -> int:
+    from srlib.inference.folders import upscale_folder
+
+    written, skipped, failed = upscale_folder(**given)  # type: ignore[arg-type] - as the parser made them
+    print(f"{written} written, {skipped} skipped because they exist, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+def _data_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--input", required=True, help="folder of HR pictures, searched with its subfolders")
+    add("--output", required=True, help="folder to write to")
+    add("--scales", type=int, nargs="+", default=[2])
+    add("--methods", nargs="+", default=["bilinear", "bicubic", "lanczos"], choices=METHODS)
+    add("--size", type=int, help="crop HR pictures to at most this many pixels a side")
+    add("--sample", type=float, default=1.0, help="share of the pictures, the same ones each time")
+    add("--upscaled", action="store_true", help="also write LR pictures upscaled back to HR size")
+    add("--blur", type=float, nargs=2, default=(0, 0), metavar=("LOW", "HIGH"), help="sigma, HR pixels")
+    add("--noise", type=float, nargs=2, default=(0, 0), metavar=("LOW", "HIGH"), help="sigma, levels")
+    add("--before", default="", help="compress before downscaling: jpeg or webp")
+    add("--after", default="", help="compress the LR picture: jpeg or webp")
+    add("--quality", type=int, nargs=2, default=(60, 95), metavar=("LOW", "HIGH"), help="1-100")
+    add("--jobs", type=int, default=1, help="processes")
+    add("--dask", metavar="ADDRESS", help='a Dask scheduler, or "local": its workers do the work')
+    add("--overwrite", action="store_true", help="redo what is up to date")
+    add("--verify", action="store_true", help="only re-check every checksum of the output")
+
+
+def _data(**given) -> int:  # type: ignore[no-untyped-def] - as the parser made them
+    from srlib.data.degrade import Degradation
+    from srlib.data.manifest import verify
+    from srlib.data.parallel import cluster
+    from srlib.data.pregenerate import pregenerate
+
+    check, address = given.pop("verify"), given.pop("dask")
+    if check:
+        complaints = verify(given["input"], given["output"], jobs=given["jobs"])
+        print("\n".join([*complaints, f"{len(complaints)} differences"]))
+        return 1 if complaints else 0
+    ranges = {name: given.pop(name) for name in ("blur", "noise", "before", "after", "quality")}
+    try:
+        with cluster(address, given["jobs"]):
+            stats = pregenerate(**given, degradation=Degradation(**ranges)).stats
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; the same command resumes from here") from None
+    for failure in stats["failures"]:
+        print(f"left out: {failure['reason']}")
+    print(
+        f"{stats['total_processed']} made, {stats['total_skipped']} up to date, {stats['total_failed']} left out, "
+        f"{stats['wall_seconds']:.1f} s ({stats['avg_processing_time'] * 1000:.0f} ms a picture)"
+    )
+    return 0
+
+
+def _train_options(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "Several devices: accelerate launch -m srlib train params/<run>/02_stage1.yaml."
+    parser.add_argument("parameters", type=Path, help="a notebook's parameter file, params/<run>/<notebook>.yaml")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="over the file's")
+
+
+def _train(parameters: Path, p: list[list[str]]) -> int:
+    import yaml
+
+    from srlib.experiments.stages import train_notebook
+
+    try:
+        train_notebook(parameters, {name: yaml.safe_load(value) for name, value in p})
+    except yaml.YAMLError as error:
+        raise ValueError(f"{parameters}: {error}") from error
+    return 0
+
+
+def _export_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help="a checkpoint made here, or a published HAT")
+    parser.add_argument("output", type=Path, help="the ONNX file to write")
+
+
+def _export(model: Path, output: Path) -> int:
+    from srlib.networks.export import export_file
+
+    worst = export_file(model, output)
+    if worst > 1e-3:
+        print(f"error: {output} does not give PyTorch's picture; do not use it", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _report_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("notebook", type=Path, help="an executed notebook")
+    parser.add_argument("html", type=Path, nargs="?", help="default: beside it, with the suffix .html")
+
+
+def _report(notebook: Path, html: Path | None) -> int:
+    from srlib.show.report import write_report
+
+    print(write_report(notebook, html or notebook.with_suffix(".html")))
+    return 0
+
+
+def _check_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="params/<run>")
+
+
+def _check(folder: Path) -> int:
+    from srlib.experiments.parameters import complaints
+
+    found = complaints(folder)
+    print("\n".join(found), end="\n" if found else "", file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Upscale files: a picture, or a folder with its subfolders; what the command `srlib upscale` does."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from srlib.data.pictures import SUFFIXES, Picture, check_format, read_picture, write_picture
+from srlib.inference.upscale import upscale
+from srlib.networks.checkpoints import load
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def upscale_folder(
+    model: Path | str,
+    input: Path,
+    output: Path,
+    *,
+    statistics: str = "exact",
+    tile: str | int = "auto",
+    halo: int | None = None,
+    blend: str = "crop",
+    batch: int = 1,
+    device: str | None = None,
+    precision: str = "fp32",
+    features: str = "device",
+    format: str | None = None,
+    quality: int = 95,
+    overwrite: bool = False,
+) -> tuple[int, int, dict[Path, str]]:
+    """Upscale `input`, a picture or a folder, into `output` with the checkpoint `model`; prints what it does.
+
+    statistics, tile, halo, blend, batch, features: as of tiled_apply; halo None: two windows. device: None takes a
+    GPU where there is one. precision: of PRECISIONS. format: suffix of the written files without its dot,
+    None keeps each file's own. quality: of JPEG and WebP. Returns what upscale_files returns.
+    Raises ValueError or OSError for a mistake in the arguments, before the first picture is read.
+    """
+    network = load(model).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    pairs = targets(input, output, f".{format}" if format else "")
+    window = network.hat_model.window_size
+    halo = 2 * window if halo is None else halo
+    tile = int(tile) if str(tile).isdigit() else tile
+    if tile != "auto" and (not isinstance(tile, int) or tile == 0 or tile % window) or halo < 0 or halo % window:
+        raise ValueError(f"--tile (or auto) and --halo must be multiples of the model's window, {window}")
+    if batch < 1 or not 1 <= quality <= 100:
+        raise ValueError("--batch must be at least 1, --quality from 1 to 100")
+    if features not in ("device", "host") and not Path(features).is_dir():
+        raise ValueError(f"--features {features}: give device, host, or a folder that exists")
+    options = {"statistics": statistics, "tile": tile, "halo": halo, "blend": blend, "batch": batch}
+    options |= {"features": features, "dtype": PRECISIONS[precision], "on_oom": "shrink"}
+
+    def work(picture: Picture, path: Path) -> Picture:
+        every = 0.2 if sys.stdout.isatty() else 30
+        with tqdm(total=1, file=sys.stdout, leave=False, delay=2, mininterval=every, desc=f"   {path.name}") as bar:
+
+            def progress(done: int, total: int) -> None:
+                if done == 1:  # the colours' run, the alpha's, or a restart
+                    bar.n, bar.total = 0, total
+                bar.update(done - bar.n)
+
+            upscaled, report = upscale(network, picture, progress=progress, **options)
+        print("   " + str(report).replace("\n", "\n   "), flush=True)
+        return upscaled
+
+    try:
+        return upscale_files(pairs, work, scale=network.scale, quality=quality, overwrite=overwrite)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; what was written is whole, the rest is left for the next time") from None
+
+
+def targets(source: Path, output: Path, suffix: str = "") -> dict[Path, Path]:
+    """Which picture is written where: a file to a file or into a folder, a folder's tree into a folder.
+
+    suffix: of the written files, such as ".png"; empty keeps each file's own. Pictures inside `output` are not
+    sources. Raises FileNotFoundError or ValueError when there is nothing to do or two would be written to one.
+    """
+    if not source.exists():
+        raise FileNotFoundError(f"{source} does not exist")
+    if source.is_file():
+        into = output / source.name if output.is_dir() or not output.suffix else output
+        pairs = {source: into.with_suffix(suffix) if suffix else into}
+    else:
+        if output.is_file():
+            raise ValueError(f"{source} is a folder, {output} a file: give a folder for the output")
+        if output.resolve() == source.resolve():
+            raise ValueError(f"{output} holds the pictures themselves: give another folder for the output")
+        files = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        if output.resolve().is_relative_to(source.resolve()):  # an earlier run's pictures are no sources
+            files = [p for p in files if not p.resolve().is_relative_to(output.resolve())]
+        if not files:
+            raise FileNotFoundError(f"no pictures ({', '.join(SUFFIXES)}) in {source}")
+        pairs = {p: output / p.relative_to(source).with_suffix(suffix or p.suffix) for p in files}
+    sources = {path.resolve() for path in pairs}
+    taken: dict[Path, Path] = {}
+    for path, target in pairs.items():
+        if target.resolve() in sources:
+            raise ValueError(f"{path} would be written over {target}, which is to be read: choose another output")
+        if target.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"{target}: {target.suffix or 'no suffix'} is none of {', '.join(SUFFIXES)}")
+        if target in taken:
+            raise ValueError(f"{taken[target]} and {path} would both be written to {target}: rename one")
+        taken[target] = path
+    return pairs
+
+
+def upscale_files(
+    pairs: dict[Path, Path],
+    work: Callable[[Picture, Path], Picture],
+    *,
+    scale: int,
+    quality: int = 95,
+    overwrite: bool = False,
+) -> tuple[int, int, dict[Path, str]]:
+    """Read, `work(picture, path)`, write, for each pair of paths; what exists is skipped unless `overwrite`.
+
+    scale: by how much work upscales, to refuse beforehand what the format of the target cannot hold. A file that
+    fails is named at once and the rest goes on. Returns how many were written and skipped, and what was wrong
+    with the others. No file is ever half written.
+    """
+    written, skipped, failed = 0, 0, {}
+    for number, (path, target) in enumerate(pairs.items(), 1):
+        if target.exists() and not overwrite:
+            skipped += 1
+            continue
+        print(f"{number}/{len(pairs)} {path}", flush=True)
+        try:
+            picture = read_picture(path)
+            check_format(target, picture, scale)
+            write_picture(target, work(picture, path), quality)
+            written += 1
+        except Exception as error:  # whatever is wrong with one file, the others are not to suffer
+            failed[path] = str(error) or type(error).__name__
+            print(f"   failed: {failed[path]}", file=sys.stderr, flush=True)
+    return written, skipped, failed
