@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic writes, a lock on a folder, checksums."""
 
 import fcntl
 import hashlib
@@ -11,11 +11,11 @@ from pathlib import Path
 
 @contextmanager
 def atomic(path: Path | str, durable: bool = False) -> Iterator[Path]:
-    """Write to the yielded temporary path beside `path`; it takes the name `path` only when the block succeeds.
+    """Atomic write: the block writes to the temporary path it is given, which is renamed to `path` when it succeeds.
 
-    The temporary keeps the suffix (savers choose the format by it) and the process id, so that two
-    processes never share one. On any error, Ctrl-C included, it is removed and `path` is left as it was.
-    durable: on the disk before it takes the name, so that it is whole after a power failure, too.
+    The temporary file lies beside `path` and keeps its suffix (savers choose the format by it); the process id in
+    its name keeps two processes apart. On any error, Ctrl-C included, it is removed and `path` is left as it was.
+    durable: flush to the disk before renaming, so that the file also survives a power failure.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,10 +40,10 @@ def _flush(path: Path) -> None:
 
 
 @contextmanager
-def only_here(folder: Path, patience: float = 0.0) -> Iterator[None]:
-    """Hold a folder, made if need be, for this process. BlockingIOError, in words, when another one holds it.
+def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
+    """Lock a folder, created if missing, for this process. BlockingIOError when another process holds the lock.
 
-    patience: seconds to wait for that one's end; a killed process's children may live some seconds longer.
+    patience: seconds to wait for the lock; the children of a killed process may hold it some seconds longer.
     """
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
@@ -67,16 +67,16 @@ def _lock(handle: int, folder: Path, until: float) -> None:
 
 
 def digest(content: bytes | Iterable[str]) -> str:
-    """128 bits of SHA-256 of bytes, or of texts one after the other, in hexadecimal."""
+    """Checksum: 128 bits of SHA-256, in hexadecimal, of bytes or of a sequence of texts."""
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()[:32]
-    whole = hashlib.sha256()
+    checksum = hashlib.sha256()
     for text in content:
-        whole.update(text.encode() + b"\0")
-    return whole.hexdigest()[:32]
+        checksum.update(text.encode() + b"\0")
+    return checksum.hexdigest()[:32]
 
 
 def stamp(path: Path | str) -> tuple[int, int]:
-    """Bytes and time of change (ns): the cheap question whether a file is still the same."""
+    """Size in bytes and time of the last change in ns: tells, without reading it, whether a file is still the same."""
     stat = os.stat(path)
     return stat.st_size, stat.st_mtime_ns

@@ -14,7 +14,7 @@ import pandas as pd
 from srlib.data.manifest import Journal, record
 from srlib.data.packs import Pack
 from srlib.data.parallel import in_parallel
-from srlib.files import atomic, only_here
+from srlib.files import atomic, locked
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def run_pass(
     folders = [p.folder for p in packs]
     if len(set(folders)) < len(folders):
         raise ValueError("two packs have the same patch size: give each size once")
-    with only_here(output):
+    with locked(output):
         journal = Journal(output)
         rounds: dict[str, dict] = {}
         for round_ in range(3):

@@ -24,7 +24,7 @@ from srlib.data.passes import Result, run_pass
 from srlib.data.pictures import picture_size, read_picture, write_png
 from srlib.data.resize import METHODS, centre, crop_to_multiple, downscale_integers, upscale_integers
 from srlib.data.sources import list_pictures, sampled
-from srlib.files import digest, only_here, stamp
+from srlib.files import digest, locked, stamp
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def list_online(
         for s, m in ((s, m) for s in recipe.scales for m in recipe.methods):
             row = {"scale": s, "method": m, "hr_height": height - height % s, "hr_width": width - width % s}
             rows.append(shared | row | {"lr_height": height // s, "lr_width": width // s})
-    with only_here(output):
+    with locked(output):
         return write_manifest(output, rows), failures
 
 

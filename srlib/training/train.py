@@ -17,7 +17,7 @@ from accelerate.utils import is_tensorboard_available
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from srlib.files import only_here
+from srlib.files import locked
 from srlib.training.run import Run
 from srlib.training.settings import Settings
 from srlib.training.signals import StopSignals
@@ -65,7 +65,7 @@ def train(
     )
     with ExitStack() as stack:
         if accelerator.is_main_process:
-            stack.enter_context(only_here(folder, patience=15 if settings.workers else 0))
+            stack.enter_context(locked(folder, patience=15 if settings.workers else 0))
         stop = stack.enter_context(StopSignals())
         run = Run(model, loss, discriminator, validate, sharpen, data, settings, folder, accelerator, stop)
         loader: Iterator[dict] = iter(())

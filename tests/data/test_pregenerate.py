@@ -17,7 +17,7 @@ from srlib.data.pictures import read_picture, write_png
 from srlib.data.pregenerate import list_online, pregenerate
 from srlib.data.resize import downscale_integers
 from srlib.data.sources import list_pictures
-from srlib.files import only_here
+from srlib.files import locked
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_overwrite_redoes_what_is_asked_for_and_keeps_the_rest(hr):
 
 
 def test_two_runs_into_one_folder_are_refused(hr):
-    with only_here(hr.parent / "out"), pytest.raises(BlockingIOError, match="another run is writing to .*out: wait"):
+    with locked(hr.parent / "out"), pytest.raises(BlockingIOError, match="another run is writing to .*out: wait"):
         run(hr)
     assert run(hr).stats["total_processed"] == 3
 
