@@ -12,8 +12,8 @@ INTERVAL = 30.0  # seconds between two lines where there is no terminal
 def progress_bar(iterable: Iterable | None = None, **options: Any) -> tqdm:
     """A tqdm on stdout with tqdm's `options`.
 
-    Where stdout is no terminal (a file, a pipe, a notebook's kernel) it prints a line every INTERVAL seconds and, unless
-    `leave` is False, one at the end; `mininterval` and `delay` are a terminal's.
+    Where stdout is no terminal (a file, a pipe, a notebook's kernel) it prints a line every INTERVAL seconds and,
+    unless `leave` is False, one at the end; `mininterval` and `delay` are a terminal's.
     """
     if sys.stdout.isatty():
         return tqdm(iterable, file=sys.stdout, **{"mininterval": 0.5, **options})

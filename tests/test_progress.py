@@ -26,7 +26,7 @@ def clock(monkeypatch):
 def test_a_log_gets_a_whole_line_every_half_minute_and_one_at_the_end(clock, capsys):
     text, seen = "", []
     with progress_bar(total=450, initial=50, desc="stage1", unit="step") as bar:
-        for step in range(400):
+        for _ in range(400):
             clock[0] += 0.25
             bar.update()
             bar.set_postfix({"loss": "0.0288", "lr": "7.5e-04"})
