@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from srlib.networks.hat import HAT
-from srlib.tiling.tiled import tiled_apply
+from srlib.tiling.plan import plan_tiles
+from srlib.tiling.tiled import Execution, tiled_apply
 
 HALO = 64
 
@@ -40,9 +41,10 @@ def run(mode: str, height: int, width: int, folder: Path) -> None:
     model = HAT(embed_dim=8, depths=(1,), num_heads=(2,), window_size=8, squeeze_factor=4, num_feat=16).eval()
     x = picture(height, width)
     out = np.memmap(folder / "picture", np.uint8, "w+", shape=(1, 3, 2 * height, 2 * width))
-    options = {"statistics": "exact", "features": str(folder), "halo": 0} if mode == "exact" else {"halo": 16}
+    plan = plan_tiles(height, width, tile=256, halo=16, window=8)
+    options = {"statistics": "exact", "how": Execution(features=str(folder))} if mode == "exact" else {}
     start = time.perf_counter()
-    _, report = tiled_apply(model, x, scale=2, tile=256, window=8, batch=1, out=out, **options)
+    _, report = tiled_apply(model, x, plan, scale=2, batch=1, out=out, **options)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     y, c = (n // 3 // 8 * 8 for n in (height, width))  # a square away from the border and across tiles

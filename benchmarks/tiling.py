@@ -29,8 +29,9 @@ from srlib.networks.checkpoints import load_hat
 from srlib.networks.hat import HAT
 from srlib.networks.initial import start_far_reaching
 from srlib.tiling.memory import peak_of
+from srlib.tiling.plan import plan_tiles
 from srlib.tiling.seams import consistency, seam_gradient_ratio
-from srlib.tiling.tiled import Cancelled, tiled_apply
+from srlib.tiling.tiled import Cancelled, Execution, tiled_apply
 
 DEEP = {"depths": (6,) * 6, "num_heads": (3,) * 6}
 CPU = torch.device("cpu")
@@ -56,12 +57,13 @@ def exact(quick: bool, trained: Path) -> None:
         networks["trained"] = load_hat(trained)
     rows = []
     for name, model in networks.items():
-        window = model.window_size
+        window = model.window
         for height, width in [(77, 101), (45, 203)][: 1 if quick else None]:
             x = photo(height, width)
             whole = model(x)
-            chunked, _ = tiled_apply(model, x, scale=2, tile=32, halo=0, window=window, statistics="exact")
-            local, _ = tiled_apply(model, x, scale=2, tile=32, halo=32, window=window)
+            plan = plan_tiles(height, width, tile=32, halo=32, window=window)
+            chunked, _ = tiled_apply(model, x, plan, scale=2, statistics="exact")
+            local, _ = tiled_apply(model, x, plan, scale=2)
             rows.append(
                 {"network": name, "LR": f"{width}x{height}", "output rms": whole.square().mean().sqrt().item()}
                 | {"exact": (chunked - whole).abs().max().item(), "tile 32 halo 32": (local - whole).abs().max().item()}
@@ -88,12 +90,12 @@ def _peak_case(case: str, side: int, depth: int) -> dict:
 
 def _ways(model: HAT) -> dict:
     peer = ModelLoader().load_from_state_dict(model.state_dict()).model.eval()
-    window = model.window_size
-    return {
-        "spandrel, whole": peer,
-        "srlib, whole": model,
-        "srlib, exact": lambda x: tiled_apply(model, x, scale=2, tile=64, halo=0, window=window, statistics="exact")[0],
-    }
+
+    def exact(x: Tensor) -> Tensor:
+        plan = plan_tiles(*x.shape[-2:], tile=64, halo=0, window=model.window)
+        return tiled_apply(model, x, plan, scale=2, statistics="exact")[0]
+
+    return {"spandrel, whole": peer, "srlib, whole": model, "srlib, exact": exact}
 
 
 def _kib(status: str, name: str) -> int:
@@ -136,7 +138,7 @@ def halo(quick: bool, trained: Path) -> None:
         print(f"\n(no trained model at {trained}: run make demo for its table)")
     x = photo(128, 160) if quick else photo(256, 320)
     for name, model in networks.items():
-        window = model.window_size
+        window = model.window
         model(x)  # the first run of a size is slower
         start = time.perf_counter()
         whole = model(x)
@@ -149,15 +151,17 @@ def halo(quick: bool, trained: Path) -> None:
             for way, options in ways.items():
                 if (way == "exact" or options["halo"] == 0) and context > 8:
                     continue  # context does not change these
-                arguments = {"scale": model.upscale, "window": window, "halo": 0, "batch": 1, **options}
+                grid = {"window": window, "halo": 0, **options}
+                chosen = {name: grid.pop(name) for name in ("blend", "statistics") if name in grid}
+                plan = plan_tiles(*x.shape[-2:], **grid)
 
-                def run(arguments=arguments, model=model):
-                    return tiled_apply(model, x, **arguments)
+                def run(plan=plan, model=model, chosen=chosen):
+                    return tiled_apply(model, x, plan, scale=model.scale, batch=1, **chosen)
 
                 start = time.perf_counter()
                 picture, report = run()
                 row = {"seconds": time.perf_counter() - start, "MiB": peak_of(run, CPU)[1] / 2**20}
-                shown = {"exact": "-", "crop, no halo": 0}.get(way, arguments["halo"])
+                shown = {"exact": "-", "crop, no halo": 0}.get(way, plan.halo)
                 rows.append({"halo": shown, "way": way, **_judged(picture, whole, report.seams), **row})
             read = 64 + 2 * context
 
@@ -168,7 +172,7 @@ def halo(quick: bool, trained: Path) -> None:
             start = time.perf_counter()
             picture = monai()
             row = {"seconds": time.perf_counter() - start, "MiB": peak_of(monai, CPU)[1] / 2**20}
-            seams = report.plan.seams(model.upscale)
+            seams = report.plan.seams(model.scale)
             rows.append({"halo": context, "way": "MONAI, gaussian", **_judged(picture, whole, seams), **row})
         table = pd.DataFrame(rows)
         print(table.round({"TC": 1, "SGR": 4, "seconds": 2, "MiB": 1}).to_string(index=False))
@@ -201,16 +205,17 @@ def faults(quick: bool, trained: Path) -> None:
             raise torch.OutOfMemoryError("simulated: CUDA out of memory")
         return model(tile)
 
-    options = {"scale": 2, "halo": 8, "window": 8}
-    picture, report = tiled_apply(limited, x, tile=64, batch=2, on_oom="shrink", **options)
-    plain, _ = tiled_apply(model, x, tile=report.plan.tile, batch=report.batch, **options)
+    plan = plan_tiles(128, 160, tile=64, halo=8, window=8)
+    picture, report = tiled_apply(limited, x, plan, scale=2, batch=2, how=Execution(on_oom="shrink"))
+    plain, _ = tiled_apply(model, x, report.plan, scale=2, batch=report.batch)
     print("\nfaults: out of memory at the third call\n  " + str(report).replace("\n", "\n  "))
     print(f"  equal to a run with that plan from the start: {torch.equal(picture, plain)}")
     with tempfile.TemporaryDirectory() as folder:
         try:
             with atomic(Path(folder) / "picture.npy") as path:
                 out = np.lib.format.open_memmap(path, "w+", np.uint8, (1, 3, 256, 320))
-                tiled_apply(model, x, tile=32, batch=1, out=out, cancel=lambda: bool(out[0, 0, 0, 0]), **options)
+                how = Execution(cancel=lambda: bool(out[0, 0, 0, 0]))
+                tiled_apply(model, x, plan.halved(), scale=2, batch=1, out=out, how=how)
         except Cancelled as error:
             print(f"  cancelled half way: {error}; files left: {[p.name for p in Path(folder).iterdir()]}")
 

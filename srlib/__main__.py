@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 # Choices that PyTorch need not be imported for; tests compare them with the constants they repeat.
 STATISTICS = ("exact", "two_pass", "local")
@@ -77,10 +78,30 @@ def _upscale_options(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="write again what exists")
 
 
-def _upscale(**given: object) -> int:
-    from srlib.inference.folders import upscale_folder
+def _upscale(
+    model: str,
+    input: Path,
+    output: Path,
+    *,
+    device: str | None,
+    precision: str,
+    features: str,
+    format: str | None,
+    tile: str,
+    halo: int | None,
+    **given: Any,
+) -> int:
+    import torch
 
-    written, skipped, failed = upscale_folder(**given)  # type: ignore[arg-type] - as the parser made them
+    from srlib.inference.folders import upscale_folder
+    from srlib.networks.checkpoints import load
+    from srlib.tiling.tiled import Execution
+
+    network = load(model).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    given |= {"tile": int(tile) if tile.isdigit() else tile, "halo": 2 * network.window if halo is None else halo}
+    given |= {"suffix": f".{format}" if format else "", "how": Execution(None, dtype, features, "shrink")}
+    written, skipped, failed = upscale_folder(network, input, output, **given)
     print(f"{written} written, {skipped} skipped because they exist, {len(failed)} failed")
     return 1 if failed else 0
 

@@ -1,6 +1,5 @@
 """Scores of models on held-out pictures, whole and tiled, by the protocol of metrics.py and tiling.py."""
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,15 +11,16 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor
-from tqdm import tqdm
 
 from srlib.data.pictures import to_float
 from srlib.data.resize import crop_to_multiple, downscale_integers, upscale
 from srlib.evaluation.metrics import ms_ssim_y, psnr_y, ssim_y
 from srlib.networks.eraser import TiledSR
+from srlib.progress import progress_bar
 from srlib.tiling.memory import peak_of
 from srlib.tiling.plan import plan_tiles
 from srlib.tiling.seams import Seams, seam_profile, seam_report
+from srlib.tiling.tiled import Execution
 
 Pictures = dict[tuple[str, str, str], Tensor]
 SET5 = ("baby", "bird", "butterfly", "head", "woman")
@@ -62,12 +62,7 @@ def evaluate(
     rows: list[dict] = []
     pictures: Pictures = {}
     profiles = {}
-    bar = tqdm(
-        total=len(pairs) * (1 + len(models) * (1 + len(tilings))),
-        desc="evaluate",
-        file=sys.stdout,
-        mininterval=0.5 if sys.stdout.isatty() else 30,
-    )
+    bar = progress_bar(total=len(pairs) * (1 + len(models) * (1 + len(tilings))), desc="evaluate", unit="picture")
     for index in range(len(pairs)):
         item = pairs[index]
         lr, hr = item["lr"][None], item["hr"][None]
@@ -141,7 +136,7 @@ def ways_to_tile(tile: int, halo: int, window: int) -> dict[str, dict]:
 
 def seams_of(model: TiledSR, lr: Tensor, tile: int, halo: int) -> Seams:
     """Where the seams of this tiling of lr (C, h, w) lie in the output."""
-    plan = plan_tiles(*lr.shape[-2:], tile=tile, halo=halo, window=model.hat_model.window_size)
+    plan = plan_tiles(*lr.shape[-2:], tile=tile, halo=halo, window=model.window)
     return plan.seams(model.scale)
 
 
@@ -200,13 +195,13 @@ def validate_on(pairs: Pairs, border: int) -> Callable[[TiledSR], dict[str, floa
     def validate(model: TiledSR) -> dict[str, float]:
         process = PartialState()
         options: dict[str, Any] = (
-            {"batch": 16} if model.use_tiling else {"statistics": "exact", "tile": 8 * model.hat_model.window_size}
+            {"batch": 16} if model.use_tiling else {"statistics": "exact", "tile": 8 * model.window}
         )
         scores = []
         for i in range(process.process_index, len(pairs), process.num_processes):
             item = pairs[i]
             lr, hr = item["lr"][None], item["hr"][None]
-            prediction, _ = model.tiled(lr, on_oom="shrink", **options)
+            prediction, _ = model.tiled(lr, how=Execution(on_oom="shrink"), **options)
             scores.append((i, psnr_y(prediction, hr, border).item(), ssim_y(prediction, hr, border).item()))
         if process.num_processes > 1:
             scores = gather_object(scores)

@@ -97,9 +97,9 @@ def stage1(root: Path, p: Mapping) -> Training:
             start_as_interpolation(hat)
         elif p["start"] != "random":
             raise ValueError(f'start is "interpolation" or "random", not {p["start"]!r}')
-    if hat.upscale != scale:
+    if hat.scale != scale:
         raise ValueError(
-            f"{p['start_from']} upscales x{hat.upscale}, this run is x{scale}: set scale or choose another file"
+            f"{p['start_from']} upscales x{hat.scale}, this run is x{scale}: set scale or choose another file"
         )
     model = TiledSR(hat)
     model.residual_block.requires_grad_(False)
@@ -284,7 +284,7 @@ def _patches(folder: Path, p: Mapping, scale: int) -> Dataset:
 def _need_seams(p: Mapping, model: TiledSR) -> None:
     side = min(p.get("progressive_patches") or [p["lr_patch"]])
     for tile in {p["tile_size"], *p.get("tile_choices", [])}:
-        plan = plan_tiles(side, side, tile=tile, halo=p["tile_pad"], window=model.hat_model.window_size)
+        plan = plan_tiles(side, side, tile=tile, halo=p["tile_pad"], window=model.window)
         if plan.y.read >= side:
             raise ValueError(
                 f"a patch of {side} LR pixels is not larger than tile_size + 2 * tile_pad = {plan.y.read}: every tile "

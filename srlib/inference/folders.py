@@ -2,71 +2,58 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-
-import torch
-from tqdm import tqdm
+from typing import Any
 
 from srlib.data.pictures import SUFFIXES, Picture, check_format, read_picture, write_picture
 from srlib.inference.upscale import upscale
-from srlib.networks.checkpoints import load
-
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+from srlib.networks.eraser import TiledSR
+from srlib.progress import progress_bar
+from srlib.tiling.tiled import Execution
 
 
 def upscale_folder(
-    model: Path | str,
+    model: TiledSR,
     input: Path,
     output: Path,
     *,
-    statistics: str = "exact",
-    tile: str | int = "auto",
-    halo: int | None = None,
-    blend: str = "crop",
-    batch: int = 1,
-    device: str | None = None,
-    precision: str = "fp32",
-    features: str = "device",
-    format: str | None = None,
+    suffix: str = "",
     quality: int = 95,
     overwrite: bool = False,
+    how: Execution = Execution(on_oom="shrink"),
+    **options: Any,
 ) -> tuple[int, int, dict[Path, str]]:
-    """Upscale `input`, a picture or a folder, into `output` with the checkpoint `model`; prints what it does.
+    """Upscale `input`, a picture or a folder, into `output`; prints what it does.
 
-    statistics, tile, halo, blend, batch, features: as of tiled_apply; halo None: two windows. device: None takes a
-    GPU where there is one. precision: of PRECISIONS. format: suffix of the written files without its dot,
-    None keeps each file's own. quality: of JPEG and WebP. Returns what upscale_files returns.
+    suffix: of the written files, such as ".png"; empty keeps each file's own. quality: of JPEG and WebP, 1-100.
+    options: statistics, tile, halo, blend and batch of TiledSR.tiled. Returns what upscale_files returns.
     Raises ValueError or OSError for a mistake in the arguments, before the first picture is read.
     """
-    network = load(model).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    pairs = targets(input, output, f".{format}" if format else "")
-    window = network.hat_model.window_size
-    halo = 2 * window if halo is None else halo
-    tile = int(tile) if str(tile).isdigit() else tile
-    if tile != "auto" and (not isinstance(tile, int) or tile == 0 or tile % window) or halo < 0 or halo % window:
-        raise ValueError(f"--tile (or auto) and --halo must be multiples of the model's window, {window}")
-    if batch < 1 or not 1 <= quality <= 100:
-        raise ValueError("--batch must be at least 1, --quality from 1 to 100")
-    if features not in ("device", "host") and not Path(features).is_dir():
-        raise ValueError(f"--features {features}: give device, host, or a folder that exists")
-    options = {"statistics": statistics, "tile": tile, "halo": halo, "blend": blend, "batch": batch}
-    options |= {"features": features, "dtype": PRECISIONS[precision], "on_oom": "shrink"}
+    pairs = targets(input, output, suffix)
+    tile, halo = options.get("tile") or model.tile_size, options.get("halo") or 0
+    if tile != "auto" and (not isinstance(tile, int) or tile < 1 or tile % model.window) or halo % model.window:
+        raise ValueError(f"tile (or auto) and halo must be multiples of the model's window, {model.window}")
+    if halo < 0 or options.get("batch", 1) < 1 or not 1 <= quality <= 100:
+        raise ValueError("halo must be at least 0, batch at least 1, quality from 1 to 100")
+    if how.features not in ("device", "host") and not Path(how.features).is_dir():
+        raise ValueError(f"features {how.features}: give device, host, or a folder that exists")
 
     def work(picture: Picture, path: Path) -> Picture:
-        every = 0.2 if sys.stdout.isatty() else 30
-        with tqdm(total=1, file=sys.stdout, leave=False, delay=2, mininterval=every, desc=f"   {path.name}") as bar:
+        with progress_bar(total=1, desc=f"   {path.name}", unit="step", leave=False, delay=2, mininterval=0.2) as bar:
 
             def progress(done: int, total: int) -> None:
                 if done == 1:  # the colours' run, the alpha's, or a restart
                     bar.n, bar.total = 0, total
                 bar.update(done - bar.n)
 
-            upscaled, report = upscale(network, picture, progress=progress, **options)
+            told = replace(how, progress=progress)
+            upscaled, report = upscale(model, picture, how=told, **options)
         print("   " + str(report).replace("\n", "\n   "), flush=True)
         return upscaled
 
     try:
-        return upscale_files(pairs, work, scale=network.scale, quality=quality, overwrite=overwrite)
+        return upscale_files(pairs, work, scale=model.scale, quality=quality, overwrite=overwrite)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; what was written is whole, the rest is left for the next time") from None
 

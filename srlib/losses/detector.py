@@ -15,6 +15,7 @@ from torch.utils.data import default_collate
 
 from srlib.losses.artifacts import ARTIFACTS, CELL, CLASSES, ArtifactPatches, SeamExample, as_image, place
 from srlib.networks.eraser import TiledSR
+from srlib.tiling.plan import plan_tiles
 from srlib.tiling.tiled import tiled_apply
 
 
@@ -27,14 +28,13 @@ def seam_examples(
     The tile grid is drawn for each picture, on the window grid, so that its places cannot be learned.
     """
     hat = model.hat_model.eval()
-    window, device = hat.window_size, next(hat.parameters()).device
+    window, device = hat.window, next(hat.parameters()).device
     examples = []
     for lr in pictures:
         row, column = (int(o) * window for o in rng.integers(0, tile // window, 2))
         x = lr[None].to(device)
-        tiled, report = tiled_apply(
-            hat, x, scale=hat.upscale, tile=tile, halo=0, window=window, offset=(row, column), batch=batch
-        )
+        plan = plan_tiles(*x.shape[-2:], tile=tile, halo=0, window=window, offset=(row, column))
+        tiled, report = tiled_apply(hat, x, plan, scale=hat.scale, batch=batch)
         assert tiled is not None  # no `out` was given
         whole = hat(x)
         examples.append(SeamExample(tiled[0].clamp(0, 1).cpu(), whole[0].clamp(0, 1).cpu(), report.seams))

@@ -1,7 +1,7 @@
 """TiledSR: HAT through tiles, then a small residual network that erases what tiling left behind."""
 
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from srlib.networks.hat import HAT
 from srlib.tiling.canvas import Out, filtered, sink_of
 from srlib.tiling.exact import Chunks
-from srlib.tiling.tiled import Report, tiled_apply
+from srlib.tiling.plan import TilePlan, plan_tiles
+from srlib.tiling.tiled import Execution, Report, auto_plan, tiled_apply
 
 
 class TiledSR(nn.Module):
@@ -60,7 +61,12 @@ class TiledSR(nn.Module):
     @property
     def scale(self) -> int:
         """Output pixels per LR pixel, along each axis."""
-        return self.hat_model.upscale
+        return self.hat_model.scale
+
+    @property
+    def window(self) -> int:
+        """LR pixels: the side of HAT's windows; tiles and their context are multiples of it."""
+        return self.hat_model.window
 
     @property
     def reach(self) -> int:
@@ -74,33 +80,67 @@ class TiledSR(nn.Module):
         """
         if not self.use_tiling:
             return self.erase(self.hat_model(x))
-        window, tile, offset = self.hat_model.window_size, self.tile_size, (0, 0)
+        window, tile, offset = self.window, self.tile_size, (0, 0)
         if self.training and self.tile_choices:
             tile = self.tile_choices[torch.randint(len(self.tile_choices), ())]
         if self.training and tile > window:
             draw = torch.randint(0, tile // window, (2,)).tolist()
             offset = (draw[0] * window, draw[1] * window)
-        stitched, _ = self._stitched(x, tile=tile, offset=offset, batch=self.tile_batch)
+        plan = plan_tiles(*x.shape[-2:], tile=tile, halo=self.tile_pad, window=window, offset=offset)
+        stitched, _ = tiled_apply(self.hat_model, x, plan, scale=self.scale, batch=self.tile_batch)
         assert stitched is not None  # no `out` was given
         return self.erase(stitched)
 
-    @overload
-    def tiled(self, x: Tensor, *, out: None = None, chunk: int = 512, **options: Any) -> tuple[Tensor, Report]: ...
-
-    @overload
-    def tiled(self, x: Tensor, *, out: Out, chunk: int = 512, **options: Any) -> tuple[None, Report]: ...
+    def plan(
+        self,
+        x: Tensor,
+        *,
+        tile: int | str | None = None,
+        halo: int | None = None,
+        window: int | None = None,
+        offset: tuple[int, int] = (0, 0),
+        exact: bool = False,
+        how: Execution = Execution(),
+    ) -> TilePlan:
+        """Tiles for x (B, C, H, W): tile_size and tile_pad on HAT's windows, unless told otherwise. tile: LR pixels,
+        or "auto": as large as auto_plan finds (exact: for exact tiling). Raises ValueError off the window grid.
+        """
+        halo = self.tile_pad if halo is None else halo
+        window = self.window if window is None else window
+        tile = self.tile_size if tile is None else tile
+        if tile == "auto":
+            batch = self.tile_batch or 1
+            return auto_plan(
+                self.hat_model, x, halo=halo, window=window, offset=offset, batch=batch, exact=exact, how=how
+            )
+        if not isinstance(tile, int):
+            raise ValueError(f'tile {tile!r} is neither a number of LR pixels nor "auto"')
+        return plan_tiles(*x.shape[-2:], tile=tile, halo=0 if exact else halo, window=window, offset=offset)
 
     @torch.no_grad()
     def tiled(
-        self, x: Tensor, *, out: Out | None = None, chunk: int = 512, **options: Any
-    ) -> tuple[Tensor | None, Report]:
-        """Upscale x (B, C, H, W) as srlib.tiling.tiled.tiled_apply does with these options, eraser included.
+        self,
+        x: Tensor,
+        *,
+        out: Out | None = None,
+        chunk: int = 512,
+        statistics: str = "local",
+        blend: str = "crop",
+        batch: int | None = None,
+        tile: int | str | None = None,
+        halo: int | None = None,
+        window: int | None = None,
+        how: Execution = Execution(),
+    ) -> tuple[Any, Report]:
+        """Upscale x (B, C, H, W) as tiled_apply does, eraser included; returns (picture, report), the picture being
+        (B, C, H*scale, W*scale), or None where `out` takes it.
 
+        tile, halo, window: as `plan` takes them. batch: tiles at once, by default tile_batch or else 1. statistics,
+        blend, out, how: as of tiled_apply; a function as `out` gets its bands on the CPU.
         The eraser sees across the seams: it is applied to the stitched picture, band by band, each with the
         `reach` rows around it that it looks at, in squares of `chunk` output pixels. So the answer is the eraser's
-        to the whole stitched picture, and with statistics="exact" that of the whole network. tile and halo
-        are tile_size and tile_pad, batch is tile_batch or else 1, unless given; a function as `out` gets its bands on
-        the CPU. Without gradients; training goes through forward.
+        to the whole stitched picture, and with statistics="exact" that of the whole network. Without gradients;
+        training goes through forward.
         """
         B, C, H, W = x.shape
         size = (H * self.scale, W * self.scale)
@@ -115,20 +155,11 @@ class TiledSR(nn.Module):
             return erased.permute(0, 3, 1, 2)
 
         sink = filtered(erase, self.reach, size[0], sink_of(out, B, *size))
-        _, report = self._stitched(x, out=sink, **{"batch": self.tile_batch or 1, **options})
+        plan = self.plan(x, tile=tile, halo=halo, window=window, exact=statistics == "exact", how=how)
+        common = {"scale": self.scale, "statistics": statistics, "blend": blend}
+        batch = batch or self.tile_batch or 1
+        _, report = tiled_apply(self.hat_model, x, plan, out=sink, batch=batch, how=how, **common)
         return picture, report
-
-    def _stitched(
-        self, x: Tensor, *, tile: int | str | None = None, halo: int | None = None, **options: Any
-    ) -> tuple[Tensor | None, Report]:
-        return tiled_apply(
-            self.hat_model,
-            x,
-            scale=self.scale,
-            tile=self.tile_size if tile is None else tile,
-            halo=self.tile_pad if halo is None else halo,
-            **{"window": self.hat_model.window_size, **options},
-        )
 
     @torch.no_grad()
     def whole(self, x: Tensor, limit: float = 0.25) -> Tensor:
@@ -137,7 +168,7 @@ class TiledSR(nn.Module):
         """
         if x.shape[-2] * x.shape[-1] <= limit * 1e6:
             return self.erase(self.hat_model(x))
-        return self.tiled(x, statistics="exact", tile=8 * self.hat_model.window_size, on_oom="shrink")[0]
+        return self.tiled(x, statistics="exact", tile=8 * self.window, how=Execution(on_oom="shrink"))[0]
 
     def erase(self, stitched: Tensor) -> Tensor:
         """The eraser alone: (B, C, H, W) at output size -> the same."""

@@ -34,7 +34,7 @@ def exported(model: HAT | TiledSR, *, batches: bool = False) -> ExportedProgram:
     training, tiling = model.training, getattr(model, "use_tiling", None)
     if tiling:
         model.use_tiling = False
-    window, channels = hat.window_size, hat.config["in_chans"]
+    window, channels = hat.window, hat.config["in_chans"]
     example = torch.zeros(1 + batches, channels, 4 * window + 1, 5 * window + 3, device=hat.mean.device)
     free = {2: Dim.DYNAMIC, 3: Dim.DYNAMIC} | ({0: Dim.DYNAMIC} if batches else {})
     try:
@@ -63,12 +63,10 @@ def export_onnx(path: Path | str, model: HAT | TiledSR) -> Path:
     assert program is not None  # as it is with dynamo
     proto = program.model_proto
     hat = model.hat_model if isinstance(model, TiledSR) else model
-    scale = hat.upscale
+    scale = hat.scale
     _rename(proto.graph.input[0], proto, "lr", ("batch", None, "height", "width"))
     _rename(proto.graph.output[0], proto, "sr", ("batch", None, f"{scale}*height", f"{scale}*width"))
-    onnx.helper.set_model_props(
-        proto, {"scale": str(scale), "range": "0 to 1", "smallest side": str(hat.window_size + 1)}
-    )
+    onnx.helper.set_model_props(proto, {"scale": str(scale), "range": "0 to 1", "smallest side": str(hat.window + 1)})
     with atomic(path) as temporary:
         onnx.save(proto, temporary)
     return Path(path)
@@ -103,7 +101,7 @@ def export_file(model: Path | str, output: Path) -> float:
     """
     network = load(model, use_tiling=False)
     export_onnx(output, network)
-    channels, window = network.hat_model.config["in_chans"], network.hat_model.window_size
+    channels, window = network.hat_model.config["in_chans"], network.window
     print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
     if importlib.util.find_spec("onnxruntime") is None:
         print("not compared with PyTorch: onnxruntime is not installed")

@@ -19,7 +19,6 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -109,9 +108,9 @@ class HAT(nn.Module):
         if (key_window - window_size) % 2 or not window_size <= key_window <= 3 * window_size:
             raise ValueError(f"overlap_ratio {overlap_ratio}: window_size times it must be even, and at most 2 windows")
 
-        self.window_size = window_size
+        self.window = window_size
         self.key_window = key_window
-        self.upscale = upscale
+        self.scale = upscale
         self.img_range = img_range
         self.checkpointing = checkpointing
         mean = (0.4488, 0.4371, 0.4040) if in_chans == 3 else (0.0,) * in_chans
@@ -141,7 +140,7 @@ class HAT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) in [0, 1] -> (B, in_chans, H*upscale, W*upscale), not clamped."""
-        H, W = x.shape[2] * self.upscale, x.shape[3] * self.upscale
+        H, W = x.shape[2] * self.scale, x.shape[3] * self.scale
         return self.walk(x, whole).permute(0, 3, 1, 2)[:, :, :H, :W]
 
     def walk(self, x: Tensor, run: Callable[..., Tensor], out: Any = None) -> Tensor:
@@ -153,8 +152,8 @@ class HAT(nn.Module):
         channels = x.shape[1]
         if channels != self.mean.shape[1]:
             raise ValueError(f"this HAT takes {self.mean.shape[1]} channels, the picture has {channels}")
-        picture = _pad_to_multiple(x, self.window_size).permute(0, 2, 3, 1)  # (B, H, W, in_chans)
-        rows = (self.window_size + self.key_window - 1) ** 2
+        picture = _pad_to_multiple(x, self.window).permute(0, 2, 3, 1)  # (B, H, W, in_chans)
+        rows = (self.window + self.key_window - 1) ** 2
         tables = Tables(self.relative_position_index_SA, self.relative_position_index_OCA % rows)  # none from the end
         x = run(self._head, picture, reach=1)
         for group in self.layers:
@@ -239,7 +238,7 @@ class Block(nn.Module):
                 )
             }
         )
-        self.drop_path = DropPath(drop) if drop > 0 else nn.Identity()
+        self.drop = drop
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
@@ -257,8 +256,16 @@ class Block(nn.Module):
         return second(gelu(first(normed.permute(0, 3, 1, 2)))).permute(0, 2, 3, 1)
 
     def _join(self, x: Tensor, attention: Tensor, local: Tensor, gate: Tensor) -> Tensor:
-        x = x + self.drop_path(attention) + local * gate
-        return x + self.drop_path(self.mlp(x, self.norm2))
+        x = x + self._dropped(attention) + local * gate
+        return x + self._dropped(self.mlp(x, self.norm2))
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        """Stochastic depth (Huang et al., 2016): in training the branch is left out for some pictures."""
+        if not self.training or not self.drop:
+            return x
+        from timm.layers import drop_path  # two seconds to import, for trainings only
+
+        return drop_path(x, self.drop, training=True)
 
 
 class ChannelAttention(nn.Module):

@@ -16,7 +16,7 @@ from srlib.networks.eraser import TiledSR
 from srlib.show import plots
 from srlib.tiling.plan import BLENDS
 from srlib.tiling.seams import seam_profile, seam_report, worst_seam
-from srlib.tiling.tiled import STATISTICS, Report
+from srlib.tiling.tiled import STATISTICS, Execution, Report
 
 VIEWS = ("wipe", "blink", "difference", "profile")
 SEAM_RGB = np.array([0, 183, 199], dtype=np.uint8)
@@ -121,8 +121,8 @@ class SeamViewer:
             options |= {"halo": 0, "blend": "crop"}  # these change nothing then
         key = (self.picture.value, self.stage.value, *options.values())
         if key not in self._cache:
-            x = self.pictures[self.picture.value][0][None]
-            picture, report = self.models[self.stage.value].tiled(x, batch=16, on_oom="shrink", **options)
+            x, how = self.pictures[self.picture.value][0][None], Execution(on_oom="shrink")
+            picture, report = self.models[self.stage.value].tiled(x, batch=16, how=how, **options)
             self._cache[key] = (picture[0].clamp(0, 1), report)
         return self._cache[key]
 

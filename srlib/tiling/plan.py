@@ -1,4 +1,4 @@
-"""Where tiles lie, what they read of the picture, and how they are weighted where they overlap.
+"""The plan of a tiling: where tiles lie, what they read of the picture, their weights where they overlap.
 
 What makes tiles fit: the whole picture is padded once; every tile is read with `halo` pixels of context
 and at one common size; all positions are multiples of the network's window, so that a tile's windows are
@@ -30,12 +30,14 @@ class Axis:
 
 @dataclass(frozen=True)
 class TilePlan:
-    """The product of two axes; tiles are numbered row by row."""
+    """The product of two axes; tiles are numbered row by row. tile, halo, window, offset: as plan_tiles was given."""
 
     y: Axis
     x: Axis
     tile: int
     halo: int
+    window: int = 1
+    offset: tuple[int, int] = (0, 0)
 
     def __len__(self) -> int:
         return len(self.y.origins) * len(self.x.origins)
@@ -48,6 +50,12 @@ class TilePlan:
     def seams(self, scale: int) -> tuple[list[int], list[int]]:
         """Rows and columns c of the output where a new tile starts: the seam lies between c-1 and c."""
         return [c * scale for c in self.y.cores[1:-1]], [c * scale for c in self.x.cores[1:-1]]
+
+    def halved(self) -> "TilePlan | None":
+        """The same picture in tiles of half the size, on the window grid; None when there is no smaller tile."""
+        half = self.tile // 2 // self.window * self.window
+        grid = {"halo": self.halo, "window": self.window, "offset": self.offset}
+        return plan_tiles(self.y.size, self.x.size, tile=half, **grid) if half else None  # type: ignore[arg-type]
 
     def memory(self, per_pixel: float, batch: int = 1) -> int:
         """Bytes that one call of the network on `batch` tiles needs; per_pixel as `bytes_per_pixel` measures it."""
@@ -78,7 +86,7 @@ def plan_tiles(
                 f"off the window grid tiles cannot match the whole picture; try {down} or {down + window}"
             )
     y, x = (_plan_axis(size, tile, halo, window, o) for size, o in zip((height, width), offset, strict=True))
-    return TilePlan(y, x, tile, halo)
+    return TilePlan(y, x, tile, halo, window, offset)
 
 
 def _plan_axis(size: int, tile: int, halo: int, window: int, offset: int) -> Axis:

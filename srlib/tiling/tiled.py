@@ -1,6 +1,6 @@
 """Upscaling in tiles: the network run over a plan's tiles, and three ways to deal with what tiles cannot see.
 
-Tiles on the window grid (srlib.tiling.plan), with context enough, lack only what the network computes from the whole
+Tiles on the window grid (plan.py), with context enough, lack only what the network computes from the whole
 picture, such as HAT's channel means (`statistics`). Nothing here knows a network: `model` is any callable that maps
 (B, C, h, w) to (B, C, h*scale, w*scale).
 """
@@ -61,83 +61,72 @@ class Report:
         return "\n".join([f"{size}: {how}, {self.seconds:.1f} s", *self.notes])
 
 
+@dataclass(frozen=True)
+class Execution:
+    """Where and how a plan is run. Nothing here changes the picture, but for the rounding of `dtype`.
+
+    device: where the model runs, None for where its parameters are; only tiles move there. dtype: of autocast, None
+    for none. features: where "exact" keeps its maps: "device", "host", or a folder for a memory map.
+    on_oom: "raise", or "shrink", which halves the batch, then the tile ("exact": keeps its maps in host memory, then
+    halves the chunk), and starts the whole pass again (mixed plans make seams); the report says so.
+    progress(done, total) is called after every call of the model; cancel() is asked before each, and raises
+    Cancelled.
+    """
+
+    device: torch.device | str | None = None
+    dtype: torch.dtype | None = None
+    features: str = "device"
+    on_oom: str = "raise"
+    progress: Callable[[int, int], None] | None = None
+    cancel: Callable[[], bool] | None = None
+
+
 def tiled_apply(
     model: Callable[[Tensor], Tensor],
     x: Tensor,
+    plan: TilePlan,
     *,
     scale: int,
-    tile: int | str,
-    halo: int,
-    window: int = 1,
-    offset: tuple[int, int] = (0, 0),
     blend: str = "crop",
     statistics: str = "local",
     batch: int | None = None,
     out: Out | None = None,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-    features: str = "device",
-    on_oom: str = "raise",
-    progress: Callable[[int, int], None] | None = None,
-    cancel: Callable[[], bool] | None = None,
+    how: Execution = Execution(),
 ) -> tuple[Tensor | None, Report]:
     """Upscale x (B, C, H, W) in tiles; returns (picture (B, C, H*scale, W*scale), report).
 
     Differentiable from end to end while `out` is None and statistics are local; to upscale pictures call it under
     torch.no_grad(), or every tile's graph is kept.
 
-    tile: core size, or "auto": as auto_tile chooses.
+    plan: plan_tiles(H, W, ...), or what auto_plan chooses.
     blend: "crop" keeps each core; "ramp" fades linearly over `halo` LR pixels straddling each seam;
     "gaussian" and "mean" average all that was read, and are there for comparison.
     statistics: what a network computes from the mean over the whole picture (nn.AdaptiveAvgPool2d(1)) is, with
     "local", each tile's own; with "two_pass", taken in a first pass over all tiles and used in a second: twice
-    the time, near-exact where the halo suffices; with "exact", the whole picture's: the model is walked layer by
-    layer in chunks of `tile` (halo, offset, blend and batch have no effect), which needs a model with a method
-    `walk`, such as srlib.networks.hat.HAT; see srlib.tiling.exact.Chunks for cost and memory.
-    batch: tiles per call of the model, None for all of them at once (1 with tile="auto"). Their memory, and that
-    of one row of tiles' output if `out` is given, is what is needed beside x.
+    the time, near-exact where the halo suffices; with "exact", the whole picture's: the model is evaluated layer by
+    layer in chunks of the plan's tile (halo, offset, blend and batch have no effect), which needs a model with a
+    method `walk`, such as HAT; see srlib.tiling.exact.Chunks for cost and memory.
+    batch: tiles per call of the model, None for all of them at once. Their memory, and that of one row of tiles'
+    output if `out` is given, is what is needed beside x.
     out: where the picture goes: None returns it, on x's device; a tensor, array or memory map (B, C, H*scale,
     W*scale), whole numbers being filled with rounded 0..max; or a function that is called with (band (B, C,
     rows, W*scale), first row) from top to bottom, on x's device, after a restart from row 0 again. None is then
     returned for the picture.
-    device: where the model runs, by default where its parameters are; only tiles move there. dtype: autocast.
-    features: where "exact" keeps its maps: "device", "host", or a folder for a memory map.
-    on_oom: "shrink" halves the batch, then the tile ("exact": keeps its maps in host memory, then halves the
-    chunk), and starts the whole pass again (mixed plans make seams); the report says so.
-    progress(done, total) is called after every call of the model; cancel() is asked before each, and raises
-    Cancelled.
 
-    Raises ValueError for a plan off the window grid, an unknown choice, and an `x` or `out` of another shape.
+    Raises ValueError for an unknown choice, and for a plan or an `out` of another size than x; MemoryError when even
+    the smallest plan does not fit; Cancelled.
     """
-    choices = [("blend", blend, BLENDS), ("statistics", statistics, STATISTICS), ("on_oom", on_oom, ON_OOM)]
-    for name, value, known in choices:
-        if value not in known:
-            raise ValueError(f"{name} {value!r} is none of {', '.join(known)}")
-    if x.ndim != 4:
-        raise ValueError(f"x must be (B, C, H, W), not {tuple(x.shape)}")
-    if batch is not None and batch < 1:
-        raise ValueError(f"batch {batch}: at least one tile goes through the model at once")
     exact = statistics == "exact"
-    if exact and not hasattr(model, "walk"):
-        raise ValueError(f"{type(model).__name__} has no walk(x, run, out): 'exact' needs one; 'two_pass' comes near")
-    if exact and getattr(model, "training", False):
-        raise ValueError("exact is for a network in eval mode: call model.eval() first")
-    H, W = x.shape[-2:]
-    sink = None if out is None else sink_of(out, len(x), H * scale, W * scale)
-    parameter = next(model.parameters(), x) if isinstance(model, nn.Module) else x
-    device = torch.device(device or parameter.device)
-    grid: dict[str, Any] = {"window": window, "halo": 0 if exact else halo, "offset": (0, 0) if exact else offset}
-    if isinstance(tile, str):
-        if tile != "auto":
-            raise ValueError(f'tile {tile!r} is neither a number of LR pixels nor "auto"')
-        batch = batch or 1
-        tile = auto_tile(model, x, batch=batch, exact=exact, device=device, dtype=dtype, **grid)
-    plan = plan_tiles(H, W, tile=tile, **grid)
-    report = Report(plan, scale, statistics, blend, min(batch or len(plan), len(plan)), features)
+    _check(model, x, plan, blend, statistics, batch, how)
+    if exact:
+        plan = plan_tiles(plan.y.size, plan.x.size, tile=plan.tile, halo=0, window=plan.window)
+    sink = None if out is None else sink_of(out, len(x), plan.y.size * scale, plan.x.size * scale)
+    device = _device(model, x, how)
+    report = Report(plan, scale, statistics, blend, min(batch or len(plan), len(plan)), how.features)
 
     start = time.perf_counter()
     while True:
-        job = _Job(model, x, report, device, dtype, sink, progress, cancel)
+        job = _Job(model, x, report, device, how, sink)
         try:
             picture = job.exact() if exact else job.tiled()
             if device.type == "cuda":
@@ -145,9 +134,9 @@ def tiled_apply(
             report.seconds = time.perf_counter() - start
             return picture, report
         except (RuntimeError, MemoryError) as error:
-            if on_oom == "raise" or not _out_of_memory(error):
+            if how.on_oom == "raise" or not _out_of_memory(error):
                 raise
-            smaller = _shrink(report, grid, device)
+            smaller = _shrink(report, device)
             if smaller is None:
                 raise MemoryError(
                     f"out of memory with one tile of {report.plan.tile}, and there is no smaller plan; use a smaller "
@@ -158,25 +147,51 @@ def tiled_apply(
             torch.cuda.empty_cache()
 
 
+def _check(
+    model: Any, x: Tensor, plan: TilePlan, blend: str, statistics: str, batch: int | None, how: Execution
+) -> None:
+    """All that can be wrong with tiled_apply's arguments, before the model runs."""
+    choices = [("blend", blend, BLENDS), ("statistics", statistics, STATISTICS), ("on_oom", how.on_oom, ON_OOM)]
+    for name, value, known in choices:
+        if value not in known:
+            raise ValueError(f"{name} {value!r} is none of {', '.join(known)}")
+    if x.ndim != 4:
+        raise ValueError(f"x must be (B, C, H, W), not {tuple(x.shape)}")
+    if x.shape[-2:] != (plan.y.size, plan.x.size):
+        raise ValueError(
+            f"the plan is for {plan.y.size}x{plan.x.size} LR pixels, x has {x.shape[-2]}x{x.shape[-1]}"
+        )
+    if batch is not None and batch < 1:
+        raise ValueError(f"batch {batch}: at least one tile goes through the model at once")
+    if statistics == "exact" and not hasattr(model, "walk"):
+        raise ValueError(f"{type(model).__name__} has no walk(x, run, out): 'exact' needs one; 'two_pass' comes near")
+    if statistics == "exact" and getattr(model, "training", False):
+        raise ValueError("exact is for a network in eval mode: call model.eval() first")
+
+
+def _device(model: Any, x: Tensor, how: Execution) -> torch.device:
+    """Where the model runs: as told, or where its parameters are, or x."""
+    parameter = next(model.parameters(), x) if isinstance(model, nn.Module) else x
+    return torch.device(how.device or parameter.device)
+
+
 def _out_of_memory(error: BaseException) -> bool:
     kinds = (torch.OutOfMemoryError, MemoryError)
     said = ("allocate memory", "not enough memory", "ALLOC_FAILED")  # the CPU's allocator, cuBLAS and cuDNN
     return isinstance(error, kinds) or any(words in str(error) for words in said)
 
 
-def _shrink(report: Report, grid: dict, device: torch.device) -> Report | None:
+def _shrink(report: Report, device: torch.device) -> Report | None:
     """The next smaller way, or None. Tiles: half the batch, then half the tile; exact: maps off the device first."""
     plan, exact = report.plan, report.statistics == "exact"
     before = f"out of memory with tile {plan.tile}" + ("" if exact else f", batch {report.batch}")
-    half = plan.tile // 2 // grid["window"] * grid["window"]
     if exact and report.features == "device" and device.type != "cpu":
         report, after = replace(report, features="host"), "features in host memory"
     elif report.batch > 1 and not exact:
         report = replace(report, batch=report.batch // 2)
         after = f"batch {report.batch}"
-    elif half:
-        plan = plan_tiles(plan.y.size, plan.x.size, tile=half, **grid)
-        report, after = replace(report, plan=plan), f"tile {half}"
+    elif (half := plan.halved()) is not None:
+        report, after = replace(report, plan=half), f"tile {half.tile}"
     else:
         return None
     return replace(report, notes=[*report.notes, f"{before}: started again with {after}"])
@@ -191,14 +206,12 @@ class _Job:
         x: Tensor,
         report: Report,
         device: torch.device,
-        dtype: torch.dtype | None,
+        how: Execution,
         sink: Sink | None,
-        progress: Callable[[int, int], None] | None,
-        cancel: Callable[[], bool] | None,
     ):
         self.model, self.x, self.report, self.device = model, x, report, device
-        self.autocast = torch.autocast(device.type, dtype) if dtype else nullcontext()
-        self.progress, self.cancel = progress, cancel
+        self.autocast = torch.autocast(device.type, how.dtype) if how.dtype else nullcontext()
+        self.progress, self.cancel = how.progress, how.cancel
         self.done = self.total = 0
         self.canvas = Canvas(x.shape[-2] * report.scale, x.shape[-1] * report.scale, sink)
 
@@ -271,7 +284,7 @@ class _Job:
             self.canvas.add(piece.to(self.x), y, x)
 
 
-def auto_tile(
+def auto_plan(
     model: Callable[[Tensor], Tensor],
     x: Tensor,
     *,
@@ -280,24 +293,24 @@ def auto_tile(
     offset: tuple[int, int] = (0, 0),
     batch: int = 1,
     exact: bool = False,
-    device: torch.device,
-    dtype: torch.dtype | None = None,
-) -> int:
-    """The core size, up to 1024, whose plan reads the fewest pixels of those that fit in half of the free memory;
-    of equal ones the smallest. One small tile is tried to see what a pixel costs. exact: the largest chunk that
-    fits, up to 128, on a GPU 256; larger ones are not faster.
+    how: Execution = Execution(),
+) -> TilePlan:
+    """A plan for x (B, C, H, W) that fits in half of the free memory: of the tiles up to 1024 the one that reads the
+    fewest pixels; of equal ones the smallest. One small tile is tried to see what a pixel costs.
+    exact: the largest chunk that fits, up to 128, on a GPU 256; larger ones are not faster.
 
-    Raises MemoryError when not even a core of one window fits.
+    Raises MemoryError when not even a tile of one window fits.
     """
+    device = _device(model, x, how)
     side = max(64 // window, 2) * window
     small = cut(x, plan_tiles(*x.shape[-2:], tile=side, halo=0, window=window), [0])[0].to(device)
     # without the cache the half-precision copies of the weights do not count as the pixels' cost
-    with torch.autocast(device.type, dtype, cache_enabled=False) if dtype else nullcontext():
+    with torch.autocast(device.type, how.dtype, cache_enabled=False) if how.dtype else nullcontext():
         cost = bytes_per_pixel(model, small) * len(x)
     budget = free_bytes(device) / 2
     limit = 1024 if not exact else 256 if device.type == "cuda" else 128
     plans = [
-        plan_tiles(*x.shape[-2:], tile=tile, halo=halo, window=window, offset=offset)
+        plan_tiles(*x.shape[-2:], tile=tile, halo=0 if exact else halo, window=window, offset=offset)
         for tile in range(window, limit + 1, window)
         if tile - window < max(x.shape[-2:]) and offset[0] < tile > offset[1]
     ]
@@ -307,4 +320,4 @@ def auto_tile(
             f"a tile of {plans[0].y.read}x{plans[0].x.read} needs {plans[0].memory(cost, batch) / 2**20:.0f} MiB, "
             f"half of what is free on {device} is {budget / 2**20:.0f} MiB; use a smaller halo or another device"
         )
-    return fitting[-1].tile if exact else min(fitting, key=lambda plan: (plan.overhead, plan.tile)).tile
+    return fitting[-1] if exact else min(fitting, key=lambda plan: (plan.overhead, plan.tile))

@@ -234,8 +234,8 @@ def test_mistakes_in_the_command_end_with_a_sentence(model, tmp_path, capsys):
     assert "does not exist" in run(good[0], tmp_path / "none.png", good[2])
     assert "multiples of the model's window, 8" in run(*good, "--tile", "20")
     assert "multiples of the model's window, 8" in run(*good, "--tile", "large")
-    assert "--batch must be at least 1" in run(*good, "--batch", "-1")
-    assert "--quality from 1 to 100" in run(*good, "--quality", "150")
+    assert "batch at least 1" in run(*good, "--batch", "-1")
+    assert "quality from 1 to 100" in run(*good, "--quality", "150")
     assert "a folder that exists" in run(*good, "--features", tmp_path / "nowhere")
     assert not (tmp_path / "b.png").exists()
 

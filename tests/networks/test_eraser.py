@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from tilings import tiled
 
 from srlib.networks.eraser import TiledSR
 from srlib.networks.hat import HAT
-from srlib.tiling.tiled import tiled_apply
 
 TINY = {"embed_dim": 16, "depths": (2,), "num_heads": (2,), "window_size": 8, "squeeze_factor": 4}
 
@@ -19,7 +19,7 @@ def test_eraser_starts_as_the_identity():
     x = torch.rand(1, 3, 40, 24)
     assert torch.equal(model(x), model.hat_model(x))
     model.use_tiling = True
-    assert torch.equal(model(x), tiled_apply(model.hat_model, x, scale=2, tile=16, halo=8, window=8)[0])
+    assert torch.equal(model(x), tiled(model.hat_model, x, scale=2, tile=16, halo=8, window=8)[0])
 
 
 def test_stage_2_gradients_reach_hat_and_eraser_through_the_stitching():

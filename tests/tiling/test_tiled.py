@@ -5,12 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tilings import tiled
 from torch import nn
 
 from srlib.networks.hat import HAT
 from srlib.tiling.plan import BLENDS, blend_weights, cut, plan_tiles
 from srlib.tiling.seams import consistency
-from srlib.tiling.tiled import Cancelled, auto_tile, tiled_apply
+from srlib.tiling.tiled import Cancelled, auto_plan, tiled_apply
 
 
 @st.composite
@@ -63,7 +64,7 @@ def test_identity_model_gives_nearest_neighbour_upscaling(arguments, scale, blen
     def upscale(t):
         return t.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
 
-    out, _ = tiled_apply(upscale, x, scale=scale, blend=blend, batch=batch, **arguments)
+    out, _ = tiled(upscale, x, scale=scale, blend=blend, batch=batch, **arguments)
     if blend == "crop":
         assert torch.equal(out, upscale(x))
     else:
@@ -78,9 +79,9 @@ def nearest(t):
 @settings(deadline=None, max_examples=100)
 def test_bands_handed_over_one_by_one_make_the_same_picture(arguments, blend, batch):
     x = torch.rand(2, 3, arguments.pop("height"), arguments.pop("width"))
-    expected, _ = tiled_apply(nearest, x, scale=2, blend=blend, batch=batch, **arguments)
+    expected, _ = tiled(nearest, x, scale=2, blend=blend, batch=batch, **arguments)
     bands = []
-    picture, _ = tiled_apply(
+    picture, _ = tiled(
         nearest, x, scale=2, blend=blend, batch=batch, out=lambda b, top: bands.append((top, b)), **arguments
     )
     assert picture is None
@@ -92,7 +93,7 @@ def test_bands_handed_over_one_by_one_make_the_same_picture(arguments, blend, ba
 def test_the_picture_goes_to_a_memory_map(tmp_path, dtype):
     x = torch.rand(1, 3, 37, 50)
     out = np.memmap(tmp_path / "picture", dtype, "w+", shape=(1, 3, 74, 100))
-    tiled_apply(nearest, x, scale=2, tile=16, halo=8, window=8, blend="ramp", batch=2, out=out)
+    tiled(nearest, x, scale=2, tile=16, halo=8, window=8, blend="ramp", batch=2, out=out)
     expected = nearest(x).numpy()
     if dtype == "float32":
         assert np.allclose(out, expected, atol=1e-6)
@@ -105,13 +106,13 @@ def test_the_picture_goes_to_a_tensor():
     x = torch.rand(1, 3, 20, 20)
     for dtype, top, step in [(torch.float32, 1, 1e-6), (torch.uint8, 255, 0.51), (torch.int32, 2**31 - 1, 1000)]:
         out = torch.empty(1, 3, 40, 40, dtype=dtype)
-        tiled_apply(nearest, x, scale=2, tile=8, halo=0, out=out)
+        tiled(nearest, x, scale=2, tile=8, halo=0, out=out)
         assert (out.double() - nearest(x).double() * top).abs().max() <= step
 
 
 def test_an_output_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"out must be \(1, channels, 16, 16\), not \(1, 3, 16, 8\)"):
-        tiled_apply(nearest, torch.rand(1, 3, 8, 8), scale=2, tile=8, halo=0, out=torch.empty(1, 3, 16, 8))
+        tiled(nearest, torch.rand(1, 3, 8, 8), scale=2, tile=8, halo=0, out=torch.empty(1, 3, 16, 8))
 
 
 class OutOfMemory:
@@ -137,12 +138,12 @@ def test_out_of_memory_at_a_later_tile_starts_the_whole_pass_again_smaller():
         rows[top] = band
 
     options = {"scale": 2, "halo": 4, "batch": 2, "on_oom": "shrink"}
-    picture, report = tiled_apply(model, x, tile=16, **options)
+    picture, report = tiled(model, x, tile=16, **options)
     assert torch.equal(picture, nearest(x))
     assert report.batch == 1 and report.plan.tile == 16
     assert report.notes == ["out of memory with tile 16, batch 2: started again with batch 1"]
     model = OutOfMemory(most=24 * 24, calls=3)
-    picture, report = tiled_apply(model, x, tile=32, out=take, **options)
+    picture, report = tiled(model, x, tile=32, out=take, **options)
     assert report.plan.tile == 16 and len(report.notes) == 2 and report.notes[0] in str(report)
     assert tops.count(0) == 2  # it had begun, and began again
     assert torch.equal(torch.cat([rows[top] for top in tops[tops.index(0, 1) :]], 2), nearest(x))
@@ -150,7 +151,7 @@ def test_out_of_memory_at_a_later_tile_starts_the_whole_pass_again_smaller():
 
 
 def test_a_batch_larger_than_the_plan_costs_no_restarts():
-    picture, report = tiled_apply(
+    picture, report = tiled(
         OutOfMemory(most=2 * 256), torch.rand(1, 3, 32, 32), scale=2, tile=16, halo=0, batch=64, on_oom="shrink"
     )
     assert report.batch == 2 and len(report.notes) == 1
@@ -159,9 +160,9 @@ def test_a_batch_larger_than_the_plan_costs_no_restarts():
 def test_out_of_memory_is_raised_unless_shrinking_is_asked_for_and_when_nothing_is_left_to_shrink():
     x = torch.rand(1, 3, 32, 32)
     with pytest.raises(torch.OutOfMemoryError):
-        tiled_apply(OutOfMemory(0), x, scale=2, tile=16, halo=0)
+        tiled(OutOfMemory(0), x, scale=2, tile=16, halo=0)
     with pytest.raises(MemoryError, match="out of memory with one tile of 8, and there is no smaller plan"):
-        tiled_apply(OutOfMemory(0), x, scale=2, tile=16, halo=0, window=8, on_oom="shrink")
+        tiled(OutOfMemory(0), x, scale=2, tile=16, halo=0, window=8, on_oom="shrink")
 
 
 def test_other_errors_are_not_mistaken_for_memory():
@@ -169,12 +170,12 @@ def test_other_errors_are_not_mistaken_for_memory():
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        tiled_apply(broken, torch.rand(1, 3, 8, 8), scale=2, tile=8, halo=0, on_oom="shrink")
+        tiled(broken, torch.rand(1, 3, 8, 8), scale=2, tile=8, halo=0, on_oom="shrink")
 
 
 def test_progress_counts_up_to_the_end_and_cancel_stops():
     x, seen = torch.rand(1, 3, 64, 48), []
-    tiled_apply(nearest, x, scale=2, tile=16, halo=0, batch=2, progress=lambda *p: seen.append(p))
+    tiled(nearest, x, scale=2, tile=16, halo=0, batch=2, progress=lambda *p: seen.append(p))
     assert seen == [(i, 6) for i in range(1, 7)]
     calls, bands = [], []
 
@@ -184,7 +185,7 @@ def test_progress_counts_up_to_the_end_and_cancel_stops():
 
     stop = {"out": lambda _, top: bands.append(top), "cancel": lambda: len(calls) == 4}
     with pytest.raises(Cancelled, match="after 4 steps of 12"):
-        tiled_apply(model, x, scale=2, tile=16, halo=0, batch=1, **stop)
+        tiled(model, x, scale=2, tile=16, halo=0, batch=1, **stop)
     assert len(calls) == 4 and bands == [0]
 
 
@@ -194,7 +195,7 @@ def test_auto_tile_reads_the_fewest_pixels_that_fit(monkeypatch):
 
     def fitting(free: float) -> int:
         monkeypatch.setattr("srlib.tiling.tiled.free_bytes", lambda device: free)
-        return auto_tile(nearest, x, halo=8, window=8, device=torch.device("cpu"))
+        return auto_plan(nearest, x, halo=8, window=8).tile
 
     assert fitting(1e12) == 184  # with its context the whole picture: one tile
     small = fitting(2 * cost * 64 * 64)
@@ -203,14 +204,14 @@ def test_auto_tile_reads_the_fewest_pixels_that_fit(monkeypatch):
     with pytest.raises(MemoryError, match="use a smaller halo"):
         fitting(1000)
     monkeypatch.undo()
-    picture, report = tiled_apply(nearest, x, scale=2, tile="auto", halo=8, window=8)
+    picture, report = tiled(nearest, x, scale=2, tile="auto", halo=8, window=8)
     assert torch.equal(picture, nearest(x)) and report.batch == 1
 
 
 def test_autocast_runs_the_model_in_another_precision_and_returns_the_pictures():
     model, seen = nn.Conv2d(3, 3, 1), []
     model.register_forward_hook(lambda _m, _i, out: seen.append(out.dtype))
-    picture, _ = tiled_apply(model, torch.rand(1, 3, 16, 16), scale=1, tile=8, halo=0, dtype=torch.bfloat16)
+    picture, _ = tiled(model, torch.rand(1, 3, 16, 16), scale=1, tile=8, halo=0, dtype=torch.bfloat16)
     assert set(seen) == {torch.bfloat16} and picture.dtype == torch.float32
 
 
@@ -222,19 +223,24 @@ def test_mistakes_are_refused_at_the_door():
         ({"x": x[0]}, r"x must be \(B, C, H, W\), not \(3, 8, 8\)"),
     ]:
         with pytest.raises(ValueError, match=message):
-            tiled_apply(nearest, **{"x": x, "scale": 2, "tile": 8, "halo": 0, **wrong})
+            tiled(nearest, **{"x": x, "scale": 2, "tile": 8, "halo": 0, **wrong})
+
+
+def test_a_plan_for_another_picture_is_refused():
+    with pytest.raises(ValueError, match="the plan is for 8x16 LR pixels, x has 8x8"):
+        tiled_apply(nearest, torch.rand(1, 3, 8, 8), plan_tiles(8, 16, tile=8, halo=0), scale=2)
 
 
 def test_unknown_statistics_and_models_without_a_walk_are_refused():
     with pytest.raises(ValueError, match="statistics 'global' is none of local, two_pass, exact"):
-        tiled_apply(nearest, torch.rand(1, 3, 8, 8), scale=2, tile=8, halo=0, statistics="global")
+        tiled(nearest, torch.rand(1, 3, 8, 8), scale=2, tile=8, halo=0, statistics="global")
     with pytest.raises(ValueError, match="no walk"):
-        tiled_apply(nearest, torch.rand(1, 3, 8, 8), scale=2, tile=8, halo=0, statistics="exact")
+        tiled(nearest, torch.rand(1, 3, 8, 8), scale=2, tile=8, halo=0, statistics="exact")
     with pytest.raises(ValueError, match="nothing to share"):
-        tiled_apply(nearest, torch.rand(1, 3, 8, 8), scale=2, tile=8, halo=0, statistics="two_pass")
+        tiled(nearest, torch.rand(1, 3, 8, 8), scale=2, tile=8, halo=0, statistics="two_pass")
     hat = HAT(embed_dim=8, depths=(1,), num_heads=(2,), window_size=8, squeeze_factor=4)
     with pytest.raises(ValueError, match=r"call model.eval\(\) first"):
-        tiled_apply(hat, torch.rand(1, 3, 8, 8), scale=2, tile=8, halo=0, window=8, statistics="exact")
+        tiled(hat, torch.rand(1, 3, 8, 8), scale=2, tile=8, halo=0, window=8, statistics="exact")
 
 
 @given(plans())
@@ -261,7 +267,7 @@ def test_off_the_window_grid_is_refused_with_the_remedy(wrong):
 
 def test_unknown_blend_is_named():
     with pytest.raises(ValueError, match="'average' is none of crop"):
-        tiled_apply(lambda t: t, torch.rand(1, 1, 8, 8), scale=1, tile=8, halo=0, blend="average")
+        tiled(lambda t: t, torch.rand(1, 1, 8, 8), scale=1, tile=8, halo=0, blend="average")
 
 
 def test_aligned_tiles_with_halo_agree_far_better_than_misaligned_ones():
@@ -280,11 +286,11 @@ def test_aligned_tiles_with_halo_agree_far_better_than_misaligned_ones():
         x = torch.rand(1, 3, 76, 90)
         whole = model(x)
         arguments = {"scale": 2, "tile": 32}
-        none = consistency(tiled_apply(model, x, halo=0, window=8, **arguments)[0], whole)
-        aligned = consistency(tiled_apply(model, x, halo=16, window=8, **arguments)[0], whole)
-        misaligned = consistency(tiled_apply(model, x, halo=20, **arguments)[0], whole)
-        mean = consistency(tiled_apply(model, x, halo=16, window=8, blend="mean", **arguments)[0], whole)
-        one = consistency(tiled_apply(model, x, scale=2, tile=96, halo=0, window=8)[0], whole)
+        none = consistency(tiled(model, x, halo=0, window=8, **arguments)[0], whole)
+        aligned = consistency(tiled(model, x, halo=16, window=8, **arguments)[0], whole)
+        misaligned = consistency(tiled(model, x, halo=20, **arguments)[0], whole)
+        mean = consistency(tiled(model, x, halo=16, window=8, blend="mean", **arguments)[0], whole)
+        one = consistency(tiled(model, x, scale=2, tile=96, halo=0, window=8)[0], whole)
     assert aligned > misaligned + 10
     assert aligned > none + 10
     assert aligned > mean + 10
@@ -296,7 +302,7 @@ def test_gradient_through_the_stitching_equals_the_untiled_one():
     x = torch.rand(2, 3, 20, 12, dtype=torch.float64, requires_grad=True)
     weight = torch.rand(2, 3, 20, 12, dtype=torch.float64)
     for blend in BLENDS:
-        out, _ = tiled_apply(torch.sin, x, scale=1, tile=8, halo=4, blend=blend)
+        out, _ = tiled(torch.sin, x, scale=1, tile=8, halo=4, blend=blend)
         (gradient,) = torch.autograd.grad((out * weight).sum(), x)
         assert torch.allclose(gradient, torch.cos(x) * weight)
 
