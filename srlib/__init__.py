@@ -20,7 +20,7 @@ The names below are loaded when they are first used; everything else is imported
 `from srlib.evaluation.evaluate import evaluate`. The command is `srlib` (srlib/__main__.py).
 """
 
-from importlib import import_module, metadata
+from importlib import import_module
 
 _HOMES = {
     "load": "networks.checkpoints",
@@ -45,7 +45,7 @@ __all__ = [*_HOMES, "__version__"]
 def __getattr__(name: str) -> object:
     """A public name, from its room, when it is first asked for (PEP 562)."""
     if name == "__version__":
-        value: object = metadata.version("srlib")
+        value: object = import_module("importlib.metadata").version("srlib")
     elif name in _HOMES:
         value = getattr(import_module(f"srlib.{_HOMES[name]}"), name)
     else:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
-
 from srlib.files import atomic
 
 
@@ -43,14 +41,6 @@ def named_paths(entries: Sequence[str], root: Path) -> dict[str, Path]:
         if not paths[name].is_file():
             raise FileNotFoundError(f"{paths[name]} (of {entry!r}) does not exist")
     return paths
-
-
-def keep_figure(figure: plt.Figure, path: Path | str) -> plt.Figure:
-    """Write the figure as PNG and return it for display; closed, so that it is shown once."""
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=110, bbox_inches="tight")
-    plt.close(figure)
-    return figure
 
 
 def write_json(path: Path | str, content: dict) -> Path:

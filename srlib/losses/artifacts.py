@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from scipy.special import j1
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -47,6 +46,8 @@ def blur(picture: np.ndarray, strength: float, rng: np.random.Generator) -> np.n
 
 def ringing(picture: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Ideal circular low-pass (a sinc in two dimensions), cut off at 0.5 pi (strength 0) to 0.25 pi (strength 1)."""
+    from scipy.special import j1  # half a second to import, for the detector's training only
+
     cutoff = _cutoff(strength)
     y, x = np.mgrid[-10:11, -10:11]
     r = np.hypot(x, y)

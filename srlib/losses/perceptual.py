@@ -1,12 +1,13 @@
-"""The perceptual loss: L1 between the features of frozen networks. Pictures are (B, C, H, W) in [0, 1], C 1 or 3."""
+"""The perceptual loss: L1 between the features of frozen networks. Pictures are (B, C, H, W) in [0, 1], C 1 or 3.
+
+torchvision, two seconds to import, is imported by those who build its networks.
+"""
 
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import ResNet, VGG19_Weights, vgg19
-from torchvision.models.resnet import Bottleneck
 
 from srlib.networks.checkpoints import read
 
@@ -62,6 +63,8 @@ class _Vgg19(nn.Module):
     LAYERS = {"conv1_2": 2, "conv2_2": 7, "conv3_4": 16, "conv4_4": 25, "conv5_4": 34}
 
     def __init__(self) -> None:
+        from torchvision.models import vgg19
+
         super().__init__()
         self.features = vgg19(weights=None).features[:35]
         for layer in self.features:
@@ -84,6 +87,8 @@ def vgg19_loss(weights: Path | str | None = None) -> PerceptualLoss:
     weights: a local file of torchvision's vgg19 (.pth or .safetensors), or None to let torchvision download
     it. Raises ValueError for a file that is something else, ConnectionError when the download fails.
     """
+    from torchvision.models import VGG19_Weights
+
     network = _Vgg19()
     if weights:
         state, _ = read(weights)
@@ -104,6 +109,8 @@ class _AnimeResNet(nn.Module):
     """Features of a ResNet-50, by torchvision's names: after conv1, and after chosen blocks."""
 
     def __init__(self) -> None:
+        from torchvision.models.resnet import Bottleneck, ResNet
+
         super().__init__()
         self.net = ResNet(Bottleneck, [3, 4, 6, 3])
         self.net.fc = nn.Identity()

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from kornia.filters import laplacian, spatial_gradient
 from torch import Tensor, nn
 
 from srlib.losses.detector import ArtifactDetector
@@ -23,11 +22,15 @@ def charbonnier(prediction: Tensor, target: Tensor, eps: float = 1e-3) -> Tensor
 
 def frequency_loss(prediction: Tensor, target: Tensor) -> Tensor:
     """L1 between the Laplacian responses (3x3, eight neighbours, divided by the sum of its magnitudes)."""
+    from kornia.filters import laplacian  # a second to import, as in gradient_loss
+
     return F.l1_loss(laplacian(prediction, 3), laplacian(target, 3))
 
 
 def gradient_loss(prediction: Tensor, target: Tensor) -> Tensor:
     """L1 between the Sobel gradients, horizontal and vertical."""
+    from kornia.filters import spatial_gradient
+
     return F.l1_loss(spatial_gradient(prediction, "sobel"), spatial_gradient(target, "sobel"))
 
 

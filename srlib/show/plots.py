@@ -5,6 +5,7 @@ Pictures are tensors (C, H, W) in [0, 1], C 1 or 3. Differences are shown in 8-b
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -16,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from srlib.files import atomic
 from srlib.tiling.seams import Seams, seam_profile, seam_report, step_ratios
 
 plt.rcParams["text.parse_math"] = False  # pictures may have $ in their names
@@ -27,6 +29,14 @@ def to_array(picture: Tensor) -> np.ndarray:
     """(C, H, W) in [0, 1] -> (H, W, 3) uint8."""
     picture = picture.detach().float().cpu().clamp(0, 1)
     return (picture.expand(3, -1, -1).permute(1, 2, 0) * 255 + 0.5).byte().numpy()
+
+
+def keep_figure(figure: Figure, path: Path | str) -> Figure:
+    """Write the figure as PNG and return it for display; closed, so that it is shown once."""
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=110, bbox_inches="tight")
+    plt.close(figure)
+    return figure
 
 
 def picture_grid(pictures: dict[str, Tensor], columns: int = 4, width: float = 3.0) -> Figure:
