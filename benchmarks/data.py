@@ -1,11 +1,11 @@
-"""Pre-generation and loading against the plain ways of doing them, and what a killed run leaves.
+"""Pre-generation and loading compared with plain scripts, and runs that are killed and resumed.
 
     python benchmarks/data.py                    everything, on the embedded pictures
     python benchmarks/data.py speed loading      some of: exact speed processes loading kills dask
     python benchmarks/data.py --pictures FOLDER  on pictures of yours
     python benchmarks/data.py --formats FOLDER   what becomes of each file of a folder
 
-Every ratio compares two things measured in turns in this one run; files are read from and written to --work.
+Every ratio compares two things that were measured in turns in the same run. Files are written to --work.
 """
 
 import argparse
@@ -27,13 +27,15 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from srlib.data.datasets import OnlinePairs, PackedPairs, find_pack
+from srlib.data.datasets import find_pack
+from srlib.data.description import write_description
 from srlib.data.packs import PackSettings
 from srlib.data.parallel import cluster, one_thread
+from srlib.data.patches import OnlinePairs, PackedPairs
 from srlib.data.pictures import read_picture, write_png
-from srlib.data.pregenerate import pregenerate
+from srlib.data.pregenerate import Recipe, pregenerate
 from srlib.data.resize import crop_to_multiple, downscale, downscale_integers
-from srlib.data.sources import embedded_pictures, list_pictures, write_description
+from srlib.data.sources import embedded_pictures, list_pictures
 
 SCALES = (2, 3, 4)
 
@@ -84,7 +86,7 @@ def exact(hr: Path) -> None:
 
 
 def plain_script(hr: Path, out: Path, names: list[str], methods: list[str], upscaled: bool) -> None:
-    """What one writes in ten minutes: Pillow's own resize, PNG at level 6. A picture after the other."""
+    """What one writes in ten minutes: Pillow's own resize, PNG at level 6, one picture after the other."""
     filters = {m: getattr(Image.Resampling, m.upper()) for m in methods}
     for name in names:
         with Image.open(hr / name) as file:
@@ -104,7 +106,7 @@ def plain_script(hr: Path, out: Path, names: list[str], methods: list[str], upsc
 
 
 def as_png(hr: Path, folder: Path, repeat: int = 1) -> Path:
-    """The 8-bit pictures as PNG of Pillow's making, so that both sides decode the same."""
+    """The 8-bit pictures as PNG written by Pillow, so that both sides decode the same files."""
     for name in list_pictures(hr):
         picture = read_picture(hr / name)
         for number in range(repeat if picture.rgb.dtype == np.uint8 else 0):
@@ -135,8 +137,8 @@ def speed(hr: Path, work: Path, rounds: int) -> None:
                     seconds["plain"].append(timed(plain_script, source, work / "out", names, methods, upscaled))
                 bytes_["plain"] = sum(p.stat().st_size for p in (work / "out").rglob("*.png"))
                 shutil.rmtree(work / "out")
-                options = {"scales": SCALES, "methods": methods, "upscaled": upscaled, "progress": False}
-                seconds["ours"].append(timed(pregenerate, source, work / "out", **options))
+                recipe = Recipe(SCALES, methods, upscaled=upscaled)
+                seconds["ours"].append(timed(pregenerate, source, work / "out", recipe, progress=False))
                 bytes_["ours"] = sum(p.stat().st_size for p in (work / "out").rglob("*.png"))
             plain, ours = (np.median(seconds[who]) * 1000 / len(names) for who in ("plain", "ours"))
             rows.append((", ".join(methods), upscaled, plain, ours, plain / ours, bytes_["ours"] / bytes_["plain"]))
@@ -154,13 +156,13 @@ def speed(hr: Path, work: Path, rounds: int) -> None:
 def processes(hr: Path, work: Path, rounds: int) -> None:
     source = as_png(hr, work / "many", repeat=32)
     print(f"\nprocesses: scales 2 3 4, bicubic, LR only, {len(list_pictures(source))} pictures, {rounds} rounds\n")
-    options = {"scales": SCALES, "methods": ["bicubic"], "progress": False}
-    pregenerate(source, work / "out", jobs=2, **options)  # the workers are there then, as they are in a long run
+    recipe = Recipe(SCALES, ["bicubic"])
+    pregenerate(source, work / "out", recipe, jobs=2, progress=False)  # starts the workers, as in a long run
     seconds = {1: [], 2: []}
     for _ in range(rounds):
         for jobs in seconds:
             shutil.rmtree(work / "out", ignore_errors=True)
-            seconds[jobs].append(timed(pregenerate, source, work / "out", jobs=jobs, **options))
+            seconds[jobs].append(timed(pregenerate, source, work / "out", recipe, jobs=jobs, progress=False))
     one, two = (float(np.median(seconds[jobs])) for jobs in (1, 2))
     print(f"one process {one:.2f} s, two {two:.2f} s: {one / two:.2f} x")
     shutil.rmtree(source)
@@ -189,7 +191,7 @@ def loading(hr: Path, work: Path, patch: int, seconds: float) -> None:
     source, out = as_png(hr, work / "png"), work / "loading"
     split = dict.fromkeys(list_pictures(source), "train")
     options = {"split": split, "packs": [PackSettings(patch=patch)], "jobs": 2, "progress": False}
-    pregenerate(source, out, methods=["bicubic"], **options)
+    pregenerate(source, out, Recipe(methods=["bicubic"]), **options)
     write_description(out, hr_root=source, split=split, scales=[2], methods=["bicubic"])
     packed = PackedPairs(find_pack(out, 2, patch))
     online, plain = OnlinePairs(out, scale=2, lr_patch=patch // 2), PlainPairs(source, patch)
@@ -204,7 +206,7 @@ def loading(hr: Path, work: Path, patch: int, seconds: float) -> None:
                 count += 1
         return count / (time.perf_counter() - start)
 
-    rate(packed.levels, len(packed))  # the file's pages are in memory then, as after the first epoch
+    rate(packed.levels, len(packed))  # so that the file's pages are in memory, as after the first epoch
     large = np.zeros(2**28, np.uint8)
     copy = large.copy()
     with one_thread():
@@ -264,12 +266,12 @@ def kills(work: Path, count: int) -> None:
 
 _PACKING = """
 import sys
-from srlib.data.pregenerate import pregenerate
+from srlib.data.pregenerate import Recipe, pregenerate
 from srlib.data.packs import PackSettings
 from srlib.data.sources import list_pictures
 split = dict.fromkeys(list_pictures(sys.argv[1]), "train")
-pregenerate(sys.argv[1], sys.argv[2], scales=(2, 3), upscaled=True, split=split, packs=[PackSettings(patch=48)],
-            jobs=2, progress=False)
+recipe = Recipe((2, 3), upscaled=True)
+pregenerate(sys.argv[1], sys.argv[2], recipe, split=split, packs=[PackSettings(patch=48)], jobs=2, progress=False)
 """
 
 
@@ -289,15 +291,15 @@ def dask(work: Path) -> None:
     print("\ndask: a LocalCluster of two workers against one process\n")
     source = many_pictures(work / "dask", 60)
     split = dict.fromkeys(list_pictures(source), "train")
-    options = {"scales": (2, 3), "split": split, "packs": [PackSettings(patch=48)], "progress": False}
-    pregenerate(source, work / "alone", **options)
+    recipe, options = Recipe((2, 3)), {"split": split, "packs": [PackSettings(patch=48)], "progress": False}
+    pregenerate(source, work / "alone", recipe, **options)
     with cluster("local", 2):
-        pregenerate(source, work / "cluster", **options)
+        pregenerate(source, work / "cluster", recipe, **options)
     print(f"tree identical: {tree(work / 'cluster') == tree(work / 'alone')}")
 
 
 def formats(folder: Path, work: Path) -> None:
-    result = pregenerate(folder, work / "formats", methods=["bicubic"], progress=False)
+    result = pregenerate(folder, work / "formats", Recipe(methods=["bicubic"]), progress=False)
     reasons = {f["path"]: f["reason"] for f in result.stats["failures"]}
     made = result.manifest.set_index("source")
     for name in list_pictures(folder):

@@ -130,17 +130,18 @@ def _data(**given) -> int:  # type: ignore[no-untyped-def] - as the parser made 
     from srlib.data.degrade import Degradation
     from srlib.data.manifest import verify
     from srlib.data.parallel import cluster
-    from srlib.data.pregenerate import pregenerate
+    from srlib.data.pregenerate import Recipe, pregenerate
 
     check, address = given.pop("verify"), given.pop("dask")
     if check:
         complaints = verify(given["input"], given["output"], jobs=given["jobs"])
         print("\n".join([*complaints, f"{len(complaints)} differences"]))
         return 1 if complaints else 0
-    ranges = {name: given.pop(name) for name in ("blur", "noise", "before", "after", "quality")}
+    degradation = Degradation(**{name: given.pop(name) for name in ("blur", "noise", "before", "after", "quality")})
+    settings = {name: given.pop(name) for name in ("scales", "methods", "size", "upscaled")}
     try:
         with cluster(address, given["jobs"]):
-            stats = pregenerate(**given, degradation=Degradation(**ranges)).stats
+            stats = pregenerate(recipe=Recipe(**settings, degradation=degradation), **given).stats
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; the same command resumes from here") from None
     for failure in stats["failures"]:

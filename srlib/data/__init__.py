@@ -1,4 +1,4 @@
-"""Data: pictures in and out, LR pictures made by downscaling, pairs, packed patches, the datasets of training.
+"""Data: picture files, LR pictures made by downscaling, pairs, packed patches, the datasets of training.
 
 May import tiling and files.
 """

@@ -1,4 +1,4 @@
-"""What pictures suffer besides downscaling: blur, noise and compression, the same in every run."""
+"""Degradations besides downscaling: blur, noise and compression, the same in every run."""
 
 import hashlib
 import io
@@ -15,11 +15,11 @@ _FAINTEST = 0.05  # a smaller sigma of blur weighs the neighbours with less than
 
 @dataclass(frozen=True)
 class Degradation:
-    """blur, noise, quality: (low, high), from which one value is drawn uniformly for every picture.
+    """Blur, noise and compression, each drawn for every picture uniformly from a range (low, high).
 
-    blur: sigma of a Gaussian, in HR pixels. noise: sigma of Gaussian noise on the LR picture, in levels of 255.
-    before, after: compression before and after downscaling, "jpeg" or "webp", "" for none; of `quality` 1-100.
-    What a picture suffers depends on `seed`, the step and the picture's name alone: never on order or workers.
+    blur: sigma of a Gaussian, in HR pixels; noise: sigma of Gaussian noise on the LR picture, in levels of 255;
+    before, after: compression before and after downscaling, "jpeg", "webp" or "" for none; quality: theirs, 1-100.
+    What is drawn depends on `seed`, the step and the picture's name, not on the order or the number of processes.
     Raises ValueError for a range or codec that makes no sense.
     """
 
@@ -48,27 +48,27 @@ class Degradation:
 
     @property
     def nothing(self) -> bool:
-        """Whether every picture would come back as it is."""
+        """Whether every picture would be left as it is."""
         return self.blur[1] < _FAINTEST and not (self.noise[1] or self.before or self.after)
 
     def hr(self, picture: np.ndarray, name: str) -> np.ndarray:
-        """Before downscaling: blur, then the compression `before`.
+        """Degrade an HR picture, before downscaling: blur, then the compression `before`.
 
-        picture: (H, W, 3) uint8 or uint16; name: by which the values are drawn, "dir/a.png". Returns a new array
-        of the same shape and type, or the picture itself when there is nothing to do. Blur keeps 16 bits;
-        compression rounds to 8 and scales back. Raises ValueError for a picture of another type, or too large.
+        picture: (H, W, 3) uint8 or uint16; name: seeds the draw, such as "dir/a.png". Returns a new array of the same
+        shape and type, or the picture itself when there is nothing to do. Blur keeps 16 bits; compression rounds to
+        8 and scales back. Raises ValueError for a picture of another type, or too large for the codec.
         """
         if self.nothing:
             return picture
         random = self._random("hr", picture, name)
-        # both are drawn, needed or not: switching one on leaves the other as it was
+        # both are drawn, needed or not, so that switching one on does not change the other
         sigma, quality = random.uniform(*self.blur), random.integers(*self.quality, endpoint=True)
         return _compressed(_blurred(picture, sigma), self.before, int(quality), name)
 
     def lr(self, picture: np.ndarray, name: str) -> np.ndarray:
-        """After downscaling: noise, then the compression `after`. As hr; noise keeps 16 bits.
+        """Degrade an LR picture, after downscaling: noise, then the compression `after`. As `hr`; noise keeps 16 bits.
 
-        name: "scale_2x/bicubic/dir/a.png", say, so that each downscaling of a picture has noise of its own.
+        name: with scale and method, such as "2x/bicubic/dir/a.png", so that each LR picture gets noise of its own.
         """
         if self.nothing:
             return picture
@@ -95,7 +95,7 @@ def _blurred(picture: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _noisy(picture: np.ndarray, sigma: float, random: np.random.Generator) -> np.ndarray:
-    """Every channel of every pixel with noise of its own; sigma in levels of 255."""
+    """Independent noise on every channel of every pixel; sigma in levels of 255."""
     if sigma == 0:
         return picture
     noise = random.standard_normal(picture.shape, np.float32) * np.float32(sigma * np.iinfo(picture.dtype).max / 255)
@@ -103,7 +103,7 @@ def _noisy(picture: np.ndarray, sigma: float, random: np.random.Generator) -> np
 
 
 def _compressed(picture: np.ndarray, codec: str, quality: int, name: str) -> np.ndarray:
-    """Through JPEG or WebP and back, in memory, at Pillow's default subsampling; 16 bits by way of 8."""
+    """Encoded and decoded in memory, at Pillow's default subsampling; 16 bits by way of 8."""
     if not codec:
         return picture
     if (side := max(picture.shape[:2])) > CODECS[codec]:

@@ -1,4 +1,4 @@
-"""Anime-like line art, drawn here, so that the project has such pictures without anybody else's."""
+"""Anime-like line art drawn by a program, so that the embedded set needs nobody's artwork."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,8 +22,10 @@ _HAIR = [
 
 
 def draw(seed: int, height: int = 384, width: int = 384) -> np.ndarray:
-    """A drawing, (height, width, 3) uint8: flat and graded colours, dark outlines of varied width, hair in
-    bundles of curves, eyes, folds, hatching and screen tone. The same seed gives the same drawing.
+    """A drawing, (height, width, 3) uint8; the same seed gives the same one.
+
+    Flat and graded colours, dark outlines of varied width, hair as bundles of curves, eyes, folds, hatching, screen
+    tone.
     """
     rng = np.random.default_rng([seed, 20])
     canvas = _Canvas(rng, height, width)

@@ -1,4 +1,4 @@
-"""High dynamic range: linear light read from Radiance, OpenEXR or NumPy files, its LDR picture, its log mapping."""
+"""High dynamic range: linear light from Radiance, OpenEXR or NumPy files; its LDR picture; its log mapping."""
 
 import math
 from pathlib import Path
@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 SUFFIXES = (".hdr", ".exr", ".npy")
-PEAK = 1000.0  # cd/m2 that LDR white and a log-mapped 1 stand for
+PEAK = 1000.0  # cd/m2, of LDR white and of a log-mapped 1
 
 
 def read_hdr(path: Path | str) -> np.ndarray:
@@ -15,9 +15,9 @@ def read_hdr(path: Path | str) -> np.ndarray:
 
     .hdr is Radiance RGBE (its EXPOSURE line, if any, is not applied); .exr has R, G and B or Y alone, of several
     parts the first, and is the data window; .npy is (H, W) or (H, W, 1, 3 or 4) of floats or integers. Grey is
-    repeated, alpha dropped. Values below 0 by no more than a millionth of the largest are a resampler's rounding: 0.
-    Raises ValueError naming the file when it is truncated, foreign, of another shape, or holds negative or
-    non-finite values; ImportError when .exr is asked for without the OpenEXR package.
+    repeated, alpha dropped. Values below 0 by no more than a millionth of the largest, as resampling leaves them,
+    become 0. Raises ValueError naming the file when it is truncated, of another format or shape, or holds negative or
+    non-finite values; ImportError for .exr without the OpenEXR package.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
@@ -63,12 +63,12 @@ def _read_exr(path: Path | str) -> np.ndarray:
         import OpenEXR  # an option: OpenCV comes without it
     except ImportError:
         raise ImportError(f"{path} needs the OpenEXR package: pip install 'OpenEXR>=3.3'") from None
-    with open(path, "rb") as file:  # asked here, as the library also prints its complaints
+    with open(path, "rb") as file:  # checked here, as the library would also print its error
         if file.read(4) != b"\x76\x2f\x31\x01":
             raise ValueError("not an OpenEXR picture")
     # separate, as channels of mixed types (half and float) can't come interleaved
     with OpenEXR.File(str(path), separate_channels=True) as file:
-        if not file.parts:  # so it ends when pixels were cut off or don't decode
+        if not file.parts:  # as it is when pixels are missing or cannot be decoded
             raise ValueError("its pixels are cut short or damaged")
         planes = {name: channel.pixels for name, channel in file.channels().items()}
     names = ("Y",) if "Y" in planes and not {"R", "G", "B", "RY", "BY"} & set(planes) else ("R", "G", "B")
@@ -111,7 +111,7 @@ def read_gain(path: Path | str) -> tuple[float, float]:
 
 
 def ldr_of(hdr: np.ndarray, dgain: float, gamma: float) -> np.ndarray:
-    """How such a pair's LDR picture was made: clip(hdr / PEAK * dgain, 0, 1)^(1 / gamma), float32 in [0, 1].
+    """The LDR picture of a pair: clip(hdr / PEAK * dgain, 0, 1)^(1 / gamma), float32 in [0, 1].
 
     hdr: (H, W, 3), linear, in cd/m2.
     """
@@ -119,7 +119,7 @@ def ldr_of(hdr: np.ndarray, dgain: float, gamma: float) -> np.ndarray:
 
 
 def linearised(ldr: np.ndarray, dgain: float, gamma: float) -> np.ndarray:
-    """Undo ldr_of where it did not clip: clip(ldr^gamma / dgain, 0, 1) * PEAK, float32 in [0, PEAK].
+    """The inverse of ldr_of, where that did not clip: clip(ldr^gamma / dgain, 0, 1) * PEAK, float32 in [0, PEAK].
 
     ldr: (H, W, 3) in [0, 1].
     """

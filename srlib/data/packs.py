@@ -1,9 +1,9 @@
-"""Packed training patches: shards to memory-map, written by many processes at once, read without decoding.
+"""Packs: training patches in memory-mapped files, written by many processes at once, read without decoding.
 
-packs/<scale>x_<patch>/ holds hr_0000.npy (N, p, p, 3), <method>_0000.npy (N, p/s, p/s, 3) and so on, index.csv (a row
-a patch: slot, source, y, x) and pack.json. Every picture has its slots before any is cut: whoever cuts it writes
-there, so that the files are the same whatever the number of processes. A dropped patch leaves its slot empty,
-which in a sparse file takes no room.
+packs/<scale>x_<patch>/ holds hr_0000.npy (N, p, p, 3), <method>_0000.npy (N, p/s, p/s, 3) and so on, index.csv (for
+each patch a row: slot, source, y, x) and pack.json. A slot is the place of one patch, numbered through all files. Each
+picture's slots are known before any is cut, so that processes write side by side and the files are the same whatever
+their number. A dropped patch leaves its slot empty, which takes no space in a sparse file.
 """
 
 import json
@@ -25,10 +25,12 @@ DTYPES = ("uint8", "uint16", "float16", "float32")
 
 @dataclass(frozen=True)
 class PackSettings:
-    """What is cut. patch: HR pixels, lowered to a multiple of the scale. dtype: of DTYPES; a picture of another
-    depth is converted. flat: drop patches whose luma deviates by less than so many levels of 255 (standard
-    deviation); blurred: drop those whose Laplacian does. 0 keeps everything.
-    shard: bytes of a file at most, about.
+    """What patches are cut, and how they are stored.
+
+    patch: side in HR pixels, lowered to a multiple of the scale. dtype: of DTYPES; a picture of another depth is
+    converted. flat: drop patches whose luma has a standard deviation below so many levels of 255; blurred: likewise
+    for the Laplacian of the luma; 0 keeps everything. shard: largest size of a file in bytes, about.
+    Raises ValueError for an unknown dtype, a patch below 8 pixels or a negative threshold.
     """
 
     patch: int = 128
@@ -46,8 +48,10 @@ class PackSettings:
 
 @dataclass(frozen=True)
 class Shelf:
-    """Where a worker puts patches: the folder being filled and the shape of its files. Small: it travels with every
-    task. per_file: slots a file. total: slots in all.
+    """The files of a pack while workers put patches into them. Small, as it travels with every task.
+
+    folder: where the files lie until the pack is finished; side: of an HR patch, in pixels; per_file: slots in a file;
+    total: slots in all files.
     """
 
     folder: str
@@ -59,10 +63,10 @@ class Shelf:
     total: int
 
     def put(self, slots: range, hr: np.ndarray, lrs: Mapping[str, np.ndarray]) -> dict:
-        """Cut a picture into its slots. hr: (H, W, 3); lrs: method -> (H/s, W/s, 3).
+        """Cut a picture into patches and write them to its slots. hr: (H, W, 3); lrs: method -> (H/s, W/s, 3).
 
-        Returns {"kept": [[slot, y, x], ...], "flat": dropped, "blurred": dropped}. ValueError when the picture is
-        not of the size that its slots were counted for.
+        Returns {"kept": [[slot, y, x], ...], "flat": number dropped, "blurred": number dropped}. ValueError when the
+        picture is not of the size that its slots were counted for.
         """
         settings, side, s = self.settings, self.side, self.scale
         corners = places(hr.shape[0], hr.shape[1], side)
@@ -86,7 +90,7 @@ class Shelf:
         return {"kept": kept, "flat": flat, "blurred": blurred}
 
     def _write(self, name: str, array: np.ndarray, side: int, factor: int, kept: list) -> None:
-        """Patch by patch at its place in its file: nobody else's bytes are touched, on a network's disk either."""
+        """Write each patch to its bytes of its file and touch no others, so that processes may share a network disk."""
         size = side * side * 3 * array.itemsize
         files: dict[int, int] = {}
         try:
@@ -105,13 +109,13 @@ class Shelf:
         return min(self.per_file, self.total - number * self.per_file)
 
     def content(self, rows: Iterable[Mapping]) -> str:
-        """What a picture's patches were cut out of: checksums, from its rows of the manifest."""
+        """Checksums, from a picture's rows of the manifest, of the files that its patches were cut out of."""
         used = [r for r in rows if r["scale"] == self.scale and r["method"] in self.methods]
         return " ".join(sorted(f"{r['method']} {r['source_checksum']} {r['lr_checksum']}" for r in used))
 
     def create(self) -> None:
-        """Make the files at their full size, with nothing in them."""
-        (Path(self.folder) / "plan").unlink(missing_ok=True)  # first: what is half removed must not pass for begun
+        """Make the files at their full size, empty."""
+        (Path(self.folder) / "plan").unlink(missing_ok=True)  # first, lest a half-removed folder pass for one to resume
         shutil.rmtree(self.folder, ignore_errors=True)
         Path(self.folder).mkdir(parents=True)
         sides = {"hr": self.side} | dict.fromkeys(self.methods, self.side // self.scale)
@@ -121,12 +125,27 @@ class Shelf:
                 np.lib.format.open_memmap(f"{self.folder}/{name}_{number:04d}.npy", "w+", self.settings.dtype, shape)
 
 
-class Pack:
-    """A pack in the making: planned before the pictures are read, finished when all have been put.
+@dataclass(frozen=True)
+class PictureSlots:
+    """The slots of one picture in a pack that is being filled. pack: its id, of Pack.begin."""
 
-    sizes: (H, W) of every training picture, cropped as its LR pictures are; marks: what else tells, unread, that a
-    picture is another one. `done` when the folder holds a pack of this footprint, whose content the checksums of
-    the pass are still to confirm (`differs`); otherwise fill the slots, then `finish`.
+    pack: str
+    shelf: Shelf
+    slots: range
+
+    def put(self, hr: np.ndarray, lrs: Mapping[str, np.ndarray], rows: Iterable[Mapping]) -> dict:
+        """Shelf.put, and with what it returns the "content": Shelf.content of `rows`, the picture's of the manifest."""
+        return self.shelf.put(self.slots, hr, lrs) | {"content": self.shelf.content(rows)}
+
+
+class Pack:
+    """A pack to be made: planned from the pictures' sizes alone, filled by workers, then finished.
+
+    sizes: (H, W) of every training picture, cropped as its LR pictures are. marks: for every picture what changes when
+    it is replaced, known without reading it (file size, settings). The footprint is a checksum of all of these.
+    `done` tells whether the folder holds a finished pack of this footprint; whether the pictures' content is still
+    the same, `outdated` tells after a pass. If not done: `begin`, let `picture_slots` be filled, `finish`.
+    Raises ValueError when no picture is readable or large enough.
     """
 
     def __init__(
@@ -147,7 +166,7 @@ class Pack:
         self.slots = {n: range(a, b) for n, a, b in zip(self.names, ends[:-1], ends[1:], strict=True)}
         self.small = [n for n, count in zip(self.names, counts, strict=True) if not count]
         per_file = max(1, settings.shard // (side * side * 3 * np.dtype(settings.dtype).itemsize))
-        part = self.folder.with_name(f".{self.folder.name}.part")  # the folder appears whole or not at all
+        part = self.folder.with_name(f".{self.folder.name}.part")  # renamed by `finish`
         methods = tuple(sorted(methods))
         self.shelf = Shelf(str(part), scale, side, methods, settings, per_file, sum(counts))
         if not sizes:
@@ -170,25 +189,29 @@ class Pack:
         return read_pack(self.folder)
 
     def begin(self, overwrite: bool = False) -> str:
-        """Make the empty files, unless an interrupted run of the same footprint left them. Returns the files' own name.
-        With `overwrite` that run must have been one to overwrite as well.
+        """Make the empty files, unless a killed run of the same footprint left them to be resumed. Returns their id.
 
-        What the journal knows of patches goes by that name: files made anew hold nothing of what it says of others.
+        overwrite: resume only a run that was told to overwrite, too. The journal lists patches under the id, so that
+        what it says of files that have been removed does not count for new ones.
         """
         plan = Path(self.shelf.folder) / "plan"
         start = f"{self.footprint} overwrite" if overwrite else self.footprint
-        if plan.is_file() and (name := plan.read_text()).startswith(start):
-            return name
+        if plan.is_file() and (id_ := plan.read_text()).startswith(start):
+            return id_
         self.shelf.create()
-        name = f"{start} {uuid.uuid4().hex}"
+        id_ = f"{start} {uuid.uuid4().hex}"
         with atomic(plan) as temporary:
-            temporary.write_text(name)
-        return name
+            temporary.write_text(id_)
+        return id_
 
-    def differs(self, facts: Mapping, failed: Collection[str], rows: Mapping[str, Iterable[Mapping]]) -> bool:
-        """Whether the finished pack is not of the pictures as they are: some have changed, or others cannot be read.
+    def picture_slots(self, id_: str, name: str) -> PictureSlots:
+        """What a worker needs to put the patches of a picture. KeyError when the picture is not for this pack."""
+        return PictureSlots(id_, self.shelf, self.slots[name])
 
-        rows: the manifest's, by picture.
+    def outdated(self, facts: Mapping, failed: Collection[str], rows: Mapping[str, Iterable[Mapping]]) -> bool:
+        """Whether pictures have changed, or become readable or unreadable, since the finished pack was cut.
+
+        facts: of that pack; failed: pictures that cannot be read; rows: the manifest's, by picture.
         """
         left_out = facts.get("left_out", ())
         if any((name in left_out) != (name in failed) for name, slots in self.slots.items() if slots):
@@ -196,17 +219,17 @@ class Pack:
         return facts["key"] != self._key({n: self.shelf.content(rows.get(n, ())) for n in self.names})
 
     def _key(self, contents: Mapping[str, str]) -> str:
-        """Names the pack by what is in it: the same in a copied folder, whatever its files' times."""
+        """Checksum of what is in the pack: the same in a copied folder, whatever its files' times."""
         return digest([self.footprint, *(f"{n} {contents.get(n, '')}" for n in self.names if self.slots[n])])
 
-    def spoil(self) -> None:
-        """Make the next run cut it anew."""
+    def invalidate(self) -> None:
+        """Mark the finished pack as out of date, so that the next run cuts it again."""
         (self.folder / "pack.json").unlink(missing_ok=True)
 
     def finish(self, put: Mapping[str, dict]) -> dict:
-        """Write index and facts and let the folder appear.
+        """Write index.csv and pack.json and rename the folder, in place of an older pack. Returns pack.json's content.
 
-        put: by picture, what `Shelf.put` returned and its "content", Shelf.content then.
+        put: by picture, what PictureSlots.put returned. ValueError when every patch was dropped.
         """
         rows = [(slot, name, y, x) for name in self.names for slot, y, x in put.get(name, {}).get("kept", [])]
         if not rows:
@@ -228,14 +251,14 @@ class Pack:
         }
         (folder / "pack.json").write_text(json.dumps(facts, indent=2) + "\n")
         (folder / "plan").unlink()
-        self.spoil()  # first: what is half removed must not pass for whole
+        self.invalidate()  # first, lest a half-removed folder pass for a finished pack
         shutil.rmtree(self.folder, ignore_errors=True)
         folder.rename(self.folder)
         return facts
 
 
 def read_pack(folder: Path | str) -> dict:
-    """The content of pack.json; {} when there is none."""
+    """The content of pack.json; {} when there is none, or the pack is out of date."""
     path = Path(folder) / "pack.json"
     return json.loads(path.read_text()) if path.is_file() else {}
 
@@ -260,7 +283,7 @@ def _top(dtype: np.dtype) -> float:
 
 
 def _converted(array: np.ndarray, dtype: str) -> np.ndarray:
-    """Levels of one type as levels of another; floats are in [0, 1]."""
+    """The array in another dtype: integers in their full range, floats in [0, 1]."""
     if array.dtype == dtype:
         return array
     values = array.astype(np.float64) / _top(array.dtype) * _top(np.dtype(dtype))

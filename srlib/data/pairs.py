@@ -1,23 +1,24 @@
-"""Pairs that people already have: folders of LR and HR pictures, or of LDR and HDR ones, checked before training.
+"""Given pairs: folders of LR and HR pictures, or of LDR and HDR ones, checked before training.
 
 folder/train/input/sub/a.png    folder/train/gt/sub/a.png       LR and HR of one name; suffixes may differ
-folder/test/input/b.png         folder/test/gt/b.png            never trained on; likewise validation/, if there
-folder/train/input/c.png        folder/train/gt/c.exr           HDR: gt is .hdr, .exr or .npy, and c.txt beside
-folder/train/input/c.txt                                        either of the two holds dgain and gamma
+folder/test/input/b.png         folder/test/gt/b.png            never trained on; likewise validation/, if there is one
+folder/train/input/c.png        folder/train/gt/c.exr           HDR: gt is .hdr, .exr or .npy; c.txt, beside either
+folder/train/input/c.txt                                        of the two, gives dgain and gamma
 """
 
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from srlib.data import hdr
 from srlib.data.manifest import COLUMNS, METHOD
-from srlib.data.packs import Pack, PackSettings
-from srlib.data.passes import Result, run_pass
+from srlib.data.packs import Pack, PackSettings, PictureSlots
+from srlib.data.passes import Made, Pass, Result
 from srlib.data.pictures import SUFFIXES, picture_size, read_picture, to_float
 from srlib.data.sources import split_pictures
 from srlib.files import digest, stamp
@@ -37,12 +38,12 @@ def prepare_pairs(
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[Result, dict[str, str]]:
-    """Check the pairs in `folder`, list them in output/manifest.csv, pack the training ones; nothing else is written.
+    """Check the pairs in `folder`, list them in output/manifest.csv and pack the training ones; makes no pictures.
 
-    scale: HR side / LR side, 1 where both have one size; validation: share of the training pairs, where there is
-    no folder validation/ (and for test, where there is no test/). Returns the Result and the split.
+    scale: HR side / LR side, 1 where both have one size; validation: share of the training pairs that is taken for
+    validation where there is no folder validation/, and for test where there is no test/; packs, jobs, overwrite: as
+    in pregenerate. Returns the Result and the split. A pair that cannot be decoded is recorded as a failure.
     Raises FileNotFoundError for missing folders; ValueError listing every name without partner and every wrong size.
-    A pair that cannot be decoded is recorded as a failure, as in pregenerate.
     """
     folder, output = Path(folder).absolute(), Path(output).absolute()
     found = _matched(folder)
@@ -52,58 +53,64 @@ def prepare_pairs(
                 raise ValueError(f"a pack of {settings.dtype} cannot hold HDR: set pack_dtype to float32")
     sizes = _checked_sizes(folder, found, scale)
     split = _split(list(found), validation, seed)
-    keys = {name: _key(folder, name, found[name], scale) for name in found}
     training = {n: size for n, size in sizes.items() if split[n] == "train"}
     marks = {n: _marks(folder / found[n], folder / n) for n in training}
     planned = [
         Pack(output, training, scale=scale, methods=[METHOD], settings=settings, marks=marks) for settings in packs
     ]
-    result = run_pass(
-        output,
-        list(found),
-        process_pair,
-        lambda name: (folder, name, found[name], scale, keys[name]),
-        lambda name, rows: not overwrite and bool(rows) and rows[0]["settings"] == keys[name],
-        key=None,
-        sources=set(found),
-        packs=planned,
-        jobs=jobs,
-        overwrite=overwrite,
-        what="check pairs",
-        progress=progress,
-    )
-    return result, split
+    tasks = [PairTask(folder, n, lr, scale, _key(folder, n, lr, scale), overwrite) for n, lr in found.items()]
+    run = Pass(output, planned, jobs, overwrite, title="check pairs", progress=progress)
+    return run.run(tasks, sources=set(found), key=None), split
 
 
-def process_pair(folder: Path, name: str, lr_name: str, scale: int, key: str, *, before: list, shelves: list) -> dict:
-    """Decode one pair, check it and cut its patches. As data.process_picture."""
-    start = time.perf_counter()
-    failed = {"name": name, "rows": [], "files": 0, "seconds": 0.0, "patches": {}}
-    try:
-        lr, gt = _decoded(folder / lr_name, folder / name, given=True)
-        if gt.shape[:2] != (lr.shape[0] * scale, lr.shape[1] * scale):
-            raise ValueError(_wrong_size(name, gt.shape[:2], lr.shape[:2], scale))
-        lr_checksum, checksum = (digest((folder / n).read_bytes()) for n in (lr_name, name))
-        (lr_bytes, _), source = stamp(folder / lr_name), stamp(folder / name)
-        values = [name, lr_name, scale, METHOD, 0, 0, *gt.shape[:2], *lr.shape[:2]]
-        values += [*source, checksum, lr_bytes, lr_checksum, 0, "", key]
-    except (ValueError, OSError, ImportError) as error:
-        return failed | {"reason": str(error)}
-    try:
+@dataclass(frozen=True)
+class PairTask:
+    """One given pair and what is to be made of it; a passes.Task.
+
+    name, lr_name: of its HR and LR pictures, relative to the folder; key: checksum of the settings, and of the sizes
+    and times of the files; overwrite: check again what is up to date.
+    """
+
+    folder: Path
+    name: str
+    lr_name: str
+    scale: int
+    key: str
+    overwrite: bool
+
+    def up_to_date(self, rows: list[dict]) -> bool:
+        """Whether the pair has been checked and its files have not changed since, by sizes and times."""
+        return not self.overwrite and bool(rows) and rows[0]["settings"] == self.key
+
+    def make(self, rows: list[dict], waiting: Sequence[PictureSlots]) -> Made:
+        """Decode the pair, check it and cut its patches. rows: not looked at; waiting: packs that lack its patches.
+
+        A pair that cannot be used is returned with the reason.
+        """
+        start, hr_path, lr_path = time.perf_counter(), self.folder / self.name, self.folder / self.lr_name
+        try:
+            lr, gt = _decoded(lr_path, hr_path, given=True)
+            if gt.shape[:2] != (lr.shape[0] * self.scale, lr.shape[1] * self.scale):
+                raise ValueError(_wrong_size(self.name, gt.shape[:2], lr.shape[:2], self.scale))
+            lr_checksum, checksum = (digest(path.read_bytes()) for path in (lr_path, hr_path))
+            (lr_bytes, _), source = stamp(lr_path), stamp(hr_path)
+        except (ValueError, OSError, ImportError) as error:
+            return Made(self.name, reason=str(error))
+        values = [self.name, self.lr_name, self.scale, METHOD, 0, 0, *gt.shape[:2], *lr.shape[:2]]
+        values += [*source, checksum, lr_bytes, lr_checksum, 0, "", self.key]
         row = dict(zip(COLUMNS, values, strict=True))
-        patches = {
-            own: shelf.put(slots, gt, {METHOD: lr}) | {"content": shelf.content([row])} for own, shelf, slots in shelves
-        }
-    except ValueError as error:  # a full disk, on the other hand, is no fault of the pair
-        return failed | {"reason": f"{name}: {error}"}
-    done = {"rows": [row], "files": 1, "patches": patches}
-    return failed | done | {"seconds": time.perf_counter() - start}
+        try:
+            patches = {one.pack: one.put(gt, {METHOD: lr}, [row]) for one in waiting}
+        except ValueError as error:  # a full disk, on the other hand, is no fault of the pair
+            return Made(self.name, reason=f"{self.name}: {error}")
+        return Made(self.name, [row], 1, time.perf_counter() - start, patches)
 
 
 def read_pair(data_dir: Path | str, hr_root: Path | str, row: Mapping) -> tuple[np.ndarray, np.ndarray]:
-    """lr (h, w, 3) and hr (H, W, 3) of a manifest's row: uint8 or uint16; HDR pairs float32, both log-mapped.
+    """lr (h, w, 3) and hr (H, W, 3) of a row of the manifest: uint8 or uint16, of HDR pairs both log-mapped float32.
 
-    HR is cropped to what the LR picture was made from. LR pictures lie in the data folder, given ones with the HR.
+    HR is cropped to what the LR picture was made from. LR pictures are read from the data folder, given ones from
+    `hr_root`, as the HR ones.
     """
     lr_root = hr_root if row["method"] == METHOD else data_dir
     lr, gt = _decoded(Path(lr_root) / row["lr"], Path(hr_root) / row["source"])
@@ -132,10 +139,10 @@ def _gain_file(lr_path: Path, gt_path: Path) -> Path:
 
 
 def _marks(lr_path: Path, gt_path: Path) -> list:
-    """Bytes of both, and of an HDR pair what its text file says."""
+    """What changes when a pair is replaced: the sizes of both files, and of an HDR pair the text with its gain."""
     marks: list = [stamp(lr_path)[0], stamp(gt_path)[0]]
     if gt_path.suffix.lower() in hdr.SUFFIXES:
-        with suppress(ValueError, OSError):  # process_pair will say so
+        with suppress(ValueError, OSError):  # PairTask.make will say so
             marks.append(_gain_file(lr_path, gt_path).read_text())
     return marks
 
@@ -170,7 +177,7 @@ def _matched(folder: Path) -> dict[str, str]:
 def _checked_sizes(folder: Path, found: Mapping[str, str], scale: int) -> dict[str, tuple[int, int]]:
     """(H, W) of every gt, by the headers; an HDR file's by its LR picture. ValueError naming all that do not fit.
 
-    What has no readable header is left to process_pair, which says what is wrong with it.
+    A file without readable header is left to PairTask.make, which says what is wrong with it.
     """
     sizes, complaints = {}, []
     for name, lr_name in found.items():
@@ -201,14 +208,14 @@ def _refuse(complaints: list[str]) -> None:
 
 
 def _split(names: list[str], validation: float, seed: int) -> dict[str, str]:
-    """By folder; what has no folder is drawn from train/."""
+    """By folder; parts that have no folder are drawn from train/."""
     parts = {n: n.split("/", 1)[0] for n in names}
     missing = {part: 0.0 if part in parts.values() else validation for part in ("validation", "test")}
     return parts | split_pictures([n for n in names if parts[n] == "train"], **missing, seed=seed)
 
 
 def _key(folder: Path, name: str, lr_name: str, scale: int) -> str:
-    """Of sizes and times of all that a pair is made of."""
+    """Checksum of the scale and of the sizes and times of a pair's files."""
     files = [folder / name, folder / lr_name]
     files += [f.with_suffix(".txt") for f in files if f.with_suffix(".txt").is_file()]
     return digest([f"{scale} {METHOD}", *(f"{f} {stamp(f)}" for f in files)])[:16]

@@ -1,44 +1,51 @@
 """Many pictures at once: processes of this machine, or the workers of a Dask cluster."""
 
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 
 import cv2
-import joblib
 import torch
-from joblib.parallel import get_active_backend
-from tqdm import tqdm
+
+from srlib.progress import progress_bar
 
 _KILLED = "a worker process was killed, perhaps for want of memory: give fewer jobs and start again"
 
 
-def in_parallel(tasks: Iterable, jobs: int, what: str, progress: bool) -> Iterator[dict]:
-    """Results of joblib.delayed tasks as they come, with a progress bar. RuntimeError when a worker is killed."""
-    tasks = list(tasks)
+def in_parallel(
+    function: Callable[..., Any], arguments: Iterable[tuple], jobs: int, title: str, progress: bool
+) -> Iterator[Any]:
+    """function(*a) for every a of `arguments`, in whatever order the results come, with a progress bar.
+
+    jobs: processes, -1 for one a core; inside `cluster` its workers do the work. RuntimeError when a worker is killed.
+    """
+    tasks = list(arguments)
     if not tasks:
         return
+    import joblib  # here, for it takes longer to import than all the rest of this room
+    from joblib.parallel import get_active_backend
+
     client = getattr(get_active_backend()[0], "client", None)  # Dask's
-    # where it misses a worker's death, joblib hears of it when an idle one leaves: after 300 seconds, unless told
-    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", idle_worker_timeout=60)
-    results = _on_dask(client, tasks) if client else parallel(tasks)
-    interval = 0.5 if sys.stdout.isatty() else 30
-    bar = {"total": len(tasks), "desc": what, "unit": "picture", "file": sys.stdout, "mininterval": interval}
+    if client:
+        results = _on_dask(client, function, tasks)
+    else:
+        # where it misses a worker's death, joblib hears of it when an idle one leaves: after 300 seconds by default
+        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", idle_worker_timeout=60)
+        results = parallel(joblib.delayed(function)(*task) for task in tasks)
     try:
-        yield from tqdm(results, disable=not progress, **bar)
+        yield from progress_bar(results, total=len(tasks), desc=title, unit="picture", disable=not progress)
     except BrokenProcessPool:
         raise RuntimeError(_KILLED) from None
 
 
-def _on_dask(client: Any, tasks: list) -> Iterator[dict]:
-    """What joblib's backend does, without joblib, which waits forever for a task whose workers have died."""
+def _on_dask(client: Any, function: Callable[..., Any], tasks: list[tuple]) -> Iterator[Any]:
+    """What joblib's Dask backend does, but without joblib, which waits forever for a task whose workers have died."""
     from concurrent.futures import CancelledError
 
     from dask.distributed import KilledWorker, as_completed
 
-    futures = [client.submit(function, *args, **named, pure=False) for function, args, named in tasks]
+    futures = [client.submit(function, *task, pure=False) for task in tasks]
     try:
         for future in as_completed(futures):
             yield future.result()
@@ -53,7 +60,7 @@ def _on_dask(client: Any, tasks: list) -> Iterator[dict]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Processes are the parallel part; the caller's own setting comes back, for with one job this is its process."""
+    """PyTorch and OpenCV on one thread each, as the processes run side by side; afterwards as many as before."""
     threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -66,14 +73,15 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def cluster(address: str | None, workers: int = 2) -> Iterator[None]:
-    """Hand pregenerate's work to Dask: the scheduler at `address`, or with "local" `workers` processes of this machine.
+    """Hand the work of `in_parallel` to Dask: the scheduler at `address`, or, with "local", `workers` processes here.
 
-    Prints the address of the dashboard. None or "" leaves everything to this process and its jobs. All workers must
-    see input and output under the same paths.
+    Prints the address of the dashboard. None or "" leaves everything to this machine and its jobs. All workers must
+    see input and output under the same paths. OSError when no scheduler answers.
     """
     if not address:
         yield
         return
+    import joblib
     from dask.distributed import Client, LocalCluster  # a second to import, for few
 
     workers = workers if workers > 0 else joblib.cpu_count()

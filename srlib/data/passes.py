@@ -1,146 +1,168 @@
-"""One pass over many pictures: what is up to date is left, the rest is made in parallel, recorded and packed."""
+"""A pass over many pictures: those up to date are skipped, the rest is made in parallel, recorded and packed."""
 
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-import joblib
 import pandas as pd
 
 from srlib.data.manifest import Journal, record
-from srlib.data.packs import Pack
+from srlib.data.packs import Pack, PictureSlots
 from srlib.data.parallel import in_parallel
 from srlib.files import atomic, locked
 
 
 @dataclass(frozen=True)
+class Made:
+    """What was made of one picture.
+
+    rows: its rows of the manifest; files: how many were written; patches: pack id -> what PictureSlots.put returned;
+    reason: why it failed, in a sentence, None when it did not.
+    """
+
+    name: str
+    rows: list[dict] = field(default_factory=list)
+    files: int = 0
+    seconds: float = 0.0
+    patches: dict[str, dict] = field(default_factory=dict)
+    reason: str | None = None
+
+
+class Task(Protocol):
+    """What is to be made of one picture. Small, as it is sent to a worker."""
+
+    @property
+    def name(self) -> str:
+        """The picture's path, as it stands in the manifest's column `source`."""
+
+    def up_to_date(self, rows: list[dict]) -> bool:
+        """Whether nothing is to be done, by sizes and times alone. rows: the picture's, of an earlier manifest."""
+
+    def make(self, rows: list[dict], waiting: Sequence[PictureSlots]) -> Made:
+        """Write the picture's files, and its patches into the packs that wait for them."""
+
+
+@dataclass(frozen=True)
 class Result:
-    """What a pass did: the manifest's rows, a row a pair; the figures of processing_stats.json; each pack's facts."""
+    """What a pass has done: the manifest; the content of processing_stats.json; that of every pack's pack.json."""
 
     manifest: pd.DataFrame
     stats: dict
     packs: list[dict]
 
 
-def run_pass(
-    output: Path,
-    names: Sequence[str],
-    make: Callable[..., dict],
-    arguments: Callable[[str], tuple],
-    up_to_date: Callable[[str, list[dict]], bool],
-    *,
-    key: str | None,
-    sources: set[str],
-    packs: Sequence[Pack] = (),
-    jobs: int = 1,
-    overwrite: bool = False,
-    what: str = "pre-generate",
-    progress: bool = True,
-) -> Result:
-    """Call make(*arguments(name), before=rows, shelves=...) for every name that is not up to date, in any order.
+@dataclass(frozen=True)
+class Pass:
+    """How a pass is run.
 
-    up_to_date(name, rows): the cheap check against the rows of an earlier manifest. make returns {"name", "rows",
-    "files" written, "seconds", "patches"} and, where it failed, a "reason". key: of the settings, a column of the
-    rows; rows of other settings (None: of any), or of pictures not in `sources`, leave the manifest.
-    packs: filled in the same pass; other packs are removed. Killed at any moment, the same call goes on where it was.
+    output: the data folder; packs: filled by the same pass, in place of all packs there are; jobs: processes;
+    overwrite: redo what is up to date; title: of the progress bar.
+    Raises ValueError when two packs have one folder.
     """
-    start = time.perf_counter()
-    folders = [p.folder for p in packs]
-    if len(set(folders)) < len(folders):
-        raise ValueError("two packs have the same patch size: give each size once")
-    with locked(output):
-        journal = Journal(output)
-        rounds: dict[str, dict] = {}
-        for round_ in range(3):
-            anew = overwrite and not round_
-            done, facts = _make_all(
-                output, names, make, arguments, up_to_date, journal, packs, jobs, anew, what, progress
-            )
-            for one in done:
-                files = one["files"] + rounds.get(one["name"], {"files": 0})["files"]
-                rounds[one["name"]] = one | {"files": files}
-            broken = {d["name"] for d in done if "reason" in d}
-            spoiled = [p for p, f in zip(packs, facts, strict=True) if p.differs(f, broken, journal.rows)]
-            if not spoiled:
-                break
-            for pack in spoiled:  # a picture has changed, or can be read again that could not when it was cut
-                pack.spoil()
-        done = list(rounds.values())
-        manifest = journal.close(sources, key)
 
-    made = [d for d in done if d["files"] and "reason" not in d]
-    failed = sorted((d for d in done if "reason" in d), key=lambda d: d["name"])
-    seconds = time.perf_counter() - start
-    stats = {
-        "total_processed": len(made),
-        "total_skipped": len(done) - len(made) - len(failed),
+    output: Path
+    packs: Sequence[Pack] = ()
+    jobs: int = 1
+    overwrite: bool = False
+    title: str = "pre-generate"
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if len({pack.folder for pack in self.packs}) < len(self.packs):
+            raise ValueError("two packs have the same patch size: give each size once")
+
+    def run(self, tasks: Sequence[Task], *, sources: set[str], key: str | None) -> Result:
+        """Make what is not up to date; write manifest.csv, packs and processing_stats.json. A killed run is resumed.
+
+        sources: all pictures that exist; key: that of the settings, as in the rows. Rows of other pictures and of
+        other settings (None: of none) are dropped from the manifest.
+        Raises ValueError when a pack would have no patch; an error of `make`, a full disk for one, ends the pass.
+        """
+        start = time.perf_counter()
+        with locked(self.output):
+            journal = Journal(self.output)
+            made: dict[str, Made] = {}
+            for attempt in range(3):
+                once, facts = self._attempt(tasks, journal, overwrite=self.overwrite and attempt == 0)
+                for one in once:
+                    files = made[one.name].files if one.name in made else 0
+                    made[one.name] = replace(one, files=files + one.files)
+                failed = {one.name for one in once if one.reason is not None}
+                packs = zip(self.packs, facts, strict=True)
+                outdated = [pack for pack, content in packs if pack.outdated(content, failed, journal.rows)]
+                if not outdated:
+                    break
+                for pack in outdated:
+                    pack.invalidate()
+            manifest = journal.close(sources, key)
+        stats = _stats(made.values(), manifest, self.jobs, time.perf_counter() - start)
+        with atomic(self.output / "processing_stats.json") as temporary:
+            temporary.write_text(json.dumps(stats, indent=2) + "\n")
+        return Result(manifest, stats, facts)
+
+    def _attempt(self, tasks: Sequence[Task], journal: Journal, *, overwrite: bool) -> tuple[list[Made], list[dict]]:
+        """Make the pictures once and finish the packs. Returns what was made of each, and every pack's pack.json."""
+        unfinished = {pack.begin(overwrite): pack for pack in self.packs if overwrite or not pack.done}
+        made, work = [], []
+        for task in tasks:
+            name, rows = task.name, journal.rows.get(task.name, [])
+            waiting = [
+                pack.picture_slots(id_, name)
+                for id_, pack in unfinished.items()
+                if name in pack.slots and name not in journal.patches[id_]
+            ]
+            if not waiting and task.up_to_date(rows):
+                made.append(Made(name))
+            else:
+                work.append((self.output, task, rows, waiting))
+        for one in in_parallel(_make_and_record, work, self.jobs, self.title, self.progress):
+            journal.add(one.name, one.rows, one.patches)
+            made.append(one)
+        for id_ in unfinished:
+            if not journal.patches[id_]:
+                reasons = [one.reason for one in made if one.reason is not None]
+                raise ValueError("no training picture could be used: " + "; ".join(reasons[:3]))
+        finished = {pack.folder: pack.finish(journal.patches[id_]) for id_, pack in unfinished.items()}
+        if self.packs:
+            self._remove_other_packs()
+        return made, [finished.get(pack.folder) or pack.facts() for pack in self.packs]
+
+    def _remove_other_packs(self) -> None:
+        """Remove packs of other settings: they may be of another split and hold pictures that are held out now."""
+        for folder in set((self.output / "packs").glob("*")) - {pack.folder for pack in self.packs}:
+            if folder.is_dir():
+                for mark in ("pack.json", "plan"):  # first, lest a half-removed folder pass for a pack
+                    (folder / mark).unlink(missing_ok=True)
+                shutil.rmtree(folder)
+
+
+def _make_and_record(output: Path, task: Task, rows: list[dict], waiting: Sequence[PictureSlots]) -> Made:
+    """In the worker: recorded there, so that it counts even if the main process has been killed meanwhile."""
+    one = task.make(rows, waiting)
+    record(output, one.name, one.rows, one.patches)
+    return one
+
+
+def _stats(made: Collection[Made], manifest: pd.DataFrame, jobs: int, seconds: float) -> dict:
+    """The content of processing_stats.json."""
+    failed = sorted((one for one in made if one.reason is not None), key=lambda one: one.name)
+    written = [one for one in made if one.files and one.reason is None]
+    return {
+        "total_processed": len(written),
+        "total_skipped": len(made) - len(written) - len(failed),
         "total_failed": len(failed),
-        "files_written": sum(d["files"] for d in made),
-        "avg_processing_time": sum(d["seconds"] for d in made) / max(1, len(made)),
+        "files_written": sum(one.files for one in written),
+        "avg_processing_time": sum(one.seconds for one in written) / max(1, len(written)),
         "wall_seconds": seconds,
-        "pictures_per_second": len(made) / seconds,
+        "pictures_per_second": len(written) / seconds,
         "jobs": jobs,
         "pairs": {
             f"{scale}x": rows["method"].value_counts().sort_index().to_dict()
             for scale, rows in manifest.groupby("scale")
         },
-        "failures": [{"path": d["name"], "reason": d["reason"]} for d in failed],
+        "failures": [{"path": one.name, "reason": one.reason} for one in failed],
     }
-    with atomic(output / "processing_stats.json") as temporary:
-        temporary.write_text(json.dumps(stats, indent=2) + "\n")
-    return Result(manifest, stats, facts)
-
-
-def _make_all(
-    output: Path,
-    names: Sequence[str],
-    make: Callable[..., dict],
-    arguments: Callable[[str], tuple],
-    up_to_date: Callable[[str, list[dict]], bool],
-    journal: Journal,
-    packs: Sequence[Pack],
-    jobs: int,
-    overwrite: bool,
-    what: str,
-    progress: bool,
-) -> tuple[list[dict], list[dict]]:
-    """What was done for each name, and each pack's facts."""
-    unfinished = {p.begin(overwrite): p for p in packs if overwrite or not p.done}
-    done: list[dict] = []
-    tasks: list = []
-    for name in names:
-        shelves = [
-            (own, pack.shelf, pack.slots[name])
-            for own, pack in unfinished.items()
-            if name in pack.slots and name not in journal.patches[own]
-        ]
-        before = journal.rows.get(name, [])
-        if not shelves and up_to_date(name, before):
-            done.append({"name": name, "files": 0, "seconds": 0.0})
-        else:
-            tasks.append(joblib.delayed(_recorded)(output, make, arguments(name), before=before, shelves=shelves))
-    for one in in_parallel(tasks, jobs, what, progress):
-        journal.add(one)
-        done.append(one)
-    for own in unfinished:
-        if not journal.patches[own]:
-            reasons = [d["reason"] for d in done if "reason" in d]
-            raise ValueError("no training picture could be used: " + "; ".join(reasons[:3]))
-    finished = {pack.folder: pack.finish(journal.patches[own]) for own, pack in unfinished.items()}
-    for folder in (output / "packs").glob("*") if packs else ():  # of another split, perhaps: nobody knows
-        if folder.is_dir() and folder not in [p.folder for p in packs]:
-            for mark in ("pack.json", "plan"):  # first: what is half removed must not pass for whole, or begun
-                (folder / mark).unlink(missing_ok=True)
-            shutil.rmtree(folder)
-    return done, [finished.get(p.folder) or p.facts() for p in packs]
-
-
-def _recorded(output: Path, make: Callable[..., dict], arguments: tuple, **named: Any) -> dict:
-    """Recorded where it was made: what a killed run has done is known, whether or not it got back to the caller."""
-    one = make(*arguments, **named)
-    record(output, one)
-    return one

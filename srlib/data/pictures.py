@@ -1,4 +1,4 @@
-"""Pictures: read whatever people have, write it back, convert between integers and floats."""
+"""Picture files: read and write the usual formats, 8 and 16 bits; convert between integers and floats."""
 
 import io
 import struct
@@ -11,7 +11,6 @@ import cv2
 import fpng
 import kornia_rs
 import numpy as np
-import tifffile
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
@@ -24,8 +23,10 @@ _ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC, _EXTRA_SAMPLES = 0x0112, 0x0102, 0
 
 @dataclass(frozen=True)
 class Picture:
-    """rgb: (H, W, 3), uint8 or uint16. alpha: (H, W) of the same type, or None. grey: rgb repeats one channel.
-    icc: the colour profile these numbers are meant in, as the file had it, or None.
+    """A decoded picture.
+
+    rgb: (H, W, 3), uint8 or uint16; alpha: (H, W) of the same type, or None; grey: the three channels are the same;
+    icc: the colour profile, as the file had it, or None.
     """
 
     rgb: np.ndarray
@@ -35,9 +36,9 @@ class Picture:
 
 
 def read_picture(path: Path | str, content: bytes | None = None) -> Picture:
-    """Read PNG, JPEG, WebP, TIFF or BMP: 8 or 16 bits, grey, palette, alpha, EXIF orientation honoured. Of several
-    pages or frames the first. content: the file's bytes, where they have been read already.
+    """Read PNG, JPEG, WebP, TIFF or BMP: 8 or 16 bits, grey, palette, alpha; of several pages or frames the first.
 
+    The EXIF orientation is applied. content: the file's bytes, if they have been read already.
     Raises ValueError naming the file when it is no picture, truncated, or of a kind not handled.
     """
     content = Path(path).read_bytes() if content is None else content
@@ -47,7 +48,7 @@ def read_picture(path: Path | str, content: bytes | None = None) -> Picture:
     orientation, icc = 1, None
     try:
         with Image.open(io.BytesIO(content)) as image:
-            # Pillow reads 16-bit colour as 8 bits without a word, so the depth is asked of the file itself
+            # Pillow silently reads 16-bit colour as 8 bits, so the depth is read from the file itself
             tags = getattr(image, "tag_v2", {})  # TIFF's
             bits = (content[24],) if png else tags.get(_BITS_PER_SAMPLE, ())
             orientation = image.getexif().get(_ORIENTATION, 1)
@@ -83,13 +84,13 @@ def read_picture(path: Path | str, content: bytes | None = None) -> Picture:
 
 
 def picture_size(path: Path | str) -> tuple[int, int]:
-    """(height, width) of the upright picture, from the file's header alone. ValueError when it has none."""
+    """(height, width), EXIF orientation applied, from the file's header alone. ValueError when it has none."""
     try:
         with open(path, "rb") as file:
             if (plain := _plain_header(file)) is not None:
                 return plain[:2]
         with Image.open(path) as image:
-            tags = getattr(image, "tag_v2", {})  # TIFF's: of the size, Pillow has the orientation seen to already
+            tags = getattr(image, "tag_v2", {})  # TIFF's, as Pillow's size has the orientation applied already
             width, height = (tags.get(tag, side) for tag, side in zip((256, 257), image.size, strict=True))
             return (width, height) if image.getexif().get(_ORIENTATION, 1) >= 5 else (height, width)
     except UnidentifiedImageError:
@@ -105,13 +106,13 @@ def picture_size(path: Path | str) -> tuple[int, int]:
 def _plain_header(file: BinaryIO) -> tuple[int, int, bool, bytes | None] | None:
     """(height, width, whether 8-bit RGB, its iCCP chunk) of a PNG without transparency, orientation or animation.
 
-    Walks from chunk to chunk without reading pixels. None for everything else, which Pillow knows better.
+    Reads the chunks' headers, not the pixels. None for every other file, which is left to Pillow.
     """
     start = file.read(26)
     if start[:8] != b"\x89PNG\r\n\x1a\n" or start[12:16] != b"IHDR" or len(start) < 26:
         return None
     width, height = struct.unpack(">II", start[16:24])
-    if width * height > (Image.MAX_IMAGE_PIXELS or 2**62):  # damaged, or a bomb: Pillow has its sentence for it
+    if width * height > (Image.MAX_IMAGE_PIXELS or 2**62):  # damaged, or a decompression bomb: Pillow's error says so
         return None
     icc = None
     file.seek(8)
@@ -137,13 +138,13 @@ def _plain_png(content: bytes) -> Picture | None:
             return None
         icc = header[3] and zlib.decompress(header[3][header[3].index(b"\0") + 2 :])
         rgb = kornia_rs.io.decode_image_png_u8(content, header[:2], "rgb")
-    except Exception:  # whatever is wrong, the caller's slower way says it in words
+    except Exception:  # whatever is wrong, the caller's slower way names it
         return None
     return _with_profile(Picture(rgb), icc)
 
 
 def _with_profile(picture: Picture, icc: bytes | None) -> Picture:
-    """Keep a profile that fits the numbers: a CMYK file's, for one, was used up when it became RGB."""
+    """The picture with its profile, if that is for grey or RGB as the picture is: a CMYK file's no longer applies."""
     space = (icc or b"")[16:20]
     return replace(picture, icc=icc) if space == (b"GRAY" if picture.grey else b"RGB ") else picture
 
@@ -176,7 +177,7 @@ def _oriented(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def write_png(path: Path | str, array: np.ndarray) -> bytes:
-    """Write (H, W), (H, W, 3) or (H, W, 4) uint8 or uint16, in RGB order, as PNG; atomic. Returns what it wrote."""
+    """Write (H, W), (H, W, 3) or (H, W, 4) uint8 or uint16, in RGB order, as PNG; atomic. Returns the file's bytes."""
     png = _png(array if array.ndim == 3 else array[..., None])
     with atomic(path) as temporary:
         temporary.write_bytes(png)
@@ -186,8 +187,8 @@ def write_png(path: Path | str, array: np.ndarray) -> bytes:
 def write_picture(path: Path | str, picture: Picture, quality: int = 95) -> None:
     """Write a Picture in the format of the path's suffix (SUFFIXES), with alpha and profile; atomic.
 
-    PNG and TIFF are lossless and take 16 bits. JPEG and WebP are written with `quality`, WebP lossless at 100.
-    Raises ValueError when the format cannot hold what the picture has.
+    PNG and TIFF are lossless and hold 16 bits. JPEG and WebP are written with `quality`, 1-100, WebP lossless at 100.
+    Raises ValueError when the format cannot hold the picture.
     """
     check_format(path, picture)
     path, deep = Path(path), picture.rgb.dtype != np.uint8
@@ -202,6 +203,8 @@ def write_picture(path: Path | str, picture: Picture, quality: int = 95) -> None
         if suffix == ".png":
             temporary.write_bytes(_png(array, icc))
         elif suffix in (".tif", ".tiff"):
+            import tifffile
+
             tifffile.imwrite(
                 temporary,
                 array.squeeze(2) if array.shape[2] == 1 else array,
@@ -232,7 +235,7 @@ def check_format(path: Path | str, picture: Picture, scale: int = 1) -> None:
 
 
 def _png(array: np.ndarray, icc: bytes | None = None) -> bytes:
-    """(H, W, 1, 3 or 4) uint8 or uint16 as PNG, with the profile."""
+    """(H, W, 1, 3 or 4) uint8 or uint16 as the bytes of a PNG, with the profile."""
     if array.dtype == np.uint8 and array.shape[2] >= 3:
         png = fpng.from_ndarray(np.ascontiguousarray(array))  # a tenth of OpenCV's time, files of the same size
     else:

@@ -1,4 +1,4 @@
-"""Exact downscaling and upscaling of pictures in floating point: products of small matrices not a general resampler."""
+"""Exact downscaling and upscaling by a whole number, in floating point, as products of small matrices."""
 
 import math
 from collections.abc import Iterator
@@ -31,14 +31,14 @@ def downscale(x: Tensor, scale: int, method: str = "bicubic") -> Tensor:
     bicubic is MATLAB's imresize: kernel a = -0.5 stretched by the scale, the border mirrored with its edge
     pixel. bilinear and lanczos (3 lobes) are stretched likewise; area is the mean of scale x scale pixels;
     nearest takes the pixel at, or after, the centre of that square. On the CPU, without gradient.
-    Raises ValueError for another method or a size that is no multiple.
+    Raises ValueError for another method, or a side that is not a multiple.
     """
     _check(x.shape[-2], x.shape[-1], scale, method)
     return _by_plane(x, scale, method, upscaling=False)
 
 
 def upscale(x: Tensor, scale: int, method: str = "bicubic") -> Tensor:
-    """Upscale (..., H, W) in [0, 1] by the integer `scale`: the baseline of every comparison.
+    """Upscale (..., H, W) in [0, 1] by the integer `scale`: the baseline that networks are compared with.
 
     method: "bicubic" (MATLAB's imresize), "bilinear" or "nearest". Clamped to [0, 1]. On the CPU, without gradient.
     """
@@ -46,9 +46,10 @@ def upscale(x: Tensor, scale: int, method: str = "bicubic") -> Tensor:
 
 
 def downscale_integers(array: np.ndarray, scale: int, method: str = "bicubic") -> np.ndarray:
-    """`resize` of (H, W, C) uint8 or uint16, rounded half up to the same type: what a data set's LR pictures are.
+    """`downscale` of (H, W, C) uint8 or uint16, rounded half up to the same type: makes a data set's LR pictures.
 
-    Works in levels, where the weights of scales 2 and 4 are exact, and strip by strip: little memory is touched.
+    Works on the integer levels, for which the weights of scales 2 and 4 are exact, and strip by strip in the cache.
+    Raises ValueError as `downscale`.
     """
     _check(array.shape[0], array.shape[1], scale, method)
     if method == "nearest":
@@ -93,11 +94,11 @@ def _rounded(array: np.ndarray, scale: int, method: str, *, upscaling: bool) -> 
 
 
 def _strips(x: Tensor, scale: int, method: str, *, upscaling: bool) -> Iterator[Tensor]:
-    """Strips of rows of the result of resampling (H, W, C), from the top, in float32, not clamped.
+    """Resample (H, W, C); yields the result in strips of rows, from the top, in float32, not clamped.
 
-    A cell is what scale x scale pixels and one pixel have in common. The same weights serve every cell, so
-    a block of neighbouring cells is one matrix product: a few zeros are multiplied, and still it is the
-    fastest way, for nothing is gathered and everything stays in the cache.
+    A cell is the square that one LR pixel covers, scale x scale HR pixels. Every cell has the same weights, so that a
+    block of neighbouring cells is one matrix product. It multiplies some zeros and is still the fastest way, as
+    nothing is gathered and everything stays in the cache.
     """
     height, width, channels = x.shape
     into, out = (1, scale) if upscaling else (scale, 1)  # pixels of a cell, before and after
@@ -123,7 +124,7 @@ def _strips(x: Tensor, scale: int, method: str, *, upscaling: bool) -> Iterator[
 
 @cache
 def _weights(method: str, scale: int, upscaling: bool, cells: int) -> tuple[Tensor, int]:
-    """Matrix (pixels out, pixels in) of a block of cells along one axis, and how far it reads beyond the block."""
+    """Matrix (pixels out, pixels in) for a block of cells along one axis, and how many pixels it reads beyond it."""
     kernels = {"area": (0.5, _box), "bilinear": (1, _triangle), "bicubic": (2, _cubic), "lanczos": (3, _lanczos)}
     reach, kernel = kernels[method]
     centres: np.ndarray
@@ -138,12 +139,12 @@ def _weights(method: str, scale: int, upscaling: bool, cells: int) -> tuple[Tens
 
 @cache
 def _for_channels(method: str, scale: int, upscaling: bool, cells: int, channels: int) -> Tensor:
-    """The matrix, transposed, for pixels whose channels lie side by side in a row."""
+    """The matrix of `_weights`, transposed, for rows in which a pixel's channels lie side by side."""
     return torch.kron(_weights(method, scale, upscaling, cells)[0], torch.eye(channels)).T.contiguous()
 
 
 def _mirrored(size: int, start: int, stop: int) -> Tensor:
-    """Where pixels start..stop-1 of an axis mirrored at both ends, edge pixels included, are found."""
+    """Indices of the pixels start..stop-1 of an axis that is mirrored at both ends, edge pixels included."""
     index = torch.arange(start, stop) % (2 * size)
     return torch.where(index < size, index, 2 * size - 1 - index)
 
@@ -168,7 +169,10 @@ def _lanczos(x: np.ndarray) -> np.ndarray:
 
 
 def resized_alike(lr: Tensor, hr: Tensor | list[Tensor], factor: float) -> tuple[Tensor, Tensor | list[Tensor]]:
-    """Both by (about) `factor`, so that the target stays as many times as large as the input."""
+    """Resize both by about `factor`, rounded so that HR stays the same whole multiple of LR. In [0, 1].
+
+    lr: (B, C, h, w); hr: (B, C, H, W), or several of them.
+    """
     old, new = lr.shape[-2:], [max(1, round(side * factor)) for side in lr.shape[-2:]]
 
     def resized(picture: Tensor) -> Tensor:

@@ -1,20 +1,19 @@
 """Sharpened training targets for line art (after APISR, Wang et al., CVPR 2024).
 
-Pictures are (B, C, H, W) in [0, 1], C 1 or 3; so are the results.
+Pictures are (B, C, H, W) in [0, 1], C 1 or 3, before and after.
 """
 
 import cv2
 import numpy as np
 import torch
-from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 
 def unsharp(x: Tensor, radius: int = 51, weight: float = 0.5, threshold: float = 10) -> Tensor:
     """Unsharp mask: x + weight * (x - blurred) where |x - blurred| exceeds `threshold` levels of 255.
 
-    radius: size of the Gaussian in pixels, odd; its sigma follows OpenCV's rule for that size. The mask is
-    blurred likewise, so that no edge of it shows. Pictures smaller than the Gaussian get a smaller one.
+    radius: size of the Gaussian in pixels, odd; its sigma follows OpenCV's rule for that size. The mask is blurred by
+    the same Gaussian, so that its edge does not show. In a small picture the Gaussian is smaller.
     """
     size = min(radius, 2 * min(x.shape[-2:]) - 1) | 1
     residual = x - _blur(x, size)
@@ -23,7 +22,7 @@ def unsharp(x: Tensor, radius: int = 51, weight: float = 0.5, threshold: float =
 
 
 def sharpen_lines(x: Tensor) -> Tensor:
-    """Unsharp once everywhere, three times on the lines, which an XDoG mask of the sharpest picture finds."""
+    """Unsharp mask once everywhere, three times on the lines, which `line_mask` finds in the sharpest picture."""
     base = unsharp(x)
     sharpest = unsharp(unsharp(base))
     return torch.where(line_mask(sharpest), sharpest, base)
@@ -64,12 +63,16 @@ def _without_specks(mask: np.ndarray, smallest: int) -> np.ndarray:
 
 
 def _blur(x: Tensor, size: int) -> Tensor:
-    sigma = 0.3 * ((size - 1) / 2 - 1) + 0.8
-    return gaussian_blur2d(x, (size, size), (sigma, sigma), border_type="reflect") if size > 1 else x
+    return _gaussian_of(x, size, 0.3 * ((size - 1) / 2 - 1) + 0.8) if size > 1 else x
 
 
 def _gaussian(x: Tensor, sigma: float) -> Tensor:
-    size = min(2 * round(4 * sigma) + 1, 2 * min(x.shape[-2:]) - 1)
+    return _gaussian_of(x, min(2 * round(4 * sigma) + 1, 2 * min(x.shape[-2:]) - 1), sigma)
+
+
+def _gaussian_of(x: Tensor, size: int, sigma: float) -> Tensor:
+    from kornia.filters import gaussian_blur2d  # here, for kornia takes a second to import
+
     return gaussian_blur2d(x, (size, size), (sigma, sigma), border_type="reflect")
 
 

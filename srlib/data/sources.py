@@ -1,19 +1,16 @@
-"""Where pictures come from: the embedded set, folders, samples, the split by picture, and data.json."""
+"""Where pictures come from: the embedded set, folders, samples; and their split into training, validation and test."""
 
 import difflib
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import skimage.data
 
 from srlib.data.drawings import draw
 from srlib.data.pictures import SUFFIXES, write_png
 from srlib.files import atomic
 
-# Photographs inside the scikit-image package; motorcycle_right shows what motorcycle_left shows, so it is out.
+# Photographs inside the scikit-image package, without motorcycle_right, which shows what motorcycle_left shows.
 _PHOTOGRAPHS = [
     "astronaut.png",
     "chelsea.png",
@@ -35,7 +32,12 @@ EMBEDDED_SPLIT = {
 
 
 def embedded_pictures(folder: Path | str, drawings: int = 8) -> None:
-    """Fill `folder` with photos/ (from scikit-image, nothing is downloaded) and drawings/; kept when there."""
+    """Write the embedded set into `folder`: photos/ of scikit-image, and `drawings` pieces of line art in drawings/.
+
+    Nothing is downloaded; files that are there already are kept.
+    """
+    import skimage.data
+
     folder = Path(folder)
     source = Path(skimage.data.__file__).parent
     for name in _PHOTOGRAPHS:
@@ -51,7 +53,10 @@ def embedded_pictures(folder: Path | str, drawings: int = 8) -> None:
 
 
 def list_pictures(folder: Path | str) -> list[str]:
-    """Paths of the pictures below `folder`, relative to it, sorted. FileNotFoundError when there are none."""
+    """Paths of the pictures in `folder` and its subfolders, relative to it, sorted.
+
+    Raises FileNotFoundError when there are none, ValueError for a name that is no text or too long.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}: give the folder that holds the HR pictures")
@@ -68,7 +73,7 @@ def list_pictures(folder: Path | str) -> list[str]:
 
 
 def sampled(names: Sequence[str], share: float, seed: int = 0) -> list[str]:
-    """The share (0-1) of the names with the smallest hash: the same ones each time, at least one."""
+    """A share (0-1) of the names, at least one: those with the smallest hash, the same for the same seed."""
     if not 0 < share <= 1:
         raise ValueError(f"sample {share} is no share of the pictures: give more than 0 and at most 1")
     ranked = sorted(names, key=lambda n: hashlib.sha256(f"{seed}/{n}".encode()).digest())
@@ -82,8 +87,9 @@ def split_pictures(
     test: float | Sequence[str],
     seed: int = 0,
 ) -> dict[str, str]:
-    """{name: "train", "validation" or "test"}, by picture. validation, test: names (with or without suffix),
-    or a share, which gets at least one picture. Independent of the order of `names`.
+    """Split by picture: {name: "train", "validation" or "test"}, whatever the order of `names`.
+
+    validation, test: names (with or without suffix), or a share (0-1), which gets at least one picture.
     Raises ValueError for an unknown name, a name in both parts, or when nothing is left to train on.
     """
     stems = Counter(Path(n).with_suffix("").as_posix() for n in names)
@@ -119,56 +125,16 @@ def split_pictures(
 
 
 def embedded_split(names: Sequence[str], fraction: float) -> dict[str, list[str] | float]:
-    """EMBEDDED_SPLIT as far as its pictures are among `names` (a sample, say); a share where none of a part is."""
+    """validation and test for split_pictures: those of EMBEDDED_SPLIT that are among `names`, a sample for one.
+
+    A part with none of them gets the share `fraction`.
+    """
     stems = {Path(n).with_suffix("").as_posix() for n in names}
     return {part: [n for n in wanted if n in stems] or fraction for part, wanted in EMBEDDED_SPLIT.items()}
 
 
 def need_parts(split: Mapping[str, str]) -> None:
-    """ValueError when no picture is left of a part of the split."""
+    """ValueError when a part of the split has no picture."""
     for part in ("train", "validation", "test"):
         if part not in split.values():
             raise ValueError(f"no {part} picture is left: name some that can be read, or raise `fraction`")
-
-
-def write_description(
-    data_dir: Path | str,
-    *,
-    hr_root: Path | str,
-    split: Mapping[str, str],
-    scales: Sequence[int],
-    methods: Sequence[str],
-    size: int | None = None,
-    degradation: Mapping | None = None,
-    online: bool = False,
-    also: Mapping[str, float] | None = None,
-) -> None:
-    """data.json: what the later notebooks need to know, so that nobody tells them twice.
-
-    hr_root: the pictures' folder; a relative one is relative to data_dir, and may be moved or copied with it.
-    online: patches are downscaled while training, there are no packs; also: other data folders, relative to this one,
-    that training draws from too, with their weights against this one's 1.
-    """
-    content = {
-        "hr_root": str(hr_root),
-        "scales": list(scales),
-        "methods": list(methods),
-        "size": size,
-        "degradation": dict(degradation or {}),
-        "online": online,
-        "also": dict(also or {}),
-        "split": dict(split),
-    }
-    with atomic(Path(data_dir) / "data.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def read_description(data_dir: Path | str) -> dict:
-    """The content of data.json, hr_root in full. FileNotFoundError, naming the notebook to run, when there is none."""
-    path = Path(data_dir) / "data.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: run notebooks/01_data.ipynb first, with the same `run`")
-    content = json.loads(path.read_text())
-    if "also" not in content:
-        raise ValueError(f"{path} is of an earlier version: run notebooks/01_data.ipynb again")
-    return content | {"hr_root": str((path.parent / content["hr_root"]).resolve())}

@@ -8,24 +8,17 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from srlib.data.datasets import (
-    DownscaledPictures,
-    Mixture,
-    OnlinePairs,
-    PackedPairs,
-    PicturePairs,
-    draw_keys,
-    find_pack,
-    training_patches,
-)
+from srlib.data.datasets import DownscaledPictures, PicturePairs, find_pack, training_patches
 from srlib.data.degrade import Degradation
+from srlib.data.description import write_description
 from srlib.data.manifest import METHOD
 from srlib.data.packs import PackSettings
 from srlib.data.pairs import prepare_pairs
+from srlib.data.patches import Mixture, OnlinePairs, PackedPairs, draw_keys
 from srlib.data.pictures import read_picture, to_float, write_png
-from srlib.data.pregenerate import list_online, pregenerate
+from srlib.data.pregenerate import Recipe, list_online, pregenerate
 from srlib.data.resize import downscale_integers
-from srlib.data.sources import split_pictures, write_description
+from srlib.data.sources import split_pictures
 from srlib.evaluation.metrics import ssim_y
 
 METHODS = ("bicubic", "area")
@@ -47,7 +40,7 @@ def folder(hr):
     """Three pictures, one a part, packed at patch 25, in files of three patches."""
     out = hr.parent / "data"
     settings = PackSettings(patch=25, shard=3 * 24 * 24 * 3)
-    pregenerate(hr, out, scales=(2, 3), methods=METHODS, split=SPLIT, packs=[settings], progress=False)
+    pregenerate(hr, out, Recipe((2, 3), METHODS), split=SPLIT, packs=[settings], progress=False)
     write_description(out, hr_root=hr, split=SPLIT, scales=[2, 3], methods=METHODS)
     return out
 
@@ -68,7 +61,8 @@ def test_items_are_aligned_crops_turned_alike(folder):
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float16", "float32"])
 def test_all_eight_turns_are_drawn_in_every_type(hr, dtype):
     out = hr.parent / dtype
-    pregenerate(hr, out, methods=["area"], split=SPLIT, packs=[PackSettings(patch=16, dtype=dtype)], progress=False)
+    packs = [PackSettings(patch=16, dtype=dtype)]
+    pregenerate(hr, out, Recipe(methods=["area"]), split=SPLIT, packs=packs, progress=False)
     data = PackedPairs(out / "packs/2x_16")
     hr_picture = to_float(read_picture(hr / "a.png").rgb)[:, :16, :16]
     turns = [torch.rot90(flipped, k, (1, 2)) for flipped in (hr_picture, hr_picture.flip(1)) for k in range(4)]
@@ -111,8 +105,9 @@ def test_online_patches_are_cut_out_of_the_pregenerated_pictures(folder, hr, met
 def test_online_pictures_are_the_pregenerated_ones(hr):
     rough = Degradation(blur=(0.5, 1), noise=(1, 3), after="jpeg")
     out, online = hr.parent / "made", hr.parent / "online"
-    pregenerate(hr, out, methods=METHODS, size=31, degradation=rough, progress=False)
-    list_online(hr, online, scales=(2,), methods=METHODS, size=31)
+    recipe = Recipe(methods=METHODS, size=31, degradation=rough)
+    pregenerate(hr, out, recipe, progress=False)
+    list_online(hr, online, recipe)
     for folder, flag in ((out, False), (online, True)):
         extra = {"size": 31, "degradation": vars(rough), "online": flag}
         write_description(folder, hr_root=hr, split=SPLIT, scales=[2], methods=METHODS, **extra)
@@ -215,7 +210,7 @@ def test_what_is_missing_is_named(folder):
 
 def test_a_broken_picture_gives_way_to_the_next_with_a_warning(hr):
     (hr / "d.png").write_bytes((hr / "a.png").read_bytes()[:200])
-    list_online(hr, hr.parent / "online", scales=(2,), methods=["area"])
+    list_online(hr, hr.parent / "online", Recipe(methods=["area"]))
     split = SPLIT | {"d.png": "train"}
     write_description(hr.parent / "online", hr_root=hr, split=split, scales=[2], methods=["area"], online=True)
     patches = training_patches(hr.parent / "online", scale=2, lr_patch=8)
@@ -230,12 +225,12 @@ def test_held_out_pictures_never_come_back_by_another_way(folder, hr):
     other = hr.parent / "other"
     split = {"a.png": "validation", "b.png": "train", "c.png": "test"}
     settings = [PackSettings(patch=25)]
-    pregenerate(hr, other, scales=(2,), methods=METHODS, split=split, packs=settings, progress=False)
+    pregenerate(hr, other, Recipe(methods=METHODS), split=split, packs=settings, progress=False)
     write_description(other, hr_root=hr, split=split, scales=[2], methods=METHODS)
     write_description(folder, hr_root=hr, split=SPLIT, scales=[2, 3], methods=METHODS, also={"../other": 1.0})
     with pytest.raises(ValueError, match="b.png is held out here and trained on in"):
         training_patches(folder, scale=2, lr_patch=8)
-    list_online(hr, hr.parent / "online", scales=(2,), methods=METHODS)  # no checksums: known by their place
+    list_online(hr, hr.parent / "online", Recipe(methods=METHODS))  # no checksums: known by their place
     write_description(hr.parent / "online", hr_root=hr, split=split, scales=[2], methods=METHODS, online=True)
     write_description(folder, hr_root=hr, split=SPLIT, scales=[2, 3], methods=METHODS, also={"../online": 1.0})
     with pytest.raises(ValueError, match="b.png is held out here"):

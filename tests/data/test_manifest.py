@@ -14,11 +14,10 @@ import pandas as pd
 import pytest
 
 from srlib.__main__ import main
-from srlib.data import pregenerate as data
 from srlib.data.degrade import Degradation
-from srlib.data.manifest import Journal, read_manifest, verify
+from srlib.data.manifest import Journal, read_manifest, upscaled_path, verify
 from srlib.data.pictures import write_png
-from srlib.data.pregenerate import pregenerate
+from srlib.data.pregenerate import PictureTask, Recipe, pregenerate
 
 
 @pytest.fixture
@@ -36,9 +35,9 @@ def out(hr):
     return hr.parent / "out"
 
 
-def run(hr, out="out", **changes):
-    settings = {"scales": (2, 3), "methods": ("bicubic", "area"), "upscaled": True, **changes}
-    return pregenerate(hr, hr.parent / out, progress=False, **settings)
+def run(hr, out="out", *, overwrite=False, **recipe):
+    recipe = Recipe(**{"scales": (2, 3), "methods": ("bicubic", "area"), "upscaled": True, **recipe})
+    return pregenerate(hr, hr.parent / out, recipe, overwrite=overwrite, progress=False)
 
 
 def contents(folder):
@@ -53,7 +52,7 @@ def times(folder):
 
 def stop_at(number, monkeypatch, hr, **changes):
     """A run that ends, as by Ctrl-C, when it comes to its picture `number`."""
-    make, count = data.process_picture, itertools.count(1)
+    make, count = PictureTask.make, itertools.count(1)
 
     def stopped(*given, **named):
         if next(count) == number:
@@ -61,7 +60,7 @@ def stop_at(number, monkeypatch, hr, **changes):
         return make(*given, **named)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(data, "process_picture", stopped)
+        patch.setattr(PictureTask, "make", stopped)
         run(hr, **changes)
 
 
@@ -171,7 +170,7 @@ def test_overwriting_after_a_stopped_run_makes_everything(hr, out, monkeypatch):
     assert contents(out) == undisturbed
 
 
-def test_a_manifest_of_another_layout_is_made_anew(hr, out):
+def test_a_manifest_of_another_layout_is_remade(hr, out):
     before = contents(out)
     manifest = pd.read_csv(out / "manifest.csv").drop(columns="settings")
     manifest.to_csv(out / "manifest.csv", index=False)
@@ -230,7 +229,7 @@ def test_what_is_added_touches_nothing_older(hr, first, second):
     "changes",
     [{"size": 24}, {"degradation": Degradation(after="jpeg")}, {"degradation": Degradation(blur=(1, 2), noise=(1, 5))}],
 )
-def test_another_size_or_degradation_makes_everything_anew(hr, out, changes):
+def test_another_size_or_degradation_remakes_everything(hr, out, changes):
     before = times(out)
     result = run(hr, **changes)
     assert result.stats["total_processed"] == 3 and len(result.manifest) == 12
@@ -244,7 +243,7 @@ def written(journal) -> list[bytes]:
     return [line for path in journal.glob("*-*") for line in path.read_bytes().split(b"\n")[:-1]]
 
 
-def test_a_killed_run_goes_on_and_ends_as_if_undisturbed(tmp_path):
+def test_a_killed_run_is_resumed_and_ends_as_if_undisturbed(tmp_path):
     rng = np.random.default_rng(0)
     smooth = np.add.outer(np.arange(300), np.arange(300))[..., None] // 3
     for number in range(40):
@@ -270,7 +269,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_undisturbed(tmp_path):
     assert main(["data", *arguments]) == 0
     after = times(out)
     for lr in recorded:
-        for name in (lr, data.upscaled_path(lr)):
+        for name in (lr, upscaled_path(lr)):
             assert after[name] == before[name]
     assert json.loads((out / "processing_stats.json").read_text())["total_skipped"] == len(lines)
     undisturbed = tmp_path / "undisturbed"
@@ -289,7 +288,7 @@ def test_temporaries_beside_the_manifest_are_removed_too(hr):
     assert not list(out.glob(".*.part.*")) and not (out / "manifest.journal").exists()
 
 
-def test_an_empty_manifest_is_made_anew(hr):
+def test_an_empty_manifest_is_remade(hr):
     run(hr)
     (hr.parent / "out/manifest.csv").write_text("")
     assert run(hr).stats["total_skipped"] == 0

@@ -1,4 +1,4 @@
-"""Packs hold the pictures' own pixels, the same ones however they were cut, and are made anew only when they must."""
+"""Packs hold the pictures' own pixels, the same ones however they were cut, and are made again only when they must."""
 
 import itertools
 import json
@@ -16,7 +16,7 @@ from PIL import Image
 from srlib.data import pregenerate as data
 from srlib.data.packs import Pack, PackSettings, open_shards, places, read_pack
 from srlib.data.pictures import read_picture, write_png
-from srlib.data.pregenerate import pregenerate
+from srlib.data.pregenerate import PictureTask, Recipe, pregenerate
 from srlib.data.resize import crop_to_multiple
 
 SMALL = PackSettings(16, shard=16 * 16 * 3 * 4)  # four patches a file at scale 2
@@ -31,9 +31,10 @@ def hr(tmp_path):
     return tmp_path / "hr"
 
 
-def run(hr, **changes):
-    settings = {"scales": (2, 3), "methods": ("bicubic", "area"), "split": SPLIT, "packs": [SMALL], **changes}
-    return pregenerate(hr, hr.parent / "out", progress=False, **settings)
+def run(hr, *, split=SPLIT, packs=(SMALL,), jobs=1, overwrite=False, **recipe):
+    recipe = Recipe(**{"scales": (2, 3), "methods": ("bicubic", "area"), **recipe})
+    options = {"split": split, "packs": packs, "jobs": jobs, "overwrite": overwrite}
+    return pregenerate(hr, hr.parent / "out", recipe, progress=False, **options)
 
 
 def contents(folder):
@@ -108,7 +109,7 @@ def test_a_pack_does_not_depend_on_how_its_folder_is_spelled(hr, monkeypatch):
     run(hr)
     before = times(hr.parent / "out/packs")
     monkeypatch.chdir(hr.parent)
-    pregenerate("hr", "out", scales=(2, 3), methods=("bicubic", "area"), split=SPLIT, packs=[SMALL], progress=False)
+    pregenerate("hr", "out", Recipe((2, 3), ("bicubic", "area")), split=SPLIT, packs=[SMALL], progress=False)
     assert times(hr.parent / "out/packs") == before
 
 
@@ -229,7 +230,7 @@ def test_a_copy_without_its_files_times_keeps_its_packs(hr, tmp_path):
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["finished", "stopped"])
-def test_a_picture_changed_without_changing_its_size_is_cut_anew(hr, monkeypatch, stopped):
+def test_a_picture_changed_without_changing_its_size_is_cut_again(hr, monkeypatch, stopped):
     def draw(seed):
         rng = np.random.default_rng(seed)
         Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(hr / "e.bmp")
@@ -286,22 +287,22 @@ def test_the_slots_of_a_broken_picture_stay_empty(hr):
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
-def test_a_stopped_run_goes_on_and_ends_as_if_undisturbed(hr, monkeypatch, at):
+def test_a_stopped_run_is_resumed_and_ends_as_if_undisturbed(hr, monkeypatch, at):
     run(hr)
     undisturbed = contents(hr.parent / "out")
     shutil.rmtree(hr.parent / "out")
-    make, count = data.process_picture, itertools.count(1)
+    make, count = PictureTask.make, itertools.count(1)
 
     def stopped(*given, **named):
         if next(count) == at:
             raise KeyboardInterrupt
         return make(*given, **named)
 
-    monkeypatch.setattr(data, "process_picture", stopped)
+    monkeypatch.setattr(PictureTask, "make", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(hr)
-    assert not (hr.parent / "out/packs/2x_16").exists()  # whole or not there
-    monkeypatch.setattr(data, "process_picture", make)
+    assert not (hr.parent / "out/packs/2x_16").exists()  # until it is complete
+    monkeypatch.setattr(PictureTask, "make", make)
     stats = run(hr).stats
     assert (stats["total_skipped"], stats["total_processed"]) == (at - 1, 5 - at)
     assert contents(hr.parent / "out") == undisturbed
@@ -313,17 +314,17 @@ def test_a_run_stopped_while_a_pack_is_rebuilt_ends_as_if_undisturbed(hr, monkey
     undisturbed = contents(hr.parent / "out")
     shutil.rmtree(hr.parent / "out")
     run(hr)
-    make, count = data.process_picture, itertools.count(1)
+    make, count = PictureTask.make, itertools.count(1)
 
     def stopped(*given, **named):
         if next(count) == 2:
             raise KeyboardInterrupt
         return make(*given, **named)
 
-    monkeypatch.setattr(data, "process_picture", stopped)
+    monkeypatch.setattr(PictureTask, "make", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(hr, **again)
-    monkeypatch.setattr(data, "process_picture", make)
+    monkeypatch.setattr(PictureTask, "make", make)
     run(hr, **again)
     assert contents(hr.parent / "out") == undisturbed
 
@@ -341,7 +342,7 @@ def test_patches_larger_than_every_picture_are_refused(hr):
         run(hr, packs=[PackSettings(64)])
 
 
-def test_dropping_every_patch_is_refused_and_lower_thresholds_go_on(hr):
+def test_dropping_every_patch_is_refused_and_lower_thresholds_resume(hr):
     with pytest.raises(ValueError, match="no patch is left of 12: lower flat or blurred"):
         run(hr, scales=(2,), split={"a.png": "train"}, packs=[PackSettings(16, flat=200)])
     assert read_pack(hr.parent / "out/packs/2x_16") == {}
@@ -357,7 +358,7 @@ def test_settings_that_make_no_sense_are_refused(wrong):
 
 def test_patches_of_files_that_were_wiped_are_cut_again(hr, monkeypatch):
     """Stopped, stopped with another setting, and back: what the journal says of the first files is of no use."""
-    make = data.process_picture
+    make = PictureTask.make
 
     def stopped_at(number: int, settings: PackSettings) -> None:
         seen = []
@@ -368,10 +369,10 @@ def test_patches_of_files_that_were_wiped_are_cut_again(hr, monkeypatch):
                 raise KeyboardInterrupt
             return make(*arguments, **named)
 
-        monkeypatch.setattr(data, "process_picture", process)
+        monkeypatch.setattr(PictureTask, "make", process)
         with pytest.raises(KeyboardInterrupt):
             run(hr, packs=[settings])
-        monkeypatch.setattr(data, "process_picture", make)
+        monkeypatch.setattr(PictureTask, "make", make)
 
     run(hr)
     undisturbed = contents(hr.parent / "out")
@@ -421,7 +422,7 @@ def test_a_picture_that_can_no_longer_be_read_leaves_the_pack(hr):
         assert set(index["source"]) == {"a.png"}
 
 
-def test_overwrite_does_not_go_on_with_what_a_stopped_run_left(hr, monkeypatch):
+def test_overwrite_does_not_resume_what_a_stopped_run_left(hr, monkeypatch):
     run(hr)
     undisturbed = contents(hr.parent / "out")
     shutil.rmtree(hr.parent / "out")

@@ -5,7 +5,6 @@ import signal
 
 import cv2
 import dask.distributed
-import joblib
 import numpy as np
 import pytest
 import torch
@@ -14,7 +13,7 @@ from srlib.__main__ import main
 from srlib.data.packs import PackSettings
 from srlib.data.parallel import cluster, in_parallel, one_thread
 from srlib.data.pictures import write_png
-from srlib.data.pregenerate import pregenerate
+from srlib.data.pregenerate import Recipe, pregenerate
 
 
 @pytest.fixture
@@ -28,10 +27,10 @@ def hr(tmp_path):
 def test_a_dask_cluster_makes_the_same_and_names_its_dashboard(hr, capsys):
     out, trees = hr.parent / "out", []
     split = dict.fromkeys(["a.png", "b.png", "sub/c.png"], "train")
-    settings = {"scales": (2, 3), "upscaled": True, "split": split, "packs": [PackSettings(16)], "progress": False}
+    recipe = Recipe((2, 3), upscaled=True)
 
     def made():
-        result = pregenerate(hr, out, **settings)
+        result = pregenerate(hr, out, recipe, split=split, packs=[PackSettings(16)], progress=False)
         assert result.stats["total_processed"] == 4
         files = [p for p in out.rglob("*") if p.is_file() and p.name != "processing_stats.json"]
         trees.append({p.relative_to(out).as_posix(): p.read_bytes() for p in files})
@@ -77,18 +76,17 @@ def test_one_thread_gives_the_threads_back():
 
 
 def test_a_killed_worker_is_one_sentence():
-    tasks = [joblib.delayed(signal.raise_signal)(signal.SIGKILL)]
+    deadly = [(signal.SIGKILL,)]
     with pytest.raises(RuntimeError, match="a worker process was killed, perhaps for want of memory: give fewer jobs"):
-        list(in_parallel(tasks, 2, "test", False))
+        list(in_parallel(signal.raise_signal, deadly, 2, "test", False))
 
 
 def test_results_come_whatever_their_number():
-    assert list(in_parallel([], 2, "test", False)) == []
-    tasks = [joblib.delayed(dict)(number=n) for n in range(5)]
-    assert [d["number"] for d in in_parallel(tasks, 1, "test", True)] == [0, 1, 2, 3, 4]
+    assert list(in_parallel(abs, [], 2, "test", False)) == []
+    assert list(in_parallel(abs, [(-n,) for n in range(5)], 1, "test", True)) == [0, 1, 2, 3, 4]
 
 
 def test_dask_workers_that_are_killed_end_the_run_with_a_sentence():
-    deadly = [joblib.delayed(signal.raise_signal)(signal.SIGKILL)]
+    deadly = [(signal.SIGKILL,)]
     with cluster("local", 1), pytest.raises(RuntimeError, match="a worker process was killed"):
-        list(in_parallel(deadly, 1, "x", False))
+        list(in_parallel(signal.raise_signal, deadly, 1, "x", False))

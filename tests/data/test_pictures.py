@@ -74,7 +74,7 @@ def test_16_bits_stay_16_bits_in_every_form(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("deep", [False, True])
-def test_exif_orientation_is_honoured(orientation, deep, tmp_path):
+def test_exif_orientation_is_applied(orientation, deep, tmp_path):
     from PIL import ImageOps
 
     array = np.arange(30, dtype=np.uint16).reshape(6, 5) * 257
@@ -178,7 +178,7 @@ def test_the_size_comes_from_the_header_alone(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["Raw profile type exif", "XML:com.adobe.xmp"])
-def test_an_orientation_written_as_text_is_honoured(tmp_path, key):
+def test_an_orientation_written_as_text_is_applied(tmp_path, key):
     from PIL.PngImagePlugin import PngInfo
 
     exif = Image.Exif()

@@ -13,8 +13,9 @@ from PIL import Image
 
 from srlib.__main__ import main
 from srlib.data import pregenerate as data
+from srlib.data.degrade import Degradation
 from srlib.data.pictures import read_picture, write_png
-from srlib.data.pregenerate import list_online, pregenerate
+from srlib.data.pregenerate import PictureTask, Recipe, list_online, pregenerate
 from srlib.data.resize import downscale_integers
 from srlib.data.sources import list_pictures
 from srlib.files import locked
@@ -28,10 +29,9 @@ def hr(tmp_path):
     return tmp_path / "hr"
 
 
-def run(hr, **changes):
-    return pregenerate(
-        hr, hr.parent / "out", progress=False, **{"scales": (2, 3), "methods": ("bicubic", "area"), **changes}
-    )
+def run(hr, *, overwrite=False, jobs=1, **recipe):
+    recipe = Recipe(**{"scales": (2, 3), "methods": ("bicubic", "area"), **recipe})
+    return pregenerate(hr, hr.parent / "out", recipe, overwrite=overwrite, jobs=jobs, progress=False)
 
 
 def contents(folder):
@@ -75,24 +75,35 @@ def test_a_missing_upscaled_picture_is_made_again(hr):
 
 
 def test_settings_whose_key_is_all_digits_are_recognised(hr, monkeypatch):
-    monkeypatch.setattr(data.Recipe, "key", "0012345678901234")
+    monkeypatch.setattr(Recipe, "key", "0012345678901234")
     run(hr)
     assert run(hr).stats["total_skipped"] == 3
 
 
-def test_a_stopped_run_goes_on_where_it_was(hr, monkeypatch):
-    make, seen = data.process_picture, []
+def test_the_key_of_a_recipe_is_that_of_the_folders_there_are():
+    assert Recipe().key == Recipe([2, 3], ["area"], upscaled=True).key == "a16005d64f89b44c"
+    assert Recipe(size=32).key == "7d484e21eedafd2d"
+    assert Recipe(degradation=Degradation(noise=(1, 2), after="jpeg")).key == "5ab1a52f0de4b814"
 
-    def stopped(input, output, name, *rest, **named):
-        seen.append(name)
+
+def test_a_recipes_repetitions_count_once():
+    recipe = Recipe([3, 2, 3], ["area", "area"])
+    assert recipe.pairs == [(3, "area"), (2, "area")] and recipe == Recipe((3, 2), ("area",))
+
+
+def test_a_stopped_run_is_resumed(hr, monkeypatch):
+    make, seen = PictureTask.make, []
+
+    def stopped(task, rows, waiting):
+        seen.append(task.name)
         if len(seen) == 3:
             raise KeyboardInterrupt
-        return make(input, output, name, *rest, **named)
+        return make(task, rows, waiting)
 
-    monkeypatch.setattr(data, "process_picture", stopped)
+    monkeypatch.setattr(PictureTask, "make", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(hr)
-    monkeypatch.setattr(data, "process_picture", make)
+    monkeypatch.setattr(PictureTask, "make", make)
     stats = run(hr).stats
     assert stats["total_skipped"] == 2 and stats["total_processed"] == 1
 
@@ -205,7 +216,7 @@ def test_two_runs_into_one_folder_are_refused(hr):
 
 def test_pictures_downscaled_on_the_fly_are_listed_with_what_is_left_out(hr):
     (hr / "text.png").write_text("404")
-    manifest, failures = list_online(hr, hr.parent / "out", scales=(2, 3), methods=("area",), size=32)
+    manifest, failures = list_online(hr, hr.parent / "out", Recipe((2, 3), ("area",), size=32))
     made = run(hr, size=32, methods=("area",)).manifest
     columns = ["source", "scale", "hr_top", "hr_left", "hr_height", "hr_width", "lr_height", "lr_width", "source_bytes"]
     assert manifest[columns].equals(made[columns])
