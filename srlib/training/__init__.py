@@ -1,4 +1,4 @@
-"""Training: the loop and its step, settings and schedules, states to resume from, signals.
+"""Training: the loop, a run and its steps, settings and schedules, resuming from saved states, stop signals.
 
 May import losses, evaluation, networks, data, tiling and files.
 """

@@ -1,10 +1,11 @@
-"""One training while it lasts: what changes, a step of it, its validation."""
+"""A training run: the state that changes with every step, the optimizer step, and validation."""
 
+import hashlib
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +18,49 @@ from accelerate.utils import (
     send_to_device,
     set_seed,
 )
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from srlib.data.datasets import draw_keys
+from srlib.data.patches import draw_keys
 from srlib.data.resize import resized_alike
 from srlib.losses.terms import ragan_d
+from srlib.progress import progress_bar
 from srlib.training.settings import Settings, optimizer_of
 from srlib.training.signals import StopSignals, leave_to_parent
-from srlib.training.states import facts_of, fingerprint, save
+from srlib.training.states import columns_of, fingerprint, rows_of, shapes
+
+_COUNTERS = ("step", "drawn", "best", "since_best", "validated", "average", "bad", "finished")  # saved as they are
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to train, on what and how; the arguments of srlib.training.train.train."""
+
+    model: nn.Module
+    loss: nn.Module
+    data: Any  # a Dataset of a known length
+    settings: Settings
+    folder: Path
+    validate: Callable[[Any], dict[str, float]] | None
+    discriminator: nn.Module | None
+    sharpen: Callable[[Tensor], Tensor] | None
 
 
 class Run:
-    """Everything that changes while training, one step of it, and how it is saved and restored.
+    """A task in training: modules, optimizers, averaged weights, counters and log; `state()` holds all of it.
 
-    A step is taken as a whole or not at all: until its last lines only gradients and buffers change, and the buffers
-    can be put back. All randomness is a function of the seed and the step, so no random state has to be kept.
+    A step is applied completely or not at all: until its last lines only gradients and buffers change, and `undo`
+    restores the buffers. All randomness is a function of the seed and the step, so no random state has to be saved.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loss: nn.Module,
-        discriminator: nn.Module | None,
-        validate: Callable[[Any], dict[str, float]] | None,
-        sharpen: Callable[[Tensor], Tensor] | None,
-        data: Any,  # a Dataset of a known length
-        settings: Settings,
-        folder: Path,
-        accelerator: Accelerator,
-        stop: StopSignals,
-    ):
-        self.settings, self.data, self.folder, self.accelerator, self.stop = settings, data, folder, accelerator, stop
-        self.say, self.score, self.sharpen = accelerator.print, validate, sharpen
+    def __init__(self, task: Task, accelerator: Accelerator, stop: StopSignals):
+        from timm.utils import ModelEmaV3  # imported here: timm takes seconds
+
+        model, loss, discriminator, settings = task.model, task.loss, task.discriminator, task.settings
+        self.settings, self.data, self.folder = settings, task.data, task.folder
+        self.accelerator, self.stop = accelerator, stop
+        self.say, self.score, self.sharpen = accelerator.print, task.validate, task.sharpen
         self.trained = [p for p in model.parameters() if p.requires_grad]
         if not self.trained:
             raise ValueError("nothing to train: every parameter of the model is frozen")
@@ -72,12 +81,12 @@ class Run:
         self.model = accelerator.prepare(self.bare)
         self.discriminator = None if discriminator is None else accelerator.prepare(self.bare_discriminator)
         self.ema.module.load_state_dict(self.bare.state_dict())  # the first process's, on all
-        self.facts = facts_of(self)
-        self.step, self.drawn, self.bad = 0, 0, 0  # drawn: patches, of all processes
+        self.facts = self._facts()
+        self.step, self.drawn, self.bad = 0, 0, 0  # drawn: patches, by all processes; bad: non-finite steps in a row
         self.best, self.since_best, self.validated = -math.inf, 0, -1 if settings.validate_start else 0
         self.rows: list[dict] = []
         self.average, self.complaint, self.logged = math.nan, "", 0.0
-        self.owed: tuple[nn.Module, dict] | None = None  # a best model that could not be written yet
+        self.unsaved_best: tuple[nn.Module, dict] | None = None  # a best model that could not be written yet
         self.failure: OSError | None = None  # of the last save
         self.stopping, self.committing, self.saved, self.finished = False, False, -1, False
         self.started, self.seconds_before = time.perf_counter(), 0.0
@@ -85,35 +94,33 @@ class Run:
 
     @property
     def validation_due(self) -> bool:
-        """Whether this step is to be scored and has not been."""
+        """Whether this step is to be validated and has not been yet."""
         due = self.step % self.settings.validate_every == 0 or self.step == self.settings.iterations
         return self.score is not None and self.validated < self.step and due
 
     @property
     def ended(self) -> bool:
-        """Whether all steps are taken, or patience is over."""
+        """Whether all steps are done, or patience has run out."""
         patience = self.settings.patience
         return self.step >= self.settings.iterations or bool(patience and self.since_best >= patience)
 
     @property
     def seconds(self) -> float:
-        """Of training, with those of the runs that it goes on from."""
+        """Seconds of training, including those of the runs it was resumed from."""
         return self.seconds_before + time.perf_counter() - self.started
 
     def bar(self) -> tqdm:
-        """The progress bar, of the first process only."""
-        return tqdm(
+        """The progress bar; only the first process shows it."""
+        return progress_bar(
             total=self.settings.iterations,
             initial=self.step,
             desc=self.folder.name,
             unit="step",
-            file=sys.stdout,
-            mininterval=0.5 if sys.stdout.isatty() else 30,
             disable=not self.accelerator.is_main_process,
         )
 
     def loader(self) -> Iterator[dict]:
-        """An iterator over this process's part of the batches to come."""
+        """An iterator over this process's share of the remaining batches."""
         ranks = {"rank": self.accelerator.process_index, "ranks": self.accelerator.num_processes}
         plan = self.settings.plan(self.step)
         return iter(
@@ -127,9 +134,9 @@ class Run:
         )
 
     def iterate(self, loader: Iterator[dict]) -> dict[str, float] | None:
-        """One optimizer step; its row for the log, or None and a complaint if nothing but the count has changed."""
+        """One optimizer step. Returns its row for the log; None if it was skipped as not finite: see `complaint`."""
         s = self.settings
-        set_seed((s.seed * 1_000_003 + self.step) % 2**32)  # on all processes alike
+        set_seed((s.seed * 1_000_003 + self.step) % 2**32)  # the same on all processes
         self.complaint = ""
         modules = (part for name, part in self.parts.items() if name != "ema")
         self.buffers = [(b, b.clone()) for part in modules for b in part.buffers() if b.is_floating_point()]
@@ -147,7 +154,7 @@ class Run:
                 x, original = resized_alike(x, original, factor)
             target = self.sharpen(original) if self.sharpen and s.sharpened(self.step) else original
             with ExitStack() as unsynced:
-                if micro < s.accumulate - 1:  # gradients travel between processes with the last one
+                if micro < s.accumulate - 1:  # processes exchange gradients with the last one only
                     for network in (self.model, self.discriminator):
                         if network is not None:
                             unsynced.enter_context(self.accelerator.no_sync(network))
@@ -176,7 +183,7 @@ class Run:
         return row if whole else None
 
     def _discriminate(self, discriminator: nn.Module, prediction: Tensor, original: Tensor) -> Tensor:
-        """The discriminator's gradients; real and made pictures go through it together. Returns its loss."""
+        """Compute the discriminator's gradients, real and generated pictures in one batch. Returns its loss."""
         maps = discriminator(torch.cat([original, prediction.detach()]))
         real, fake = zip(*(m.chunk(2) for m in maps), strict=True)
         loss = ragan_d(real, fake)
@@ -184,7 +191,10 @@ class Run:
         return loss.detach()
 
     def _norms(self) -> dict[str, Tensor]:
-        """Gradients made ready: the loss's averaged over processes (DDP does the networks'), unscaled, clipped."""
+        """Average the loss's gradients over processes (DDP does the networks'), unscale all, clip the model's.
+
+        Returns the gradients' norms, the model's before clipping.
+        """
         for p in self.loss.parameters():
             if p.grad is not None and self.accelerator.num_processes > 1:
                 p.grad = self.accelerator.reduce(p.grad, "mean")
@@ -198,7 +208,7 @@ class Run:
         return norms
 
     def _shared(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """The values' means over all processes, in one exchange; in it they also agree on whether to stop."""
+        """Means of the values over all processes; the same exchange also agrees on whether to stop."""
         stop = torch.tensor(float(bool(self.stop.requested)), device=self.accelerator.device)
         numbers = torch.stack([stop, *values.values()])
         if self.accelerator.num_processes > 1:
@@ -208,6 +218,7 @@ class Run:
         return dict(zip(values, means, strict=True))
 
     def _commit(self, lr: float) -> None:
+        """Apply the step: optimizers and averaged weights."""
         self.committing = True
         self.bad = 0
         self.optimizers["model"].param_groups[0]["lr"] = lr
@@ -220,7 +231,7 @@ class Run:
             self.ema.update(self.bare, step=self.step)
 
     def _skip(self, details: list[tuple[list[str], dict[str, Tensor]]]) -> None:
-        """Say what is not finite, and where; put back the buffers."""
+        """Restore the buffers and note in `complaint` what is not finite, on which pictures."""
         self.undo()
         complaints = []
         for names, values in details:
@@ -243,24 +254,24 @@ class Run:
         self.complaint = f"step {self.step}: {'; '.join(complaints)}"
 
     def undo(self) -> None:
-        """Put the buffers back to what they were before the step."""
+        """Restore the buffers to their values before the step."""
         with torch.no_grad():
             for buffer, before in self.buffers:
                 buffer.copy_(before)
 
     def shown(self, row: dict[str, float]) -> dict[str, str]:
-        """What the bar says of a step."""
+        """The values that the progress bar shows."""
         return {"loss": f"{row['loss']:.4f}", "average": f"{self.average:.4f}", "lr": f"{row['lr']:.1e}"}
 
     def give_up_if_often(self) -> None:
-        """FloatingPointError after max_bad steps in a row that were not finite; the next run counts from 0."""
+        """Raise FloatingPointError after max_bad non-finite steps in a row; a resumed run counts from 0."""
         if self.bad >= self.settings.max_bad:
             complaint, self.bad = f"{self.complaint}; {self.bad} such steps in a row, stopped", 0
             raise FloatingPointError(complaint)
 
-    def validate(self) -> None:
-        """Score the averaged model, judge whether it is the best, and save. Signals are heard at once."""
-        assert self.score is not None  # or no validation would be due
+    def validate(self) -> bool:
+        """Score the averaged model; returns whether it is the best so far. A stop signal interrupts it at once."""
+        assert self.score is not None  # else no validation is due
         averaged = self.averaged()
         if self.stop.requested:
             raise KeyboardInterrupt(self.stop.requested)
@@ -276,16 +287,16 @@ class Run:
             self.rows.append({"step": self.step})
         self.rows[-1] |= {**scores, "seconds": self.seconds}
         self.accelerator.log(scores, step=self.step)
-        save(self, best=self.since_best == 0)
+        return self.since_best == 0
 
     def say_if_the_start_was_best(self) -> None:
-        """With validate_start: that nothing was gained, and what to try."""
+        """With validate_start: print that no validation beat the starting weights, and what to try."""
         scores = {row["step"]: row["psnr_y"] for row in self.rows if "psnr_y" in row}
         if 0 in scores and len(scores) > 1 and max(scores.values()) == scores[0]:
             self.say("no validation was better than the start, which is kept as the best: lower learning_rate")
 
     def averaged(self) -> nn.Module:
-        """The EMA's model, or schedule-free's average, in eval mode; the training's weights stay as they are."""
+        """A model with the averaged weights (EMA, or schedule-free's) in eval mode; the trained ones do not change."""
         if self.settings.optimizer == "schedule_free":  # its average is a function of weights and optimizer
             optimizer, kept = self.optimizers["model"], [p.detach().clone() for p in self.trained]
             optimizer.eval()
@@ -293,17 +304,69 @@ class Run:
             optimizer.train()
             with torch.no_grad():
                 for p, before in zip(self.trained, kept, strict=True):
-                    p.copy_(before)  # there and back is not exact
+                    p.copy_(before)  # optimizer.train() restores them inexactly
         return self.ema.module.eval()
 
+    def _facts(self) -> dict:
+        """What a training's result depends on besides its starting weights; texts, numbers and lists."""
+        networks = [n for n in getattr(self.loss, "networks", ()) if n is not None and n is not self.bare_discriminator]
+        config = dict(getattr(self.bare, "config", {}))
+        inner = {f"hat.{k}": v for k, v in config.pop("hat", {}).items() if k != "checkpointing"}
+        trained = [name for name, p in self.bare.named_parameters() if p.requires_grad]
+        return {
+            **self.settings.plain(),
+            "processes": self.accelerator.num_processes,
+            "data": [len(self.data), getattr(self.data, "key", "")],
+            "sharpen": getattr(self.sharpen, "__name__", str(self.sharpen)),
+            "trained parameters": hashlib.sha256(str(trained).encode()).hexdigest(),
+            "the loss's networks": [fingerprint(network) for network in networks],
+            **{f"loss's {name}": value for name, value in getattr(self.loss, "config", {}).items()},
+            **{f"model's {name}": str(value) for name, value in (config | inner).items()},
+        }
+
+    def state(self) -> dict:
+        """Everything needed to resume exactly; tensors, numbers and texts only."""
+        scaler = self.accelerator.scaler
+        return {
+            **{name: getattr(self, name) for name in _COUNTERS},
+            "seconds": self.seconds,
+            "start": self.start,
+            "facts": self.facts,
+            "rows": columns_of(self.rows),
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "scaler": None if scaler is None else scaler.state_dict(),
+        }
+
+    def restore(self, state: dict) -> None:
+        """Continue from `state`; parts whose parameters have changed in shape stay as they are."""
+        same_optimizer = all(self.facts[n] == state["facts"].get(n) for n in ("optimizer", "trained parameters"))
+        for name, part in self.parts.items():
+            before = state["parts"].get(name)
+            if before is None or shapes(part.state_dict()) != shapes(before):
+                continue
+            part.load_state_dict(before)
+            if name in self.optimizers and (name != "model" or same_optimizer):
+                optimizer = self.optimizers[name]
+                rates = [{k: group[k] for k in ("lr", "weight_decay")} for group in optimizer.param_groups]
+                optimizer.load_state_dict(state["optimizers"][name])
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group |= rate  # the settings', not the state's
+        if self.accelerator.scaler is not None and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        for name in _COUNTERS:
+            setattr(self, name, state[name])
+        self.rows = rows_of(state["rows"])
+        self.seconds_before, self.saved = state["seconds"], state["step"]
+
     def give_back(self) -> None:
-        """The modules as they were given: run again with the same ones, and it is the same training."""
+        """Restore the modules' starting weights, so that training the same objects again is the same training."""
         for name, weights in self.given.items():
             self.parts[name].load_state_dict(weights)
             self.parts[name].zero_grad()
 
     def close(self) -> None:
-        """Without what accelerate put around the modules, and with its files closed."""
+        """Remove accelerate's wrappers from the modules and close its trackers."""
         for network in (self.model, self.discriminator):
             if network is not None:
                 extract_model_from_parallel(network, keep_fp32_wrapper=False)

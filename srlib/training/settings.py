@@ -1,4 +1,4 @@
-"""How a training goes: one flat record, so that a notebook's parameters fill it."""
+"""The settings of a training, one flat dataclass that a notebook's parameters fill."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -15,25 +15,25 @@ OPTIMIZERS = ("adam", "adamw", "schedule_free")
 
 @dataclass(frozen=True)
 class Settings:
-    """How long and how fast. Raises ValueError for what cannot be meant.
+    """Length, optimizer, learning rate, batches, validation and saving. Raises ValueError for impossible values.
 
-    iterations: optimizer steps, each over batch * accumulate patches of every process. schedule: of the learning
-    rate, "cosine" and "one_cycle" over all iterations, "warmup_restarts" in cycles (first_cycle_steps, cycle_mult,
+    iterations: optimizer steps, each on batch * accumulate patches per process. schedule: of the learning rate,
+    "cosine" and "one_cycle" over all iterations, "warmup_restarts" in cycles (first_cycle_steps, cycle_mult,
     warmup_steps, gamma: see srlib.training.schedules), "constant" after warmup_steps. optimizer: "adam", "adamw", or
-    "schedule_free" (AdamW whose average replaces schedule and EMA; wants the schedule "constant"). weight_decay: of
-    the last two. ema: decay of the averaged weights that are validated and kept. clip: largest gradient norm.
-    weights_learning_rate: of a loss's learnable weights, constant; so is the discriminator's.
-    precision: "no" (fp32), "bf16" or "fp16".
+    "schedule_free" (AdamW whose average replaces schedule and EMA; needs the schedule "constant"). weight_decay: for
+    the last two. ema: decay of the averaged weights, which are validated and saved. clip: largest gradient norm.
+    weights_learning_rate, discriminator_learning_rate: constant rates of a loss's learnable weights and of the
+    discriminator. precision: "no" (fp32), "bf16" or "fp16".
 
-    progressive_iterations, _batches, _patches: phases of the run, each so many iterations with that batch and those
-    patches (LR pixels); the last one lasts to the end. Empty: `batch` throughout. input_scales: factors, of which one
-    is drawn for every step to resize its patches by. sharpened_share: the part of the run in which every second
-    target is sharpened.
+    progressive_iterations, _batches, _patches: phases of the training, each with its number of iterations, batch and
+    patch (LR pixels); the last one lasts to the end. Empty: `batch` throughout. input_scales: factors, one of which
+    is drawn for every step to resize its patches by. sharpened_share: the share of the iterations, from the first, in
+    which every second target is sharpened.
 
-    validate_every, log_every, save_every: iterations. validate_start: score the starting weights, too, and keep them
-    as the best if nothing beats them. keep: how many states are kept to go on from. patience:
-    validations without a better PSNR-Y before stopping, 0 for never. max_bad: non-finite steps in a row before
-    stopping. workers: loader processes. tensorboard: write its files, too.
+    validate_every, log_every, save_every: iterations. validate_start: validate the starting weights, too, and keep
+    them as the best if nothing beats them. keep: number of saved states to keep. patience: validations without a
+    better PSNR-Y before stopping, 0 for never. max_bad: non-finite steps in a row before stopping. workers: loader
+    processes. tensorboard: write TensorBoard files, too.
     """
 
     iterations: int
@@ -70,7 +70,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():  # NumPy's numbers, which no checkpoint would take, become Python's
+        for name, value in vars(self).items():  # NumPy's numbers become Python's: a checkpoint takes no others
             if isinstance(value, list | tuple):
                 object.__setattr__(self, name, [v.item() if hasattr(v, "item") else v for v in value])
             elif hasattr(value, "item"):
@@ -104,7 +104,7 @@ class Settings:
             raise ValueError("progressive iterations, batches and patches must be at least 1")
         if sum(self.progressive_iterations[:-1]) >= self.iterations:
             raise ValueError(
-                f"the progressive phases before the last take all {self.iterations} iterations: raise those"
+                f"the progressive phases before the last take all {self.iterations} iterations: raise iterations"
             )
         if any(factor <= 0 for factor in self.input_scales):
             raise ValueError(f"input_scales {list(self.input_scales)} must be above 0")
@@ -127,7 +127,7 @@ class Settings:
         return schedules.warmup_restarts(step, **ends, **{name: getattr(self, name) for name in names})
 
     def batch_of(self, step: int) -> tuple[int, int | None]:
-        """Patches a micro-batch, and their side in LR pixels (None: the dataset's own)."""
+        """Patches per micro-batch, and their side in LR pixels (None: the dataset's own)."""
         *phases, (_, last_batch, last_patch) = self._phases()
         for iterations, batch, patch in phases:
             if step < iterations:
@@ -136,7 +136,7 @@ class Settings:
         return last_batch, last_patch
 
     def plan(self, start: int) -> Iterator[tuple[int, int | None]]:
-        """Every micro-batch of the steps from `start` on, as draw_keys wants them."""
+        """batch_of every micro-batch from step `start` to the end, as draw_keys takes them."""
         for step in range(start, self.iterations):
             for _ in range(self.accumulate):
                 yield self.batch_of(step)
@@ -146,22 +146,22 @@ class Settings:
         return list(phases) or [(self.iterations, self.batch, None)]
 
     def sharpened(self, step: int) -> bool:
-        """Whether the targets of this step are sharpened ones, where there is a sharpener."""
+        """Whether this step's targets are sharpened, if train was given a sharpener."""
         return step % 2 == 0 and step < self.sharpened_share * self.iterations
 
     def plain(self) -> dict:
-        """As numbers, texts and lists, for a checkpoint."""
+        """All settings as a dict of numbers, texts and lists, for a checkpoint."""
         return asdict(self)
 
 
 def settings_from(parameters: Mapping) -> Settings:
-    """Of a notebook's parameters those that Settings knows by the same name."""
+    """Settings from those of a notebook's parameters that have the name of a field; the others are ignored."""
     names = {field.name for field in fields(Settings)}
     return Settings(**{name: value for name, value in parameters.items() if name in names})
 
 
 def optimizer_of(settings: Settings, trained: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer of a model's trained parameters."""
+    """The optimizer for a model's trained parameters."""
     if settings.optimizer == "adam":
         return torch.optim.Adam(trained, lr=settings.learning_rate)
     if settings.optimizer == "adamw":

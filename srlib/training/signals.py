@@ -1,4 +1,4 @@
-"""Ctrl-C, the kernel's stop button and a scheduler's SIGTERM, taken at the next good moment."""
+"""Ctrl-C, the kernel's stop button and a scheduler's SIGTERM stop a training at the end of the current step."""
 
 import signal
 import threading
@@ -7,14 +7,14 @@ from typing import Any
 
 
 class StopSignals:
-    """Within the block SIGINT and SIGTERM are noted in `requested` instead of raising, unless `patient` is False.
+    """A context manager: while `patient`, SIGINT and SIGTERM only set `requested`; otherwise they raise at once.
 
-    A second one raises at once, for those who cannot wait. Outside the main thread, where Python hears no signals,
-    nothing changes.
+    They raise KeyboardInterrupt, and so does a second signal, patient or not. Outside the main thread, where Python
+    cannot handle signals, nothing changes.
     """
 
     def __init__(self) -> None:
-        self.requested = ""  # the signal's name
+        self.requested = ""  # the signal's name; empty: none
         self.patient = False
         self._before: dict[int, Any] = {}  # handlers
 
@@ -34,9 +34,9 @@ class StopSignals:
 
 
 def leave_to_parent(_: int) -> None:
-    """For a loader's worker: Ctrl-C, and a SIGTERM to the whole group of processes, are its parent's business.
+    """A DataLoader's worker_init_fn: workers ignore Ctrl-C and the first SIGTERM, which a scheduler sends to all.
 
-    A second SIGTERM ends it: the parent's own.
+    Their parent stops them, after its step, with a second SIGTERM.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))

@@ -1,6 +1,6 @@
-"""One training loop for all stages: what differs between them is the model, the loss and the settings.
+"""The training loop of all stages: what differs between them is the model, the loss and the settings.
 
-accelerate launch -m srlib train params/<run>/<notebook>.yaml trains what that notebook trains, on several devices.
+`accelerate launch -m srlib train params/<run>/<notebook>.yaml` trains what that notebook trains, on several devices.
 """
 
 import os
@@ -11,17 +11,12 @@ from typing import Any
 
 import pandas as pd
 import torch
-from accelerate import Accelerator, PartialState
-from accelerate.state import AcceleratorState
-from accelerate.utils import is_tensorboard_available
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from srlib.files import locked
-from srlib.training.run import Run
 from srlib.training.settings import Settings
 from srlib.training.signals import StopSignals
-from srlib.training.states import begin, load_best, rescue, save
 
 
 def train(
@@ -39,35 +34,45 @@ def train(
 ) -> pd.DataFrame:
     """Train `model` in place and return the log, one row every `log_every` iterations and validation.
 
-    data: items {"lr": what the model is given, "hr": what it is to answer, "name": str}, indexed by draw_keys' keys;
-    with progressive patches or input_scales, pictures (C, h, w) and (C, H, W). loss: (prediction, target, original)
-    -> (total, terms) as TotalLoss; its parameters are trained, too. discriminator: trained alongside, for a loss with
-    an adversarial term. validate: called with the averaged model; its "psnr_y" decides which is the best. sharpen:
-    see Settings. callback: called after every step with its row and the "log" so far.
+    data: items {"lr": input, "hr": target, "name": str}, indexed by draw_keys' keys; with progressive patches or
+    input_scales, pictures (C, h, w) and (C, H, W). loss: (prediction, target, original) -> (total, terms) as
+    TotalLoss; its parameters are trained, too. validate: called with the averaged model; the best is the one with the
+    highest "psnr_y". discriminator: trained alongside, for a loss with an adversarial term. sharpen: see Settings.
+    callback: called after every step with its row and the "log" so far. resume: False starts anew.
 
     Writes into `folder`: best.safetensors and last.safetensors (averaged weights with their configuration),
-    metrics.csv, and state/, from which a run that was stopped, killed or broken goes on as if it had not been: on the
-    CPU to the bit, on a GPU as far as its kernels repeat themselves. What has changed in settings, loss or data since
-    is honoured and said; a run from other starting weights begins anew, and so does a finished one whose settings or
-    data have changed, unless they ask for more iterations: what it had made is moved to before/. At the end `model`
-    holds the best averaged weights (the last without validate); after an error it is again as it was given.
+    metrics.csv, and state/, the checkpoints from which a stopped, killed or failed run resumes: on the CPU bit for bit
+    as if it had not been interrupted, on a GPU as far as its kernels are deterministic. Changed settings, loss or data
+    are applied and logged; a run from other starting weights starts anew, and so does a finished one whose settings or
+    data have changed, unless they ask for more iterations: its files are moved to before/. At the end `model` holds the
+    best averaged weights (the last without validate); after an error it has its starting weights again.
     Raises FloatingPointError after max_bad non-finite steps in a row, naming term and pictures; KeyboardInterrupt on
     Ctrl-C and SIGTERM; Stopped when memory runs out or another process dies; OSError when the last state cannot be
     written.
     """
-    folder = Path(folder)
+    # imported here, where they are used: accelerate and timm take seconds
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import is_tensorboard_available
+
+    from srlib.training.resume import begin, load_best, rescue, save
+    from srlib.training.run import Run, Task
+
+    task = Task(model, loss, data, settings, Path(folder), validate, discriminator, sharpen)
     if settings.tensorboard and not is_tensorboard_available():
         raise ValueError("tensorboard is True but not installed: pip install tensorboard, or set it to False")
     several_cpu_processes()
-    AcceleratorState._reset_state()  # the precision of a training before this one in the same process
+    AcceleratorState._reset_state()  # it keeps the precision of an earlier training in the same process
     accelerator = Accelerator(
-        mixed_precision=settings.precision, log_with="tensorboard" if settings.tensorboard else None, project_dir=folder
+        mixed_precision=settings.precision,
+        log_with="tensorboard" if settings.tensorboard else None,
+        project_dir=task.folder,
     )
     with ExitStack() as stack:
         if accelerator.is_main_process:
-            stack.enter_context(locked(folder, patience=15 if settings.workers else 0))
+            stack.enter_context(locked(task.folder, patience=15 if settings.workers else 0))
         stop = stack.enter_context(StopSignals())
-        run = Run(model, loss, discriminator, validate, sharpen, data, settings, folder, accelerator, stop)
+        run = Run(task, accelerator, stop)
         loader: Iterator[dict] = iter(())
         try:
             begin(run, resume)
@@ -79,7 +84,7 @@ def train(
                 loader = run.loader()
             while True:
                 if run.validation_due:
-                    run.validate()
+                    save(run, best=run.validate())
                 if run.ended:
                     break
                 row = run.iterate(loader)
@@ -105,21 +110,23 @@ def train(
                 run.give_back()
             finally:
                 run.close()
-                vars(run).clear()  # a notebook keeps the traceback, and so this frame: not its memory
+                vars(run).clear()  # a notebook keeps the traceback, and with it this frame: free its memory
             if better is None:
                 raise
             raise better from error
         finally:
-            del loader  # and so its processes
+            del loader  # which ends its processes
         run.close()
         load_best(run, model)
         if stop.requested:
-            raise KeyboardInterrupt(f"stopped by {stop.requested} at the end of the training, which is whole")
+            raise KeyboardInterrupt(f"stopped by {stop.requested} after the last step: the training is finished")
     return pd.DataFrame(run.rows)
 
 
 def several_cpu_processes() -> None:
-    """Where torchrun has started several processes and there is no GPU, accelerate must be told to use the CPUs."""
+    """Tell accelerate to use the CPUs where torchrun has started several processes and there is no GPU."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available():
+        from accelerate import PartialState  # imported here: see train
+
         os.environ["ACCELERATE_USE_CPU"] = "true"
-        PartialState(cpu=True)  # whoever asks first would otherwise get a state of one process
+        PartialState(cpu=True)  # the first call decides: without this it could be a state of one process

@@ -1,4 +1,4 @@
-"""What goes wrong in a training of weeks, and what is left afterwards: a sentence, and a state to go on from."""
+"""What goes wrong in a training of weeks, and what is left afterwards: a clear message, and a state to resume from."""
 
 import os
 import resource
@@ -176,7 +176,7 @@ def test_running_out_of_memory_says_what_to_lower(tmp_path):
         start(tmp_path / "real", callback=too_much)
 
 
-def test_with_less_it_goes_on_within_the_handler(tmp_path):
+def test_with_less_it_resumes_within_the_handler(tmp_path):
     """As a script does that catches the shortage."""
     try:
         start(tmp_path, callback=stop_at(5, torch.OutOfMemoryError("CUDA out of memory")))
@@ -211,7 +211,7 @@ def test_a_dead_loader_process_ends_the_run_with_a_sentence(tmp_path):
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().__getitem__(key)
 
-    with pytest.raises(RuntimeError, match="a loader process ended .*lower workers"):
+    with pytest.raises(RuntimeError, match="a loader process died .*lower workers"):
         start(tmp_path, data=Deadly(), workers=1)
 
 
@@ -229,9 +229,9 @@ def test_a_picture_that_cannot_be_read_keeps_the_state_and_its_own_message(tmp_p
 
 
 def test_a_best_model_that_could_not_be_written_is_written_later(tmp_path, monkeypatch):
-    import srlib.training.states
+    import srlib.training.resume
 
-    scores, original, calls = iter([30.0, 40.0, 35.0]), srlib.training.states.save_model, []
+    scores, original, calls = iter([30.0, 40.0, 35.0]), srlib.training.resume.save_model, []
 
     def failing(path, model, **facts):
         if path.name == "best.safetensors":
@@ -240,7 +240,7 @@ def test_a_best_model_that_could_not_be_written_is_written_later(tmp_path, monke
                 raise OSError(28, "No space left on device")
         return original(path, model, **facts)
 
-    monkeypatch.setattr(srlib.training.states, "save_model", failing)
+    monkeypatch.setattr(srlib.training.resume, "save_model", failing)
     model, seen = tiny(), []
 
     def validate(averaged):
@@ -254,7 +254,7 @@ def test_a_best_model_that_could_not_be_written_is_written_later(tmp_path, monke
 
 def test_a_signal_in_the_last_moment_is_not_lost(tmp_path):
     ends = lambda row: row["step"] == 8 and os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
-    with pytest.raises(KeyboardInterrupt, match="SIGTERM at the end of the training, which is whole"):
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM after the last step: the training is finished"):
         start(tmp_path, callback=ends, validated=False)
     assert newest_state(tmp_path)["finished"]
 

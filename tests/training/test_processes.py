@@ -31,6 +31,7 @@ model, log = start({folder!r}, callback=say, **{options!r})
 torch.save(model.state_dict(), {folder!r} + "/rank" + rank + ".pt")
 """
 GRADIENTS = """
+sys.path.insert(0, {here!r})
 from test_processes import gradients
 for stage in (1, 2, 3):
     torch.save(gradients({folder!r} + "/" + str(stage), stage, batch=1), {folder!r} + "/" + str(stage) + rank + ".pt")
@@ -81,7 +82,7 @@ def wait_for_step(folder: Path, step: int) -> int:
 def two_processes(tmp_path_factory) -> Path:
     """A folder of gradients of two processes."""
     folder = tmp_path_factory.mktemp("gradients")
-    process = launch(folder, GRADIENTS.format(folder=str(folder)))
+    process = launch(folder, GRADIENTS.format(folder=str(folder), here=str(Path(__file__).parent)))
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     return folder
@@ -100,7 +101,7 @@ def test_gradients_of_two_processes_equal_those_of_one_with_twice_the_batch(tmp_
     assert 1e-2 < largest < 20
 
 
-def test_two_processes_go_on_exactly_and_only_one_writes(tmp_path):
+def test_two_processes_resume_exactly_and_only_one_writes(tmp_path):
     common = {"stage": 2, "iterations": 40, "workers": 1, "validated": False}
     assert launch(tmp_path / "a", **common).wait(120) == 0
     process = launch(tmp_path / "b", **{**common, "save_every": 2})
@@ -122,7 +123,7 @@ def test_a_dead_process_ends_the_others_with_a_message(tmp_path):
     began = time.monotonic()
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0 and time.monotonic() - began < 50
-    assert "stopped at step" in output and "is kept: run again to go on" in output
+    assert "stopped at step" in output and "is kept: run again to resume" in output
     assert newest_state(tmp_path)["step"] >= 3
 
 

@@ -1,4 +1,4 @@
-"""A training that was stopped goes on exactly; what has changed is honoured and said; damage is noticed."""
+"""A stopped training resumes exactly; changes are applied and logged; damaged states are noticed."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from srlib.training.train import train
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, stage, workers):
+def test_a_stopped_run_resumes_to_the_same_weights(tmp_path, stage, workers):
     unbroken, log = start(tmp_path / "a", stage, workers=workers)
     for step in (1, 4, 5):  # 4 is validated after it was stopped
         with pytest.raises(KeyboardInterrupt, match=f"stopped at step {step} .*the state of step {step} is kept"):
@@ -147,7 +147,7 @@ def test_the_same_objects_trained_again_are_the_same_training(tmp_path, capsys):
     assert same(weights(unbroken), weights(model)) and not list(tmp_path.glob("b/before*"))
 
 
-def test_a_run_that_patience_ended_goes_on_with_more_patience_and_anew_with_other_rates(tmp_path, capsys):
+def test_a_run_that_patience_ended_resumes_with_more_patience_and_starts_anew_with_other_rates(tmp_path, capsys):
     scores = {"psnr_y": 1.0}
     options = {"folder": tmp_path, "validate": lambda model: scores}
     train(tiny(), TotalLoss(), Patches(), settings(40, patience=2), **options)
@@ -182,7 +182,7 @@ def test_an_error_before_the_first_step_leaves_the_modules_as_they_were_given(tm
     model, loss, _ = build(1)
     before = fingerprint(model)
     with monkeypatch.context() as patch:
-        patch.setattr("srlib.training.run.Run.loader" if where == "loader" else "srlib.training.train.begin", failing)
+        patch.setattr("srlib.training.run.Run.loader" if where == "loader" else "srlib.training.resume.begin", failing)
         with pytest.raises(RuntimeError, match="out of memory at step"):
             train(model, loss, Patches(), settings(precision="bf16"), folder=tmp_path)
     assert fingerprint(model) == before and "forward" not in vars(model)
@@ -231,7 +231,7 @@ def test_a_finished_run_is_taken_as_it_is(tmp_path, capsys):
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
-def test_changes_are_honoured_and_said(tmp_path, capsys):
+def test_changes_are_applied_and_logged(tmp_path, capsys):
     changed = {
         "learning_rate": 1e-3,
         "schedule": "one_cycle",
@@ -261,7 +261,7 @@ def test_changes_are_honoured_and_said(tmp_path, capsys):
     assert jump[6:].max() > 5 * jump[:5].max()
 
 
-def test_more_iterations_go_on_from_the_end_and_fewer_end_at_once(tmp_path, capsys):
+def test_more_iterations_resume_from_the_end_and_fewer_end_at_once(tmp_path, capsys):
     start(tmp_path / "a")
     _, log = start(tmp_path / "a", iterations=10)
     assert log["step"].tolist() == list(range(1, 11)) and "iterations 8 -> 10" in capsys.readouterr().out
@@ -271,7 +271,7 @@ def test_more_iterations_go_on_from_the_end_and_fewer_end_at_once(tmp_path, caps
     assert log["step"].max() == 5 and "iterations 8 -> 3" in capsys.readouterr().out
 
 
-def test_a_changed_loss_goes_on_with_what_still_fits(tmp_path, capsys):
+def test_a_changed_loss_resumes_with_what_still_fits(tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path, 1, callback=stop_at(5))
     loss = TotalLoss(pixel=0.5, frequency=0.2, learnable="plain")
