@@ -24,7 +24,7 @@ class _Lines(tqdm):
     """Prints lines like "stage1: 151/450 steps, 4.8 steps/s, loss 0.0288, lr 7.5e-04"; the rate is the average."""
 
     def __init__(self, iterable: Iterable | None = None, **options: Any) -> None:
-        # gui: tqdm draws nothing itself; miniters: its monitor thread asks for no more lines than these
+        # gui: tqdm itself draws nothing; miniters 1: else its monitor thread would ask for a line every 10 seconds
         ours = {"gui": True, "mininterval": INTERVAL, "miniters": 1, "delay": 0.0}
         super().__init__(iterable, **{**options, **ours})
 
