@@ -1,7 +1,8 @@
 # make demo | make test | make report INPUT=<folder> | make ablation | make lab | make browser-test
 # make RUN=<name>      RUN is a folder of params/
 #
-# A notebook is run again only when it, its parameters, srlib, or what it reads has changed.
+# A notebook is run again only when it, its parameters, code of srlib that it uses, or what it reads has changed; not for
+# a docstring or a comment (srlib/experiments/uses.py). A finished training is taken as it is: make clean RUN=<name> first.
 
 SHELL := /bin/bash
 unexport PYTHONDONTWRITEBYTECODE  # set in many containers: every kernel would compile PyTorch anew, 20 s each
@@ -9,7 +10,6 @@ RUN ?= demo
 PYTHON ?= python3
 OUT := outputs/$(RUN)
 BIN := .venv/bin
-SRLIB := $(wildcard srlib/*.py)
 NOTEBOOKS := 01_data 02_stage1 03_tiling 04_artifact_ft 05_eval
 
 .PHONY: all demo report report-input ablation parameters test browser-test check lab setup clean
@@ -51,10 +51,12 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/nbstripout --verify $(NBSTRIPOUT_KEYS) notebooks/*.ipynb
+	$(BIN)/pytest tests/test_rooms.py
+	$(BIN)/nbstripout --verify --extra-keys "$(NBSTRIPOUT_KEYS)" notebooks/*.ipynb
 
+# As root, in a container: make lab LAB_ARGS="--allow-root --ip=0.0.0.0 --no-browser"
 lab: setup
-	$(BIN)/jupyter lab --notebook-dir=. notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab --notebook-dir=. $(LAB_ARGS) notebooks/00_start_here.ipynb
 
 # What each notebook reads: the folders of `input` (pictures added or removed), then the executed one before it.
 SOURCE := $(shell sed -n 's/^input: *//p' params/$(RUN)/01_data.yaml 2>/dev/null)
@@ -70,7 +72,7 @@ $(OUT)/eval/report.html: $(OUT)/05_eval.ipynb
 	@$(BIN)/python -m srlib report $< $@
 
 # Executed under another name, renamed when it succeeded; a failed one stays beside it, with its traceback.
-$(OUT)/%.ipynb: notebooks/%.ipynb params/$(RUN)/%.yaml $(SRLIB) .venv/ready | parameters
+$(OUT)/%.ipynb: notebooks/%.ipynb params/$(RUN)/%.yaml $(OUT)/.code/% .venv/ready | parameters
 	@mkdir -p $(OUT)
 	@rm -f $(OUT)/$*.failed.ipynb
 	@echo "== $* ($(RUN))"
@@ -84,6 +86,14 @@ $(OUT)/%.ipynb: notebooks/%.ipynb params/$(RUN)/%.yaml $(SRLIB) .venv/ready | pa
 	  echo "   see $(OUT)/$*.failed.ipynb and $(OUT)/$*.log"; exit 1; \
 	fi
 
+# The code that each notebook uses, noted before make looks what is out of date; in a fresh clone after the set-up.
+ifneq (,$(and $(wildcard .venv/ready),$(wildcard params/$(RUN)/*.yaml)))
+$(shell $(BIN)/python -m srlib.experiments.uses $(OUT))
+endif
+.PRECIOUS: $(OUT)/.code/%
+$(OUT)/.code/%: | .venv/ready
+	@$(BIN)/python -m srlib.experiments.uses $(OUT)
+
 # All of them, before the first notebook: not on the third day, when the fourth begins.
 parameters: .venv/ready
 	@$(BIN)/python -m srlib check-parameters params/$(RUN)
@@ -93,14 +103,15 @@ params/$(RUN)/%.yaml:
 
 setup: .venv/ready
 
-# The pinned versions, the package itself, and git's filter for notebooks.
-NBSTRIPOUT_KEYS := --extra-keys "metadata.papermill cell.metadata.papermill metadata.language_info"
+# The pinned versions, the package itself, and git's filter for notebooks, which leaves out what JupyterLab adds on saving.
+NBSTRIPOUT_KEYS := metadata.papermill cell.metadata.papermill metadata.language_info
 .venv/ready: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
-	-@git rev-parse --git-dir >/dev/null 2>&1 && $(BIN)/nbstripout --install --attributes .gitattributes $(NBSTRIPOUT_KEYS)
+	-@git rev-parse --git-dir >/dev/null 2>&1 && $(BIN)/nbstripout --install --attributes .gitattributes \
+	    && git config filter.nbstripout.extrakeys "$(NBSTRIPOUT_KEYS)"
 	@touch $@
 
 # What a run has made, weights too: make clean RUN=<name>.

@@ -2,10 +2,11 @@
 
 import ast
 import graphlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from srlib.experiments.uses import imported
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (  # from the bottom; rooms of one floor do not know each other
@@ -34,26 +35,6 @@ def module_of(path: Path) -> str:
 
 def room_of(module: str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
-
-
-MODULES = {module_of(path) for path in FILES}
-
-
-def imported(source: str, module: str, package: bool = False) -> Iterator[str]:
-    """Every module of srlib that the source imports: at its top, under TYPE_CHECKING, inside functions, by name."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "srlib")
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:  # from . import x
-                parts = module.split(".")
-                base = ".".join([*parts[: len(parts) - node.level + package], *filter(None, [node.module])])
-            if base.split(".")[0] == "srlib":
-                yield from (f"{base}.{a.name}" if f"{base}.{a.name}" in MODULES else base for a in node.names)
-        elif isinstance(node, ast.Call) and "import" in ast.unparse(node.func):  # import_module("srlib.x")
-            texts = (a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str))
-            yield from (text for text in texts if text.split(".")[0] == "srlib")
 
 
 def arrows(path: Path) -> list[str]:

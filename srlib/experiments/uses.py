@@ -1,0 +1,87 @@
+"""Which code a notebook uses: make runs a notebook again when that has changed, and not for a docstring or a comment.
+
+python -m srlib.experiments.uses outputs/<run> notes it for every notebook in outputs/<run>/.code/<notebook>, a file
+that is rewritten only when its content changes.
+"""
+
+import ast
+import json
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from srlib.experiments.notebook import project_root
+from srlib.files import atomic, digest
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def imported(source: str, module: str = "", package: bool = False) -> Iterator[str]:
+    """Every module of srlib that the source imports: at its top, under TYPE_CHECKING, inside functions, by a name in
+    quotes. module: whose source it is, for relative imports; package: whether that is an __init__.py.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "srlib")
+        elif isinstance(node, ast.ImportFrom):
+            above = module.split(".")[: len(module.split(".")) - node.level + package] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            if base.split(".")[0] == "srlib":
+                inner = (f"{base}.{alias.name}" for alias in node.names)
+                yield from (name if file_of(name).exists() else base for name in inner)
+        elif isinstance(node, ast.Call) and "import" in ast.unparse(node.func):  # import_module("srlib.x")
+            texts = (a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str))
+            yield from (text for text in texts if text.split(".")[0] == "srlib")
+
+
+def file_of(module: str) -> Path:
+    """Where a module of srlib lies, whether it is there or not."""
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def used_by(notebook: Path) -> list[Path]:
+    """The files of srlib that the notebook imports, and those that these import, sorted."""
+    cells = json.loads(notebook.read_text())["cells"]
+    code = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    waiting, found = {module for source in code for module in imported(source)}, set()
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            waiting |= _imported_by(module)
+    return sorted(map(file_of, found))
+
+
+@cache
+def _imported_by(module: str) -> set[str]:
+    path = file_of(module)
+    return set(imported(path.read_text(), module, path.name == "__init__.py"))
+
+
+def code_of(notebook: Path) -> str:
+    """A digest of all code that used_by finds, without docstrings, comments and layout."""
+    return digest(f"{path.relative_to(PACKAGE)} {_code(path)}" for path in used_by(notebook))
+
+
+@cache
+def _code(path: Path) -> str:
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def note(out: Path) -> None:
+    """Write out/.code/<notebook> for every notebook of the project; those whose code is as noted stay untouched."""
+    for notebook in sorted((project_root() / "notebooks").glob("*.ipynb")):
+        mark, code = out / ".code" / notebook.stem, code_of(notebook)
+        if not mark.is_file() or mark.read_text() != code:
+            with atomic(mark) as temporary:
+                temporary.write_text(code)
+
+
+if __name__ == "__main__":
+    note(Path(sys.argv[1]))
