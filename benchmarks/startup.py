@@ -4,12 +4,13 @@
     python benchmarks/startup.py --runs 9
 
 Every run is a process of its own; the first one of each row, which compiles bytecode, does not count. "Above torch":
-what the row takes once torch is imported, measured inside the process.
+what the row takes once torch and IPython are imported, measured inside the process.
 """
 
 import argparse
 import ast
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,7 +18,10 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).parent.parent
-AFTER_TORCH = "import time, torch\nstart = time.perf_counter()\n{}\nprint('seconds', time.perf_counter() - start)"
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+AFTER_TORCH = (
+    "import time, torch, IPython\nstart = time.perf_counter()\n{}\nprint('seconds', time.perf_counter() - start)"
+)
 
 
 def imports_of(notebook: Path) -> str:
@@ -33,7 +37,7 @@ def seconds(line: list[str], runs: int) -> float:
     times = []
     for _ in range(runs + 1):
         start = time.perf_counter()
-        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
         taken = time.perf_counter() - start
         if done.returncode:
             raise RuntimeError(f"{line}: {done.stderr}")
@@ -66,7 +70,7 @@ def main() -> None:
     statements["all that srlib train needs"] = "import srlib.experiments.stages"
     for notebook in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
         statements[f"imports of {notebook.stem}"] = imports_of(notebook)
-    print("seconds above torch")
+    print("seconds above torch (and IPython, which every kernel has)")
     for name, code in statements.items():
         print(f"  {name:<42}{seconds([*python, AFTER_TORCH.format(code)], runs):6.2f}", flush=True)
 

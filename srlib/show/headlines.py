@@ -12,8 +12,11 @@ from srlib.show.diagrams import STEPS
 
 
 def made_so_far(out: Path, notebooks: Path) -> str:
-    """A Markdown table of outputs/<run>/, and what is next. Links are relative to the folder `notebooks`."""
-    lines = ["| notebook | executed | result |", "|---|---|---|"]
+    """A Markdown table of outputs/<run>/ with links to the executed notebooks, the reports, and what is next.
+
+    Links are relative to the folder `notebooks`.
+    """
+    lines = ["| notebook | executed: open it with its figures | result |", "|---|---|---|"]
     missing = []
     for step in STEPS:
         result = headline(step.name, out / step.folder)
@@ -24,6 +27,9 @@ def made_so_far(out: Path, notebooks: Path) -> str:
         following = f"Next: [{missing[0]}]({missing[0]}.ipynb), or all of it with `make RUN={out.name}` in a terminal."
     else:
         following = "All five are done. See [05_eval](05_eval.ipynb) for what they are worth."
+    reports = [f"[{page.parent.name}]({_link(page, notebooks)})" for page in sorted(out.glob("*/report.html"))]
+    if reports:
+        following += f" Reports to send on, without code: {', '.join(reports)}."
     return "\n".join([*lines, "", following])
 
 
@@ -103,5 +109,8 @@ def _executed(out: Path, name: str, notebooks: Path) -> str:
     if not times:
         return ""
     how = max(times, key=lambda kind: times[kind])
-    link = os.path.relpath(found[how], notebooks).replace(os.sep, "/").replace(" ", "%20")
-    return f"{how}[{datetime.fromtimestamp(times[how]):%Y-%m-%d %H:%M}]({link})"
+    return f"{how}[{datetime.fromtimestamp(times[how]):%Y-%m-%d %H:%M}]({_link(found[how], notebooks)})"
+
+
+def _link(path: Path, notebooks: Path) -> str:
+    return os.path.relpath(path, notebooks).replace(os.sep, "/").replace(" ", "%20")

@@ -64,6 +64,7 @@ def test_it_shows_what_is_made(project):
     out = project / "outputs/some"
     make_up(out)
     (out / "eval/figures").mkdir()
+    (out / "eval/report.html").touch()
     shutil.copy(ROOT / "notebooks/images/demo.png", out / "eval/figures/crops_best.png")
     text, pictures = shown(execute(project, "00_start_here", run="some"))
     for said in (
@@ -73,6 +74,7 @@ def test_it_shows_what_is_made(project):
         "stage 3 closes 33 % of the gap (validation); detector's worst average precision 0.91",
         "stage 3 in tiles: +0.90 dB against bicubic; SGR 1.81 to 1.40",
         "](../outputs/some/05_eval.ipynb)",
+        "[eval](../outputs/some/eval/report.html)",
         "All five are done",
     ):
         assert said in text
