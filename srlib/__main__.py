@@ -126,7 +126,7 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     add("--verify", action="store_true", help="only re-check every checksum of the output")
 
 
-def _data(**given) -> int:  # type: ignore[no-untyped-def] - as the parser made them
+def _data(**given: Any) -> int:
     from srlib.data.degrade import Degradation
     from srlib.data.manifest import verify
     from srlib.data.parallel import cluster

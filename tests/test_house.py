@@ -2,12 +2,16 @@
 
 import ast
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import srlib
+
 ROOT = Path(__file__).parent.parent
-MODULES = sorted((ROOT / "srlib").glob("*.py"))
+MODULES = sorted((ROOT / "srlib").rglob("*.py"))
 Definition = ast.FunctionDef | ast.ClassDef
 
 
@@ -16,11 +20,11 @@ def public(body: list[ast.stmt]) -> list[Definition]:
 
 
 def imported(tree: ast.AST) -> set[tuple[str, str]]:
-    """(module, name) of all that a file takes from srlib's modules: by import, or as an attribute of the module."""
+    """(file's stem, name) of all that a file takes from srlib's modules: by import, or as an attribute of the module."""
     taken = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("srlib."):
-            taken |= {(node.module.removeprefix("srlib."), alias.name) for alias in node.names}
+            taken |= {(node.module.rpartition(".")[2], alias.name) for alias in node.names}
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             taken.add((node.value.id, node.attr))
     return taken
@@ -32,10 +36,27 @@ def used() -> set[tuple[str, str]]:
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         cells = json.loads(path.read_text())["cells"]
         texts.append("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
-    return set().union(*(imported(ast.parse(text)) for text in texts))
+    public_names = {(home.rpartition(".")[2], name) for name, home in srlib._HOMES.items()}
+    return public_names.union(*(imported(ast.parse(text)) for text in texts))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_no_two_files_have_one_name():
+    names = [path.stem for path in MODULES if path.stem != "__init__"]
+    assert len(names) == len(set(names))
+
+
+def test_files_are_short():
+    assert not [path for path in MODULES if len(path.read_text().splitlines()) > 400]
+
+
+def test_the_public_names_are_there_and_nothing_heavy_is_imported_for_them():
+    code = "import sys, srlib\nassert 'torch' not in sys.modules, 'torch'\nfor name in dir(srlib): getattr(srlib, name)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="srlib has no 'upscaler'; its names are load, HAT"):
+        srlib.upscaler  # noqa: B018
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_public_names_have_docstrings(path):
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree)
@@ -47,7 +68,7 @@ def test_public_names_have_docstrings(path):
     assert not [node.name for node in named + methods if node not in repeated and not ast.get_docstring(node)]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_public_names_are_used(path, used):
     """By another file; what only its own file needs is a command, a class, a value, or begins with an underscore."""
     tree = ast.parse(path.read_text())

@@ -156,9 +156,17 @@ class TiledSR(nn.Module):
 
         sink = filtered(erase, self.reach, size[0], sink_of(out, B, *size))
         plan = self.plan(x, tile=tile, halo=halo, window=window, exact=statistics == "exact", how=how)
-        common = {"scale": self.scale, "statistics": statistics, "blend": blend}
-        batch = batch or self.tile_batch or 1
-        _, report = tiled_apply(self.hat_model, x, plan, out=sink, batch=batch, how=how, **common)
+        _, report = tiled_apply(
+            self.hat_model,
+            x,
+            plan,
+            scale=self.scale,
+            blend=blend,
+            statistics=statistics,
+            batch=batch or self.tile_batch or 1,
+            out=sink,
+            how=how,
+        )
         return picture, report
 
     @torch.no_grad()
