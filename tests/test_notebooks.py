@@ -2,7 +2,9 @@
 
 import ast
 import json
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -40,6 +42,29 @@ def test_results_are_written_and_stage_3_left_hat_as_it_was(folder):
     assert {split[f"{name}.png"] for name in metrics["pictures"]} == {"test"}
     assert {"bicubic | whole", "stage 3 | tile 16 halo 0"} <= set(metrics["test"])
     assert not list(base.rglob("*.part*"))
+
+
+def test_make_runs_a_notebook_again_for_its_code_and_not_for_a_docstring(made, tmp_path):
+    folder = shutil.copytree(made, tmp_path / "project", symlinks=True)
+    (folder / "srlib").unlink()
+    shutil.copytree(ROOT / "srlib", folder / "srlib", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def again() -> list[str]:
+        done = subprocess.run(["make", "-n", "demo"], cwd=folder, capture_output=True, text=True, check=True)
+        return re.findall(r'echo "== (\w+)', done.stdout)
+
+    def change(name, old, new):
+        path = folder / "srlib" / name
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new, 1))
+
+    assert again() == []
+    change("show/plots.py", '"""The figures', '"""All figures')
+    assert again() == []
+    change("show/seam_viewer.py", "interval=500", "interval=400")
+    assert again() == ["03_tiling", "04_artifact_ft", "05_eval"]  # 04 reads what 03 writes
+    change("data/sources.py", "drawings: int = 8", "drawings: int = 9")
+    assert again() == NAMES
 
 
 def test_a_copied_project_reads_its_own_pictures(folder):
