@@ -110,20 +110,33 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--input", required=True, help="folder of HR pictures, searched with its subfolders")
     add("--output", required=True, help="folder to write to")
-    add("--scales", type=int, nargs="+", default=[2])
-    add("--methods", nargs="+", default=["bilinear", "bicubic", "lanczos"], choices=METHODS)
+    add("--scales", type=int, nargs="+", default=[2], help="whole numbers from 2 to 8; default 2")
+    add(
+        "--methods",
+        nargs="+",
+        default=["bilinear", "bicubic", "lanczos"],
+        choices=METHODS,
+        help="default bilinear bicubic lanczos; each makes an LR picture of every HR picture and scale",
+    )
     add("--size", type=int, help="crop HR pictures to at most this many pixels a side")
     add("--sample", type=float, default=1.0, help="share of the pictures, the same ones each time")
     add("--upscaled", action="store_true", help="also write LR pictures upscaled back to HR size")
-    add("--blur", type=float, nargs=2, default=(0, 0), metavar=("LOW", "HIGH"), help="sigma, HR pixels")
-    add("--noise", type=float, nargs=2, default=(0, 0), metavar=("LOW", "HIGH"), help="sigma, levels")
+    add(
+        "--blur",
+        type=float,
+        nargs=2,
+        default=(0, 0),
+        metavar=("LOW", "HIGH"),
+        help="before downscaling; sigma in HR pixels",
+    )
+    add("--noise", type=float, nargs=2, default=(0, 0), metavar=("LOW", "HIGH"), help="on LR; sigma in levels of 255")
     add("--before", default="", help="compress before downscaling: jpeg or webp")
     add("--after", default="", help="compress the LR picture: jpeg or webp")
-    add("--quality", type=int, nargs=2, default=(60, 95), metavar=("LOW", "HIGH"), help="1-100")
-    add("--jobs", type=int, default=1, help="processes")
+    add("--quality", type=int, nargs=2, default=(60, 95), metavar=("LOW", "HIGH"), help="of both, 1-100")
+    add("--jobs", type=int, default=1, help="processes, -1 for one a core")
     add("--dask", metavar="ADDRESS", help='a Dask scheduler, or "local": its workers do the work')
     add("--overwrite", action="store_true", help="redo what is up to date")
-    add("--verify", action="store_true", help="only re-check every checksum of the output")
+    add("--verify", action="store_true", help="make nothing, compare every file with its checksum in the manifest")
 
 
 def _data(**given: Any) -> int:
