@@ -1,4 +1,4 @@
-"""The command `srlib`, also `python -m srlib`: what can be asked of it, and nothing heavy before it is known what.
+"""The command `srlib`, also `python -m srlib`. Nothing heavy is imported before the subcommand is known.
 
 srlib upscale MODEL INPUT OUTPUT      pictures, upscaled without seams
 srlib data --input hr --output data   LR pictures out of HR pictures

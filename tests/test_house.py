@@ -20,7 +20,7 @@ def public(body: list[ast.stmt]) -> list[Definition]:
 
 
 def imported(tree: ast.AST) -> set[tuple[str, str]]:
-    """(file's stem, name) of all that a file takes from srlib's modules: by import, or as an attribute of the module."""
+    """(module's last name, name) of all that a file takes from srlib: by import, or as an attribute of a module."""
     taken = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("srlib."):

@@ -61,8 +61,8 @@ class Journal:
     def close(self, sources: set[str], key: str | None) -> pd.DataFrame:
         """Write manifest.csv and remove the journal.
 
-        sources: the pictures that exist; key: that of the settings. Rows of other pictures and of other settings
-        (None: of none) are dropped.
+        sources: the pictures that exist; key: that of the settings, or None for rows of any settings. Rows of other
+        pictures and of other settings are dropped.
         """
         rows = [r for name, rows in self.rows.items() if name in sources for r in rows if key in (None, r["settings"])]
         manifest = write_manifest(self.output, rows)

@@ -57,7 +57,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Pass:
-    """How a pass is run.
+    """A pass over the pictures of a data folder: its settings, and `run`.
 
     output: the data folder; packs: filled by the same pass, in place of all packs there are; jobs: processes;
     overwrite: redo what is up to date; title: of the progress bar.
@@ -78,15 +78,15 @@ class Pass:
     def run(self, tasks: Sequence[Task], *, sources: set[str], key: str | None) -> Result:
         """Make what is not up to date; write manifest.csv, packs and processing_stats.json. A killed run is resumed.
 
-        sources: all pictures that exist; key: that of the settings, as in the rows. Rows of other pictures and of
-        other settings (None: of none) are dropped from the manifest.
+        sources: all pictures that exist; key: that of the settings, as in the rows, or None for rows of any settings.
+        Rows of other pictures and of other settings are dropped from the manifest.
         Raises ValueError when a pack would have no patch; an error of `make`, a full disk for one, ends the pass.
         """
         start = time.perf_counter()
         with locked(self.output):
             journal = Journal(self.output)
             made: dict[str, Made] = {}
-            for attempt in range(3):
+            for attempt in range(3):  # again when a finished pack turns out, by checksum, to be of other pictures
                 once, facts = self._attempt(tasks, journal, overwrite=self.overwrite and attempt == 0)
                 for one in once:
                     files = made[one.name].files if one.name in made else 0

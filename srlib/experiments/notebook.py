@@ -1,4 +1,4 @@
-"""What a notebook does at its door and at its end: inputs found, results written."""
+"""For the first and the last cells of a notebook: find the project and the inputs, write the results."""
 
 import json
 import math

@@ -1,6 +1,6 @@
-"""Parameters of a notebook, refused at the door when it has none of that name or kind.
+"""Checks of a notebook's parameters: unknown names and values of another kind are refused before anything runs.
 
-python -m srlib check-parameters params/<run> checks all of a run's files before its first notebook begins.
+`srlib check-parameters params/<run>` checks all of a run's files before its first notebook begins.
 """
 
 import ast

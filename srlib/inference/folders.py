@@ -104,8 +104,8 @@ def upscale_files(
     """Read, `work(picture, path)`, write, for each pair of paths; what exists is skipped unless `overwrite`.
 
     scale: by how much work upscales, to refuse beforehand what the format of the target cannot hold. A file that
-    fails is named at once and the rest goes on. Returns how many were written and skipped, and what was wrong
-    with the others. No file is ever half written.
+    fails is named at once and the others are still upscaled. Returns how many were written and skipped, and what was
+    wrong with the others. Files are written atomically.
     """
     written, skipped, failed = 0, 0, {}
     for number, (path, target) in enumerate(pairs.items(), 1):

@@ -1,4 +1,4 @@
-"""Upscale one picture with a trained model: of any kind, back as the same kind."""
+"""Upscale one picture with a trained model; 8 or 16 bits, grey, alpha and colour profile stay as they are."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""A model for other programs, for pictures of any size: python -m srlib export model.safetensors model.onnx
+"""Export to other programs, ONNX and torch.export, for pictures of any size.
 
 The whole network is written, without tiling: what calls it cuts the tiles.
 """

@@ -1,4 +1,4 @@
-"""Show: figures, the seam viewer and the report; what the notebooks put before one's eyes.
+"""Show: figures, the seam viewer and the report; what the notebooks display.
 
 May import every other room; nothing but the command imports this one.
 """

@@ -150,7 +150,7 @@ class Live:
             self._show(figure)
             plt.close(figure)
         except Exception as error:  # a picture is not worth a training
-            print(f"the live figure could not be drawn ({error}); the training goes on without it")
+            print(f"the live figure could not be drawn ({error}); the training continues without it")
             self.next = math.inf
             return
         now = time.monotonic()

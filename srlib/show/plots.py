@@ -1,4 +1,4 @@
-"""The figures of the notebooks. Every function returns a matplotlib figure; nothing else imports this file.
+"""The figures of the notebooks. Every function returns a matplotlib figure.
 
 Pictures are tensors (C, H, W) in [0, 1], C 1 or 3. Differences are shown in 8-bit levels (0-255).
 """

@@ -1,4 +1,4 @@
-"""An executed notebook as one HTML file to send on: `python -m srlib report outputs/demo/05_eval.ipynb`.
+"""An executed notebook as one HTML file to send on: `srlib report outputs/demo/05_eval.ipynb`.
 
 Texts, tables and figures without the code; pictures are inside, nothing is fetched when it is opened.
 """

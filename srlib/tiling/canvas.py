@@ -1,4 +1,4 @@
-"""The output of a run in tiles: only the rows still being added to are in memory. Imports nothing of the project."""
+"""The output of a run in tiles: only the rows still being added to are in memory."""
 
 from collections.abc import Callable
 

@@ -99,7 +99,7 @@ class Chunks:
             return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(shape)
 
     def steps(self, model: Any, x: Tensor) -> int:
-        """How many steps the model's walk has, by walking over one window."""
+        """How many steps the model's walk has, counted on one window."""
         calls = 0
 
         def count() -> None:

@@ -1,4 +1,4 @@
-"""How much memory a network takes, measured on one small run, and how much there is. Imports nothing of the project."""
+"""How much memory a network takes, measured on one small run, and how much there is."""
 
 import weakref
 from collections.abc import Callable

@@ -158,9 +158,7 @@ def _check(
     if x.ndim != 4:
         raise ValueError(f"x must be (B, C, H, W), not {tuple(x.shape)}")
     if x.shape[-2:] != (plan.y.size, plan.x.size):
-        raise ValueError(
-            f"the plan is for {plan.y.size}x{plan.x.size} LR pixels, x has {x.shape[-2]}x{x.shape[-1]}"
-        )
+        raise ValueError(f"the plan is for {plan.y.size}x{plan.x.size} LR pixels, x has {x.shape[-2]}x{x.shape[-1]}")
     if batch is not None and batch < 1:
         raise ValueError(f"batch {batch}: at least one tile goes through the model at once")
     if statistics == "exact" and not hasattr(model, "walk"):

@@ -6,7 +6,15 @@ import torch
 from PIL import Image
 
 from srlib.data.pictures import to_float
-from srlib.data.resize import METHODS, centre, crop_to_multiple, downscale, downscale_integers, upscale, upscale_integers
+from srlib.data.resize import (
+    METHODS,
+    centre,
+    crop_to_multiple,
+    downscale,
+    downscale_integers,
+    upscale,
+    upscale_integers,
+)
 
 
 def cubic(x):

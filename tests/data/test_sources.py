@@ -5,7 +5,15 @@ import os
 import pytest
 
 from srlib.data.description import read_description, write_description
-from srlib.data.sources import EMBEDDED_SPLIT, embedded_pictures, embedded_split, list_pictures, need_parts, sampled, split_pictures
+from srlib.data.sources import (
+    EMBEDDED_SPLIT,
+    embedded_pictures,
+    embedded_split,
+    list_pictures,
+    need_parts,
+    sampled,
+    split_pictures,
+)
 
 
 def test_sample_is_stable_and_grows():

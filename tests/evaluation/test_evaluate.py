@@ -8,7 +8,17 @@ from small_networks import strong
 
 from srlib.data.drawings import draw
 from srlib.data.resize import upscale
-from srlib.evaluation.evaluate import best_median_worst, bicubic_check, evaluate, gap_closed, means, seams_of, tiling_name, tilings_of, ways_to_tile
+from srlib.evaluation.evaluate import (
+    best_median_worst,
+    bicubic_check,
+    evaluate,
+    gap_closed,
+    means,
+    seams_of,
+    tiling_name,
+    tilings_of,
+    ways_to_tile,
+)
 from srlib.evaluation.metrics import psnr_y
 from srlib.networks.eraser import TiledSR
 from srlib.networks.hat import HAT

@@ -9,7 +9,16 @@ from torch import nn
 
 from srlib.losses.detector import ArtifactDetector
 from srlib.losses.discriminator import MultiScaleDiscriminator
-from srlib.losses.terms import artifact_class_loss, artifact_feature_loss, charbonnier, frequency_loss, gradient_loss, ms_ssim_loss, ragan_d, ragan_g
+from srlib.losses.terms import (
+    artifact_class_loss,
+    artifact_feature_loss,
+    charbonnier,
+    frequency_loss,
+    gradient_loss,
+    ms_ssim_loss,
+    ragan_d,
+    ragan_g,
+)
 from srlib.losses.total import TERMS, DualLoss, TotalLoss
 from srlib.losses.weights import FORMS, LearnableWeights
 from srlib.networks.eraser import TiledSR

@@ -5,7 +5,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from srlib.networks.attention import as_windows, attend, from_heads, from_windows, key_parts, linear, position_bias, split_windows, to_heads
+from srlib.networks.attention import (
+    as_windows,
+    attend,
+    from_heads,
+    from_windows,
+    key_parts,
+    linear,
+    position_bias,
+    split_windows,
+    to_heads,
+)
 
 
 def formula(q, k, v, bias, scale):
