@@ -50,7 +50,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=3)
-    runs = parser.parse_args().runs
+    parser.add_argument("--only", default="", help="rows whose name holds this text")
+    options = parser.parse_args()
+    runs, only = options.runs, options.only
     python = [sys.executable, "-c"]
     whole = {
         "python -c pass": [*python, "pass"],
@@ -64,7 +66,8 @@ def main() -> None:
     }
     print("seconds from start to end of a process")
     for name, line in whole.items():
-        print(f"  {name:<42}{seconds(line, runs):6.2f}", flush=True)
+        if only in name:
+            print(f"  {name:<42}{seconds(line, runs):6.2f}", flush=True)
     statements = {"import srlib.networks.hat": "import srlib.networks.hat", "import spandrel": "import spandrel"}
     statements["all that srlib upscale needs"] = "import srlib.inference.folders, srlib.networks.checkpoints"
     statements["all that srlib train needs"] = "import srlib.experiments.stages"
@@ -72,7 +75,8 @@ def main() -> None:
         statements[f"imports of {notebook.stem}"] = imports_of(notebook)
     print("seconds above torch (and IPython, which every kernel has)")
     for name, code in statements.items():
-        print(f"  {name:<42}{seconds([*python, AFTER_TORCH.format(code)], runs):6.2f}", flush=True)
+        if only in name:
+            print(f"  {name:<42}{seconds([*python, AFTER_TORCH.format(code)], runs):6.2f}", flush=True)
 
 
 if __name__ == "__main__":

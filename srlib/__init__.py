@@ -20,7 +20,13 @@ The names below are loaded when they are first used; everything else is imported
 `from srlib.evaluation.evaluate import evaluate`. The command is `srlib` (srlib/__main__.py).
 """
 
+import os
 from importlib import import_module
+
+# How often threads that wait for each other look before they sleep. libgomp's own 300000 is as fast on an idle machine
+# and ten times slower where other processes compute (benchmarks/shared_machine.py). Read when torch is first imported.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "4000")
 
 _HOMES = {
     "load": "networks.checkpoints",

@@ -45,6 +45,19 @@ def test_hat():
     assert float(ours.split()[-1]) < 0.9 and float(peer.split()[-1]) == 1  # memory, not time
 
 
+def test_startup():
+    text = output("benchmarks/startup.py", "--runs", "1", "--only", "srlib")
+    rows = {line[2:44].strip(): float(line[44:]) for line in text.splitlines() if line.startswith("  ")}
+    assert {"srlib upscale --help", "import srlib", "all that srlib upscale needs"} <= rows.keys()
+    text = output("benchmarks/startup.py", "--runs", "1", "--only", "00_start_here")
+    assert "imports of 00_start_here" in text and "upscale" not in text
+
+
+def test_shared_machine():
+    text = output("benchmarks/shared_machine.py", "--case", "--side", "32", "--rounds", "1")
+    assert len([float(number) for number in text.split()]) == 8
+
+
 def test_data():
     text = output("benchmarks/data.py", "exact", "loading", "--patch", "64", "--seconds", "0.2")
     levels = {line.rsplit(maxsplit=3)[0]: line.split()[-3:] for line in text.splitlines() if "ours" in line}
