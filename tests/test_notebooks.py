@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -42,6 +43,35 @@ def test_results_are_written_and_stage_3_left_hat_as_it_was(folder):
     assert {split[f"{name}.png"] for name in metrics["pictures"]} == {"test"}
     assert {"bicubic | whole", "stage 3 | tile 16 halo 0"} <= set(metrics["test"])
     assert not list(base.rglob("*.part*"))
+
+
+def test_git_stays_clean_when_jupyterlab_saves_an_executed_notebook(tmp_path):
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    shutil.copy(ROOT / ".gitattributes", tmp_path)
+    keys = re.search(r"^NBSTRIPOUT_KEYS := (.*)$", (ROOT / "Makefile").read_text(), re.M).group(1)
+
+    def git(*arguments: str) -> str:
+        line = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+        return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    git("init", "-q")
+    install = [sys.executable, "-m", "nbstripout", "--install", "--attributes", ".gitattributes"]
+    subprocess.run(install, cwd=tmp_path, check=True)
+    git("config", "filter.nbstripout.extrakeys", keys)
+    git("add", ".")
+    git("commit", "-qm", "stored")
+    for path in (tmp_path / "notebooks").glob("*.ipynb"):
+        notebook = nbformat.read(path, 4)
+        notebook.metadata.language_info = {"name": "python", "version": "3.12.1", "nbconvert_exporter": "python"}
+        notebook.metadata.kernelspec = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+        notebook.metadata.widgets = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
+        for count, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), 1):
+            cell.execution_count = count
+            cell.outputs = [nbformat.v4.new_output("stream", text="shown")]
+        nbformat.write(notebook, path)
+    assert git("diff") == ""
+    git("add", "-u")  # of a file whose size has changed git status asks no filter
+    assert git("status", "--porcelain") == ""
 
 
 def test_make_runs_a_notebook_again_for_its_code_and_not_for_a_docstring(made, tmp_path):
