@@ -126,8 +126,11 @@ def test_commands_in_the_text_name_what_there_is():
     for target in targets - {"report"}:
         done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-    for module in set(re.findall(r"python -m (srlib\.\w+)", text)):
-        assert (ROOT / f"{module.replace('.', '/')}.py").is_file()
+    for name in set(re.findall(r"`srlib ([a-z-]+)", text)) | set(re.findall(r"-m srlib ([a-z-]+)", text)):
+        done = subprocess.run([sys.executable, "-m", "srlib", name, "--help"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    for path in set(re.findall(r"`(srlib/[\w/]+\.py)`", text)):
+        assert (ROOT / path).is_file(), path
     for script in set(re.findall(r"benchmarks/\w+\.py", text)):
         assert script in (ROOT / "tests/test_benchmarks.py").read_text()
     for path in set(re.findall(r"\]\(([^)#:]+)\)", text)):

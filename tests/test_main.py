@@ -1,0 +1,56 @@
+"""The command srlib: quick to answer, and what it repeats of the rooms' constants is true."""
+
+import subprocess
+import sys
+
+import pytest
+
+from srlib import __main__ as command
+from srlib.data.pictures import SUFFIXES
+from srlib.data.resize import METHODS
+from srlib.tiling.tiled import STATISTICS
+
+COMMANDS = ("upscale", "data", "train", "export", "report", "check-parameters")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_imports_nothing_heavy(name):
+    code = (
+        "import sys\nfrom srlib.__main__ import main\n"
+        f"try: main([{name!r}, '--help'])\n"
+        "except SystemExit: print(sorted({'torch', 'numpy', 'pandas', 'yaml'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"usage: srlib {name}" in done.stdout and done.stdout.endswith("[]\n")
+
+
+def test_the_choices_are_the_rooms_own():
+    assert set(command.STATISTICS) == set(STATISTICS)
+    assert set(command.METHODS) == set(METHODS)
+    assert {f".{name}" for name in command.FORMATS} == set(SUFFIXES)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["upscale", "none.safetensors", "a.png", "b.png"], "srlib upscale: no checkpoint at none.safetensors"),
+        (["data", "--input", "nowhere", "--output", "out"], "srlib data: no folder"),
+        (["export", "none.safetensors", "a.onnx"], "srlib export: no checkpoint at none.safetensors"),
+        (["report", "none.ipynb"], "srlib report: [Errno 2] No such file"),
+        (["check-parameters", "nowhere"], "srlib check-parameters: nowhere is no folder of parameter files"),
+    ],
+)
+def test_a_mistake_ends_in_one_sentence_and_status_2(line, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command.main(line) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(said) and error.count("\n") == 1
+
+
+def test_a_fault_of_ours_is_not_hidden(monkeypatch):
+    def broken(**_: object) -> int:
+        raise AssertionError("an invariant")
+
+    monkeypatch.setattr(command, "_check", broken)
+    with pytest.raises(AssertionError, match="an invariant"):
+        command.main(["check-parameters", "params/demo"])
