@@ -4,24 +4,39 @@
     picture, report = srlib.upscale(model, srlib.read_picture("photo.png"), statistics="exact")
     srlib.write_picture("large.png", picture)
 
-The rooms, from the top; each imports only those below it:
+Names, each loaded when it is first used:
+
+    load                         a model file, trained here or a published HAT
+    upscale                      a picture through a model, tiled or exact
+    read_picture, write_picture  picture files of 8 or 16 bits, with grey, alpha and profile
+    HAT, CONFIGS                 the network and its named configurations
+    TiledSR                      HAT through tiles, then the artifact eraser
+    plan_tiles, tiled_apply      where tiles lie; any network run by such a plan
+    seam_report                  how far a tiled picture is from the whole one: TC, SGR
+    TotalLoss, LearnableWeights  the weighted sum of the loss terms; learned weights
+    ArtifactDetector             says where a picture has which artifact
+    train, Settings              the training loop and its settings
+
+Rooms, from the top; each imports only those below it. Everything else is imported from its room, such as
+`from srlib.evaluation.evaluate import evaluate`:
 
     show          figures, the seam viewer, the report
     experiments   what each notebook trains and compares, its parameters
     training      the training loop, its settings, states to resume from
     losses        loss terms, learnable weights, their sum; the artifact detector
-    evaluation    PSNR-Y, SSIM-Y, seam figures;    inference   files and folders upscaled
-    networks      HAT, TiledSR and its eraser, checkpoints, export
+    evaluation    PSNR-Y, SSIM-Y and seam figures of models on held-out pictures
+    inference     pictures and folders, upscaled
+    networks      HAT, TiledSR and its eraser, model files, export
     data          pictures in and out, LR pictures, pairs, packed patches, datasets
     tiling        plans of tiles, tiled and exact evaluation, seam figures
-    files.py      atomic files and locks
+    files, progress  atomic writes and locks; progress bars
 
-The names below are loaded when they are first used; everything else is imported from its room, such as
-`from srlib.evaluation.evaluate import evaluate`. The command is `srlib` (srlib/__main__.py).
+The command is `srlib` (srlib/__main__.py).
 """
 
 import os
 from importlib import import_module
+from typing import Any
 
 # How often threads that wait for each other look before they sleep. libgomp's own 300000 is as fast on an idle machine
 # and ten times slower where other processes compute (benchmarks/shared_machine.py). Read when torch is first imported.
@@ -45,20 +60,19 @@ _HOMES = {
     "train": "training.train",
     "Settings": "training.settings",
 }
-__all__ = [*_HOMES, "__version__"]
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     """A public name, from its room, when it is first asked for (PEP 562)."""
     if name == "__version__":
-        value: object = import_module("importlib.metadata").version("srlib")
+        value = import_module("importlib.metadata").version("srlib")
     elif name in _HOMES:
         value = getattr(import_module(f"srlib.{_HOMES[name]}"), name)
     else:
-        raise AttributeError(f"srlib has no {name!r}; its names are {', '.join(__all__)}")
+        raise AttributeError(f"srlib has no {name!r}; its names are {', '.join(_HOMES)}")
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOMES, "__version__"})
