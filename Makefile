@@ -68,7 +68,7 @@ $(OUT)/05_eval.ipynb: $(OUT)/04_artifact_ft.ipynb
 $(OUT)/06_ablation.ipynb: $(OUT)/01_data.ipynb
 
 # 05 without its code, one file to send on.
-$(OUT)/eval/report.html: $(OUT)/05_eval.ipynb
+$(OUT)/eval/report.html: $(OUT)/05_eval.ipynb srlib/show/report.py
 	@$(BIN)/python -m srlib report $< $@
 
 # Executed under another name, renamed when it succeeded; a failed one stays beside it, with its traceback.
@@ -86,9 +86,13 @@ $(OUT)/%.ipynb: notebooks/%.ipynb params/$(RUN)/%.yaml $(OUT)/.code/% .venv/read
 	  echo "   see $(OUT)/$*.failed.ipynb and $(OUT)/$*.log"; exit 1; \
 	fi
 
-# The code that each notebook uses, noted before make looks what is out of date; in a fresh clone after the set-up.
+# The code that each notebook uses: noted while make reads this file, before it decides what is out of date; in a fresh
+# clone by the rule below, once .venv exists.
 ifneq (,$(and $(wildcard .venv/ready),$(wildcard params/$(RUN)/*.yaml)))
 $(shell $(BIN)/python -m srlib.experiments.uses $(OUT))
+ifneq (0,$(.SHELLSTATUS))
+$(error srlib/experiments/uses.py failed, see above)
+endif
 endif
 .PRECIOUS: $(OUT)/.code/%
 $(OUT)/.code/%: | .venv/ready
@@ -117,4 +121,4 @@ NBSTRIPOUT_KEYS := metadata.papermill cell.metadata.papermill metadata.language_
 # What a run has made, weights too: make clean RUN=<name>.
 clean:
 	@test "$(origin RUN)" = "command line" || { echo "name the run to delete: make clean RUN=$(RUN)"; exit 1; }
-	rm -rf $(OUT)/*.ipynb $(OUT)/*.log $(OUT)/*/
+	rm -rf $(OUT)/*.ipynb $(OUT)/*.log $(OUT)/*/ $(OUT)/.code

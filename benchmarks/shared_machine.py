@@ -1,4 +1,4 @@
-"""What a machine that others use costs: the same work idle and beside two busy processes, by how OpenMP's threads wait.
+"""The same work on an idle machine and beside two busy processes, for several ways in which OpenMP's threads wait.
 
     python benchmarks/shared_machine.py                      250x250 LR, five rounds
     python benchmarks/shared_machine.py --side 96 --rounds 1

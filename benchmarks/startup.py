@@ -1,4 +1,4 @@
-"""How soon commands, imports and notebooks are ready, beside `import torch` and spandrel, the median of several runs.
+"""Start-up time of commands, imports and notebooks, beside `import torch` and spandrel; medians.
 
     python benchmarks/startup.py               every row, three runs each
     python benchmarks/startup.py --runs 9

@@ -38,8 +38,8 @@ import os
 from importlib import import_module
 from typing import Any
 
-# How often threads that wait for each other look before they sleep. libgomp's own 300000 is as fast on an idle machine
-# and ten times slower where other processes compute (benchmarks/shared_machine.py). Read when torch is first imported.
+# How many times a waiting thread polls before it sleeps. libgomp's own 300000 is as fast on an idle machine and ten
+# times slower where other processes compute (benchmarks/shared_machine.py). Read when torch is first imported.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "4000")
 

@@ -20,16 +20,25 @@ FORMATS = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff")
 METHODS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
 
 
+class Failed(Exception):
+    """Something outside the program stopped the command, in words: a RuntimeError that is no fault of ours."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status: 0, 1 when something in it failed, 2 for a mistake in what was asked,
-    130 when it was stopped. argparse itself exits with 2.
+    """Run the command; returns its exit status. 1: some files failed, or a check found differences; 2: it could not
+    run, or broke off, and says why; 130: it was stopped. argparse itself exits with 2.
     """
     parser = argparse.ArgumentParser(prog="srlib", description="Super-resolution without seams.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, add, run, what in (
         ("upscale", _upscale_options, _upscale, "upscale a picture, or a folder of them with its subfolders"),
         ("data", _data_options, _data, "make LR pictures out of a folder of HR pictures"),
-        ("train", _train_options, _train, "train what a notebook trains, on one device or, by accelerate, on several"),
+        (
+            "train",
+            _train_options,
+            _train,
+            "train what a notebook trains; on several devices with accelerate launch",
+        ),
         ("export", _export_options, _export, "write a model as ONNX, for pictures of any size"),
         ("report", _report_options, _report, "write an executed notebook as one HTML file without code"),
         ("check-parameters", _check_options, _check, "check a run's parameter files before its first notebook"),
@@ -44,9 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stopped:
         print(f"{prog}: {str(stopped) or 'stopped'}", file=sys.stderr)
         return 130
-    except (ValueError, OSError, RuntimeError, ImportError, AssertionError, FloatingPointError) as error:
-        if isinstance(error, AssertionError) and "CUDA" not in str(error):
-            raise  # torch's own, where it was built without; any other is a fault of ours
+    except (ValueError, OSError, ImportError, FloatingPointError, Failed) as error:
         print("; ".join([f"{prog}: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return 2
 
@@ -69,12 +76,16 @@ def _upscale_options(parser: argparse.ArgumentParser) -> None:
     add("--tile", default="auto", help="LR pixels, a multiple of the window, or auto (default): as memory allows")
     add("--halo", type=int, help="LR pixels of context around a tile, not for exact; default two windows")
     add("--blend", choices=("crop", "ramp"), default="crop", help="how tiles meet, not for exact")
-    add("--batch", type=int, default=1, help="tiles at once")
+    add("--batch", type=int, default=1, help="tiles at once, default 1")
     add("--device", help="cpu, cuda, cuda:1; default: a GPU where there is one")
-    add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the network's arithmetic")
-    add("--features", default="device", help="where exact keeps its maps: device, host, or a folder on a fast disk")
+    add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="arithmetic of the network; default fp32")
+    add(
+        "--features",
+        default="device",
+        help="where exact keeps its maps: device (default), host, or a folder on a fast disk",
+    )
     add("--format", choices=FORMATS, help="of the written files, whatever the output's suffix")
-    add("--quality", type=int, default=95, help="of JPEG and WebP; 100 makes WebP lossless")
+    add("--quality", type=int, default=95, help="quality of JPEG and WebP, default 95; 100 makes WebP lossless")
     add("--overwrite", action="store_true", help="write again what exists")
 
 
@@ -97,7 +108,10 @@ def _upscale(
     from srlib.networks.checkpoints import load
     from srlib.tiling.tiled import Execution
 
-    network = load(model).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        network = load(model).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (RuntimeError, AssertionError) as error:  # the latter: torch without CUDA was asked for it
+        raise Failed(f"--device {device}: {error}") from error
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     given |= {"tile": int(tile) if tile.isdigit() else tile, "halo": 2 * network.window if halo is None else halo}
     given |= {"suffix": f".{format}" if format else "", "how": Execution(None, dtype, features, "shrink")}
@@ -157,6 +171,8 @@ def _data(**given: Any) -> int:
             stats = pregenerate(recipe=Recipe(**settings, degradation=degradation), **given).stats
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; the same command resumes from here") from None
+    except RuntimeError as error:  # of a worker that was killed, of a Dask scheduler that is gone
+        raise Failed(error) from error
     for failure in stats["failures"]:
         print(f"left out: {failure['reason']}")
     print(
@@ -169,18 +185,34 @@ def _data(**given: Any) -> int:
 def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Several devices: accelerate launch -m srlib train params/<run>/02_stage1.yaml."
     parser.add_argument("parameters", type=Path, help="a notebook's parameter file, params/<run>/<notebook>.yaml")
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="over the file's")
+    parser.add_argument(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="VALUE instead of the file's; may be repeated",
+    )
 
 
 def _train(parameters: Path, p: list[list[str]]) -> int:
     import yaml
 
     from srlib.experiments.stages import train_notebook
+    from srlib.training.resume import Stopped
 
+    over = {}
+    for name, value in p:
+        try:
+            over[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"-p {name} {value}: {' '.join(str(error).split())}") from error
     try:
-        train_notebook(parameters, {name: yaml.safe_load(value) for name, value in p})
+        train_notebook(parameters, over)
     except yaml.YAMLError as error:
-        raise ValueError(f"{parameters}: {error}") from error
+        raise ValueError(f"{parameters}: {' '.join(str(error).split())}") from error
+    except Stopped as error:
+        raise Failed(*error.args, *getattr(error, "__notes__", ())) from error
     return 0
 
 

@@ -6,6 +6,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # read when torc
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -21,6 +22,9 @@ def seeded():
     """Every test starts from the same random state, alone or in the whole run."""
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002 - libraries under test may draw from the global state
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture(scope="session")

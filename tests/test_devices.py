@@ -23,6 +23,7 @@ from srlib.losses.weights import FORMS
 from srlib.networks.checkpoints import load
 from srlib.networks.eraser import TiledSR
 from srlib.show.seam_viewer import SeamViewer
+from srlib.tiling.tiled import Execution
 
 
 def test_what_lies_on_two_devices_is_refused_here_too():
@@ -54,7 +55,7 @@ def test_what_lies_on_two_devices_is_refused_here_too():
         {"tile": 16, "halo": 8, "blend": "mean"},
         {"tile": 16, "statistics": "two_pass"},
         {"tile": 8, "statistics": "exact"},
-        {"tile": 8, "statistics": "exact", "features": "host"},
+        {"tile": 8, "statistics": "exact", "how": Execution(features="host")},
     ],
     ids=str,
 )

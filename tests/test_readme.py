@@ -74,13 +74,15 @@ def test_command(project, command):
 BEFORE = {  # what the page's Python takes for granted
     "README.md": "",
     "api.md": "",
+    "data.md": "",
     "hat.md": "import torch\nfrom srlib.networks.hat import CONFIGS, HAT\n"
     "torch.save({'params_ema': HAT(**CONFIGS['demo'], upscale=4).state_dict()}, 'HAT_SRx4.pth')\n",
     "tiling.md": "import numpy as np\nimport torch\nlr = torch.rand(1, 3, 80, 96)\n"
     "memory_map = np.lib.format.open_memmap('large.npy', 'w+', 'float32', (1, 3, 160, 192))\n",
 }
 AFTER = {
-    "api.md": "assert report.seams[0] == [128, 256, 384] and len(log)\nassert srlib.load("
+    "data.md": "assert result.stats['total_processed'] == 4 and not result.stats['total_failed']",
+    "api.md": "assert report.seams[0] == [128, 256] and len(log)\nassert srlib.load("
     "'mine.safetensors').tile_size == 16",
     "README.md": "assert sr.shape == (1, 3, 2 * lr.shape[2], 2 * lr.shape[3])",
     "hat.md": "assert load_hat('mine.safetensors').state_dict().keys() == hat.state_dict().keys()",

@@ -12,7 +12,7 @@ def tiled(model, x, *, tile, halo, window=1, offset=(0, 0), **options):
     """tiled_apply with a plan of these tiles (or "auto"); options: its own and those of Execution."""
     how = Execution(**{name: options.pop(name) for name in HOW & options.keys()})
     if tile == "auto":
-        plan, options = auto_plan(model, x, halo=halo, window=window, offset=offset, how=how), {"batch": 1, **options}
+        plan, options = auto_plan(model, x, halo=halo, window=window, how=how), {"batch": 1, **options}
     else:
         plan = plan_tiles(*x.shape[-2:], tile=tile, halo=halo, window=window, offset=offset)
     return tiled_apply(model, x, plan, how=how, **options)

@@ -85,7 +85,7 @@ class OnlinePairs(Dataset):
     """Training pairs downscaled from the HR pictures while training: needs no disk space, and is as slow as decoding.
 
     A key's number is picture * len(methods) + method. methods: LR kernels to use (none: those of 01_data). The pixels
-    are those of pre-generated LR pictures, except that blur, noise and compression are drawn for every draw.
+    are those of pre-generated LR pictures, except that blur, noise and compression are drawn anew for every patch.
     Raises ValueError when no training picture is as large as a patch.
     """
 

@@ -62,7 +62,7 @@ def evaluate(
     rows: list[dict] = []
     pictures: Pictures = {}
     profiles = {}
-    bar = progress_bar(total=len(pairs) * (1 + len(models) * (1 + len(tilings))), desc="evaluate", unit="picture")
+    bar = progress_bar(total=len(pairs) * (1 + len(models) * (1 + len(tilings))), desc="evaluate", unit="score")
     for index in range(len(pairs)):
         item = pairs[index]
         lr, hr = item["lr"][None], item["hr"][None]

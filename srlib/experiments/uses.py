@@ -6,6 +6,7 @@ that is rewritten only when its content changes.
 
 import ast
 import json
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -18,8 +19,8 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def imported(source: str, module: str = "", package: bool = False) -> Iterator[str]:
-    """Every module of srlib that the source imports: at its top, under TYPE_CHECKING, inside functions, by a name in
-    quotes. module: whose source it is, for relative imports; package: whether that is an __init__.py.
+    """Every module of srlib that the source imports: at its top, under TYPE_CHECKING, inside functions, or by
+    import_module("srlib..."). module: whose source it is, for relative imports; package: whether it is an __init__.py.
     """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -45,19 +46,34 @@ def used_by(notebook: Path) -> list[Path]:
     """The files of srlib that the notebook imports, and those that these import, sorted."""
     cells = json.loads(notebook.read_text())["cells"]
     code = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    waiting, found = {module for source in code for module in imported(source)}, set()
+    waiting, found = {module for source in code for module in imported(_python(source))}, set()
     while waiting:
         module = waiting.pop()
-        if module not in found:
+        if module not in found and file_of(module).is_file():  # a wrong import is the notebook's to report
             found.add(module)
             waiting |= _imported_by(module)
     return sorted(map(file_of, found))
 
 
+def _python(cell: str) -> str:
+    """A cell without IPython's magics and shell lines; nothing of one that is no Python."""
+    lines = [re.sub(r"^(\s*)[%!].*", r"\1pass", line) for line in cell.splitlines()]
+    try:
+        ast.parse("\n".join(lines))
+    except SyntaxError:
+        return ""
+    return "\n".join(lines)
+
+
 @cache
 def _imported_by(module: str) -> set[str]:
     path = file_of(module)
-    return set(imported(path.read_text(), module, path.name == "__init__.py"))
+    found = set(imported(path.read_text(), module, path.name == "__init__.py"))
+    if module == "srlib":  # whoever imports it may use any of the names that it loads from their rooms
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOMES":
+                found |= {f"srlib.{home}" for home in ast.literal_eval(node.value).values()}
+    return found
 
 
 def code_of(notebook: Path) -> str:

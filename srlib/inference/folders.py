@@ -31,7 +31,7 @@ def upscale_folder(
     Raises ValueError or OSError for a mistake in the arguments, before the first picture is read.
     """
     pairs = targets(input, output, suffix)
-    tile, halo = options.get("tile") or model.tile_size, options.get("halo") or 0
+    tile, halo = options.get("tile", model.tile_size), options.get("halo", 0)
     if tile != "auto" and (not isinstance(tile, int) or tile < 1 or tile % model.window) or halo % model.window:
         raise ValueError(f"tile (or auto) and halo must be multiples of the model's window, {model.window}")
     if halo < 0 or options.get("batch", 1) < 1 or not 1 <= quality <= 100:
@@ -55,7 +55,7 @@ def upscale_folder(
     try:
         return upscale_files(pairs, work, scale=model.scale, quality=quality, overwrite=overwrite)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("stopped; what was written is whole, the rest is left for the next time") from None
+        raise KeyboardInterrupt("stopped; the files written are complete, the same command makes the rest") from None
 
 
 def targets(source: Path, output: Path, suffix: str = "") -> dict[Path, Path]:

@@ -15,8 +15,8 @@ def upscale(model: TiledSR, picture: Picture, **options: Any) -> tuple[Picture, 
     """The picture upscaled by model.scale, of the same kind: 8 or 16 bits, grey, alpha, colour profile.
 
     Alpha goes through the model as a grey picture, beside the colours. options: those of TiledSR.tiled, such as
-    statistics, tile, halo, batch, how. Grey of a model for colour is the mean of what it answers; colour through a
-    model for grey goes channel by channel. Returns the picture and the report of the colours' run.
+    statistics, tile, halo, batch, how. A grey picture through a colour model: the mean of its three output channels; a
+    colour picture through a grey model: channel by channel. Returns the picture and the report of the colours' run.
     """
     colours, report = _planes(model, picture.rgb, picture.grey, options)
     alpha = None

@@ -173,7 +173,7 @@ def evaluate_detector(
     patch: int = 96,
     seed: int = 0,
 ) -> dict:
-    """How good the detector is on pictures it was not trained on, as they are: downscaled and varied in nothing.
+    """How good the detector is on pictures it was not trained on, neither downscaled nor varied.
 
     Returns average_precision {class: AP over the cells that are asked about}, chance {class: share of positive
     cells among them, what guessing gets}, asked {class: share of all cells that are asked about; _labels says

@@ -1,4 +1,4 @@
-"""The total loss: the weighted sum of the terms, for one output and, with weights at two levels, for two."""
+"""TotalLoss, the weighted sum of the terms, and DualLoss, for models that return two pictures."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

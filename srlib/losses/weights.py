@@ -1,4 +1,4 @@
-"""Learnable weights of several losses: softmax over parameters, and three forms that mend its flaw."""
+"""Learnable weights of several losses: softmax, and three forms that keep it from moving all weight to the smallest."""
 
 import torch
 import torch.nn.functional as F

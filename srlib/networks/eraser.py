@@ -98,24 +98,23 @@ class TiledSR(nn.Module):
         tile: int | str | None = None,
         halo: int | None = None,
         window: int | None = None,
-        offset: tuple[int, int] = (0, 0),
+        batch: int | None = None,
         exact: bool = False,
         how: Execution = Execution(),
     ) -> TilePlan:
         """Tiles for x (B, C, H, W): tile_size and tile_pad on HAT's windows, unless told otherwise. tile: LR pixels,
-        or "auto": as large as auto_plan finds (exact: for exact tiling). Raises ValueError off the window grid.
+        or "auto": as large as auto_plan finds for `batch` tiles at once (exact: for exact tiling). Raises ValueError
+        off the window grid.
         """
         halo = self.tile_pad if halo is None else halo
         window = self.window if window is None else window
         tile = self.tile_size if tile is None else tile
         if tile == "auto":
-            batch = self.tile_batch or 1
-            return auto_plan(
-                self.hat_model, x, halo=halo, window=window, offset=offset, batch=batch, exact=exact, how=how
-            )
+            batch = self.tile_batch or 1 if batch is None else batch
+            return auto_plan(self.hat_model, x, halo=halo, window=window, batch=batch, exact=exact, how=how)
         if not isinstance(tile, int):
             raise ValueError(f'tile {tile!r} is neither a number of LR pixels nor "auto"')
-        return plan_tiles(*x.shape[-2:], tile=tile, halo=0 if exact else halo, window=window, offset=offset)
+        return plan_tiles(*x.shape[-2:], tile=tile, halo=0 if exact else halo, window=window)
 
     @torch.no_grad()
     def tiled(
@@ -155,7 +154,9 @@ class TiledSR(nn.Module):
             return erased.permute(0, 3, 1, 2)
 
         sink = filtered(erase, self.reach, size[0], sink_of(out, B, *size))
-        plan = self.plan(x, tile=tile, halo=halo, window=window, exact=statistics == "exact", how=how)
+        batch = self.tile_batch or 1 if batch is None else batch
+        exact = statistics == "exact"
+        plan = self.plan(x, tile=tile, halo=halo, window=window, batch=batch, exact=exact, how=how)
         _, report = tiled_apply(
             self.hat_model,
             x,
@@ -163,7 +164,7 @@ class TiledSR(nn.Module):
             scale=self.scale,
             blend=blend,
             statistics=statistics,
-            batch=batch or self.tile_batch or 1,
+            batch=batch,
             out=sink,
             how=how,
         )

@@ -16,7 +16,7 @@ def made_so_far(out: Path, notebooks: Path) -> str:
 
     Links are relative to the folder `notebooks`.
     """
-    lines = ["| notebook | executed: open it with its figures | result |", "|---|---|---|"]
+    lines = ["| notebook | executed copy, with figures | result |", "|---|---|---|"]
     missing = []
     for step in STEPS:
         result = headline(step.name, out / step.folder)

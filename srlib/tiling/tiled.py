@@ -69,8 +69,8 @@ class Execution:
     for none. features: where "exact" keeps its maps: "device", "host", or a folder for a memory map.
     on_oom: "raise", or "shrink", which halves the batch, then the tile ("exact": keeps its maps in host memory, then
     halves the chunk), and starts the whole pass again (mixed plans make seams); the report says so.
-    progress(done, total) is called after every call of the model; cancel() is asked before each, and raises
-    Cancelled.
+    progress(done, total) is called after every call of the model; cancel() is called before each: if it returns True,
+    Cancelled is raised.
     """
 
     device: torch.device | str | None = None
@@ -288,13 +288,13 @@ def auto_plan(
     *,
     halo: int,
     window: int,
-    offset: tuple[int, int] = (0, 0),
     batch: int = 1,
     exact: bool = False,
     how: Execution = Execution(),
 ) -> TilePlan:
-    """A plan for x (B, C, H, W) that fits in half of the free memory: of the tiles up to 1024 the one that reads the
-    fewest pixels; of equal ones the smallest. One small tile is tried to see what a pixel costs.
+    """A plan for x (B, C, H, W) that fits in half of the free memory with `batch` tiles at once: of the tiles up to
+    1024 the one that reads the fewest pixels; of equal ones the smallest. One small tile is tried to see what a pixel
+    costs. Give tiled_apply the same batch.
     exact: the largest chunk that fits, up to 128, on a GPU 256; larger ones are not faster.
 
     Raises MemoryError when not even a tile of one window fits.
@@ -308,9 +308,9 @@ def auto_plan(
     budget = free_bytes(device) / 2
     limit = 1024 if not exact else 256 if device.type == "cuda" else 128
     plans = [
-        plan_tiles(*x.shape[-2:], tile=tile, halo=0 if exact else halo, window=window, offset=offset)
+        plan_tiles(*x.shape[-2:], tile=tile, halo=0 if exact else halo, window=window)
         for tile in range(window, limit + 1, window)
-        if tile - window < max(x.shape[-2:]) and offset[0] < tile > offset[1]
+        if tile - window < max(x.shape[-2:])
     ]
     fitting = [plan for plan in plans if plan.memory(cost, batch) <= budget]
     if not fitting:

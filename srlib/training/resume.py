@@ -96,10 +96,12 @@ def _why_not(run: Run, state: dict, changes: dict[str, str]) -> str:
         return "is of another model or other starting weights"
     if not state["finished"]:
         return ""
-    weighty = changes.keys() - INCIDENTAL - {"iterations", "patience"}  # fewer of these is no other training
+    weighty = (
+        changes.keys() - INCIDENTAL - {"iterations", "patience"}
+    )  # lowering these does not make it another training
     if _wants_more(run, state) or not weighty:
         return ""
-    return f"was finished with other {', '.join(sorted(weighty))}"
+    return f"was finished with other settings ({', '.join(sorted(weighty))})"
 
 
 def _wants_more(run: Run, state: dict) -> bool:

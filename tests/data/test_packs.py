@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from srlib.data import pregenerate as data
+from srlib.data import pregenerate as module
 from srlib.data.packs import Pack, PackSettings, open_shards, places, read_pack
 from srlib.data.pictures import read_picture, write_png
 from srlib.data.pregenerate import PictureTask, Recipe, pregenerate
@@ -385,7 +385,7 @@ def test_patches_of_files_that_were_wiped_are_cut_again(hr, monkeypatch):
 
 
 def test_a_picture_that_could_not_be_read_joins_the_pack_when_it_can(hr, monkeypatch):
-    read = data.read_picture
+    read = module.read_picture
 
     def failing(path, *rest):
         if path.name == "b.png":
@@ -395,9 +395,9 @@ def test_a_picture_that_could_not_be_read_joins_the_pack_when_it_can(hr, monkeyp
     run(hr)
     undisturbed = contents(hr.parent / "out")
     shutil.rmtree(hr.parent / "out")
-    monkeypatch.setattr(data, "read_picture", failing)
+    monkeypatch.setattr(module, "read_picture", failing)
     assert "sub/b.png" in run(hr).packs[0]["left_out"]
-    monkeypatch.setattr(data, "read_picture", read)
+    monkeypatch.setattr(module, "read_picture", read)
     assert run(hr).packs[0]["left_out"] == []
     assert contents(hr.parent / "out") == undisturbed
 

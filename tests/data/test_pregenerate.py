@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from srlib.__main__ import main
-from srlib.data import pregenerate as data
+from srlib.data import pregenerate as module
 from srlib.data.degrade import Degradation
 from srlib.data.pictures import read_picture, write_png
 from srlib.data.pregenerate import PictureTask, Recipe, list_online, pregenerate
@@ -112,7 +112,7 @@ def test_a_full_disk_stops_the_run_and_blames_no_picture(hr, monkeypatch, capsys
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(data, "write_png", full)
+    monkeypatch.setattr(module, "write_png", full)
     assert main(["data", "--input", str(hr), "--output", str(hr.parent / "out")]) == 2
     assert capsys.readouterr().err.strip() == "srlib data: [Errno 28] No space left on device"
 

@@ -135,7 +135,9 @@ def test_a_changed_tile_trains_stage_2_anew(trained, folder):
     before = torch.load(next((trained / "tiling/state").glob("*.pt")))["facts"]
     assert before["model's tile_size"] == "16"
     done = command(folder, "03_tiling", "-p", "tile_size", "8")
-    assert "was finished with other model's tile_size: starting anew" in done.stdout, done.stdout + done.stderr
+    assert "was finished with other settings (model's tile_size): starting anew" in done.stdout, (
+        done.stdout + done.stderr
+    )
     assert (trained / "tiling/before/best.safetensors").is_file()
 
 

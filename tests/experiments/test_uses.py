@@ -60,6 +60,20 @@ def test_imports_inside_functions_count(package):
     assert package / "data/new.py" in used_by(ROOT / "notebooks/01_data.ipynb")
 
 
+def test_public_names_magics_and_wrong_imports(package, tmp_path):
+    codes()
+
+    def used(*cells: str) -> set[str]:
+        content = [{"cell_type": "code", "source": [cell]} for cell in cells]
+        (tmp_path / "own.ipynb").write_text(json.dumps({"cells": content}))
+        return {path.relative_to(package).as_posix() for path in used_by(tmp_path / "own.ipynb")}
+
+    assert {"networks/hat.py", "training/run.py"} <= used("import srlib\nsrlib.load('x')")
+    assert "networks/hat.py" in used("from srlib import HAT")
+    assert used("%matplotlib inline\nif True:\n    !ls\nfrom srlib.files import atomic") == {"files.py"}
+    assert used("%%bash\nls -l | wc", "from srlib.gone import thing") == set()
+
+
 def test_a_mark_is_rewritten_only_when_the_code_has_changed(package, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     codes()

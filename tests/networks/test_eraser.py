@@ -69,3 +69,14 @@ def test_tiles_off_the_window_are_refused(wrong):
     model = TiledSR(HAT(**TINY), use_tiling=True, **{"tile_size": 16, "tile_pad": 8, **wrong})
     with pytest.raises(ValueError, match="not a multiple of the window 8"):
         model(torch.rand(1, 3, 32, 32))
+
+
+def test_auto_leaves_room_for_as_many_tiles_as_go_through_at_once(monkeypatch):
+    model, x = tiny().eval(), torch.rand(1, 3, 64, 96)
+    monkeypatch.setattr("srlib.tiling.tiled.free_bytes", lambda device: 2e7)
+    sizes = [model.tiled(x, tile="auto", halo=8, batch=batch)[1].plan.y.read for batch in (1, 4)]
+    assert sizes[1] < sizes[0]
+    with pytest.raises(ValueError, match="batch 0: at least one tile"):
+        model.tiled(x, batch=0)
+    with pytest.raises(ValueError, match="tile 'large' is neither a number of LR pixels nor \"auto\""):
+        model.tiled(x, tile="large")

@@ -48,4 +48,4 @@ def test_command_and_a_notebook_that_was_not_run(executed):
     assert subprocess.run(line, capture_output=True, text=True).stdout.strip() == str(executed.with_suffix(".html"))
     nbformat.write(new_notebook(cells=[new_code_cell("1")]), executed)
     done = subprocess.run(line, capture_output=True, text=True)
-    assert done.returncode == 1 and "holds no outputs: run it first" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "holds no outputs: run it first" in done.stderr and "Traceback" not in done.stderr

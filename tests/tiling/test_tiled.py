@@ -189,7 +189,7 @@ def test_progress_counts_up_to_the_end_and_cancel_stops():
     assert len(calls) == 4 and bands == [0]
 
 
-def test_auto_tile_reads_the_fewest_pixels_that_fit(monkeypatch):
+def test_auto_plan_reads_the_fewest_pixels_that_fit(monkeypatch):
     x = torch.rand(1, 3, 100, 200)
     cost = 3 * 4 * (1 + 4)  # bytes of a pixel in and four out; and what lies between
 

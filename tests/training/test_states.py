@@ -161,13 +161,13 @@ def test_a_run_that_patience_ended_resumes_with_more_patience_and_starts_anew_wi
     train(tiny(), TotalLoss(), Patches(), settings(60, patience=2), **options)  # less is no other training
     assert newest_state(tmp_path)["step"] == 36 and "is finished: nothing to train" in capsys.readouterr().out
     train(tiny(), TotalLoss(), Patches(), settings(80, patience=3, learning_rate=1e-3), **options)
-    assert "was finished with other learning_rate: starting anew" in capsys.readouterr().out
+    assert "was finished with other settings (learning_rate): starting anew" in capsys.readouterr().out
 
 
 def test_patience_does_not_smuggle_other_settings_into_a_finished_training(tmp_path, capsys):
     start(tmp_path)
     start(tmp_path, learning_rate=1e-4, patience=5)
-    assert "was finished with other learning_rate: starting anew" in capsys.readouterr().out
+    assert "was finished with other settings (learning_rate): starting anew" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("where", ["begin", "loader"])
@@ -205,7 +205,7 @@ def test_numbers_of_numpy_are_no_obstacle(tmp_path):
 def test_another_form_of_learnable_weights_is_another_training(tmp_path, capsys):
     start(tmp_path, 2, form="plain")
     start(tmp_path, 2, form="uncertainty")
-    assert "was finished with other loss's learnable: starting anew" in capsys.readouterr().out
+    assert "was finished with other settings (loss's learnable): starting anew" in capsys.readouterr().out
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path / "b", 2, form="plain", callback=stop_at(3))
     start(tmp_path / "b", 2, form="entropy")
@@ -294,7 +294,7 @@ def test_a_new_start_moves_aside_what_was_there(tmp_path, capsys, why):
         assert "other starting weights: starting anew" in capsys.readouterr().out
     elif why == "finished with others":
         start(tmp_path, learning_rate=1e-3)
-        assert "was finished with other learning_rate: starting anew" in capsys.readouterr().out
+        assert "was finished with other settings (learning_rate): starting anew" in capsys.readouterr().out
     else:
         second, _ = start(tmp_path, resume=False)
         assert same(weights(first), weights(second))
