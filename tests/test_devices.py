@@ -116,7 +116,7 @@ def test_other_functions_of_pictures():
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_training_goes_on_there_as_it_does_here(tmp_path, stage):
+def test_training_resumes_there_as_it_does_here(tmp_path, stage):
     """Log and weights; stopped after three steps; with the optimizers' states, averages and discriminator."""
     _, expected = start(tmp_path / "here", stage, iterations=6, validate_every=3)
     changes = {"iterations": 6, "validate_every": 3}

@@ -137,7 +137,7 @@ def test_wrong_input_ends_in_one_clear_sentence(folder):
     assert "tile 20 is not a multiple of the window 8" in complaint(folder, "03_tiling", tile_size=20)
 
 
-def test_a_folder_with_a_broken_picture_goes_on_and_names_it(folder):
+def test_a_broken_picture_is_named_and_the_others_are_used(folder):
     shutil.copytree(folder / "pictures", folder / "some broken")
     whole = (folder / "pictures/0.png").read_bytes()
     (folder / "some broken/cut.png").write_bytes(whole[: len(whole) // 2])

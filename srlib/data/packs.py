@@ -143,8 +143,8 @@ class Pack:
 
     sizes: (H, W) of every training picture, cropped as its LR pictures are. marks: for every picture what changes when
     it is replaced, known without reading it (file size, settings). The footprint is a checksum of all of these.
-    `done` tells whether the folder holds a finished pack of this footprint; whether the pictures' content is still
-    the same, `outdated` tells after a pass. If not done: `begin`, let `picture_slots` be filled, `finish`.
+    `done`: the folder holds a finished pack of this footprint. `outdated`, asked after a pass: the pictures have
+    changed since. If not done: `begin`, let `picture_slots` be filled, `finish`.
     Raises ValueError when no picture is readable or large enough.
     """
 

@@ -75,13 +75,10 @@ class Recipe:
         return self.degradation.lr(downscale_integers(degraded, scale, method), f"{scale}x/{method}/{name}")
 
 
-_DEFAULT = Recipe()
-
-
 def pregenerate(
     input: Path | str,
     output: Path | str,
-    recipe: Recipe = _DEFAULT,
+    recipe: Recipe = Recipe(),
     *,
     sample: float = 1.0,
     seed: int = 0,
@@ -121,7 +118,7 @@ def pregenerate(
 
 
 def list_online(
-    input: Path | str, output: Path | str, recipe: Recipe = _DEFAULT, *, sample: float = 1.0, seed: int = 0
+    input: Path | str, output: Path | str, recipe: Recipe = Recipe(), *, sample: float = 1.0, seed: int = 0
 ) -> tuple[pd.DataFrame, list[dict]]:
     """Write the manifest alone, for pairs whose LR pictures are made while training (patches.OnlinePairs).
 

@@ -47,7 +47,7 @@ def exported(model: HAT | TiledSR, *, batches: bool = False) -> ExportedProgram:
             model.use_tiling = True
 
 
-def export_onnx(path: Path | str, model: HAT | TiledSR) -> Path:
+def export_onnx(model: HAT | TiledSR, path: Path | str) -> Path:
     """Write the model as one ONNX file: "lr" (batch, C, height, width) -> "sr", fp32, all but C free. Atomic.
 
     Pictures must be larger than a window, the smallest side is in the file's metadata. Raises ImportError, with the
@@ -100,7 +100,7 @@ def export_file(model: Path | str, output: Path) -> float:
     Returns the largest difference: 0 where onnxruntime is not installed, infinity for a NaN.
     """
     network = load(model, use_tiling=False)
-    export_onnx(output, network)
+    export_onnx(network, output)
     channels, window = network.hat_model.config["in_chans"], network.window
     print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
     if importlib.util.find_spec("onnxruntime") is None:

@@ -127,7 +127,7 @@ def test_missing_and_empty_folders_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("side", ["input", "gt"])
-def test_a_truncated_picture_is_recorded_and_the_rest_goes_on(folder, side):
+def test_a_truncated_picture_is_recorded_and_the_others_are_used(folder, side):
     path = folder / f"train/{side}/a.png"
     path.write_bytes(path.read_bytes()[:-100])
     result, _ = run(folder, packs=[PackSettings(8)])

@@ -72,11 +72,8 @@ def test_lanczos_is_pillows_in_floating_point(scale):
 def test_leading_axes_are_kept_and_every_picture_is_downscaled_alone(method):
     x = torch.rand(2, 3, 12, 18)
     assert torch.equal(downscale(x, 3, method)[1], downscale(x[1], 3, method))
-    assert downscale(x[None], 3, method).shape == (1, 2, 3, 4, 6) and downscale(x[0, 0, None], 3, method).shape == (
-        1,
-        4,
-        6,
-    )
+    assert downscale(x[None], 3, method).shape == (1, 2, 3, 4, 6)
+    assert downscale(x[0, 0, None], 3, method).shape == (1, 4, 6)
 
 
 def test_wrong_sizes_and_methods_are_refused():

@@ -115,9 +115,5 @@ def test_what_papermill_takes_is_taken(tmp_path):
 def test_the_command_is_silent_about_what_is_right_and_says_what_is_wrong(folder, said):
     line = [sys.executable, "-m", "srlib", "check-parameters", folder]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
-    assert (
-        bool(done.returncode) == bool(said)
-        and said in done.stderr
-        and not done.stdout
-        and bool(said) == bool(done.stderr)
-    )
+    assert bool(done.returncode) == bool(said) == bool(done.stderr)
+    assert said in done.stderr and not done.stdout

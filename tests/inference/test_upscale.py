@@ -159,7 +159,7 @@ def test_targets_mirror_the_tree_and_refuse_collisions(tmp_path):
         targets(tmp_path / "nowhere", out)
 
 
-def test_a_broken_file_is_named_and_the_rest_goes_on_and_nothing_is_done_twice(model, tmp_path, capsys):
+def test_a_broken_file_is_named_the_others_are_upscaled_and_nothing_is_done_twice(model, tmp_path, capsys):
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     write_picture(source / "a.png", Picture(ramp()))

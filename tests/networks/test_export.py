@@ -42,7 +42,7 @@ def test_exported_program_takes_any_size(model, kind):
 @pytest.mark.parametrize("kind", ["HAT", "TiledSR"])
 def test_onnx_takes_any_size_and_number(model, kind, tmp_path):
     chosen = model if kind == "TiledSR" else model.hat_model
-    path = export_onnx(tmp_path / "m.onnx", chosen)
+    path = export_onnx(chosen, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == [path]  # one file, no weights beside it
     onnx.checker.check_model(path)
     graph = onnx.load(path).graph
