@@ -33,12 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, add, run, what in (
         ("upscale", _upscale_options, _upscale, "upscale a picture, or a folder of them with its subfolders"),
         ("data", _data_options, _data, "make LR pictures out of a folder of HR pictures"),
-        (
-            "train",
-            _train_options,
-            _train,
-            "train what a notebook trains; on several devices with accelerate launch",
-        ),
+        ("train", _train_options, _train, "train what a notebook trains; see accelerate launch for several devices"),
         ("export", _export_options, _export, "write a model as ONNX, for pictures of any size"),
         ("report", _report_options, _report, "write an executed notebook as one HTML file without code"),
         ("check-parameters", _check_options, _check, "check a run's parameter files before its first notebook"),
@@ -108,8 +103,9 @@ def _upscale(
     from srlib.networks.checkpoints import load
     from srlib.tiling.tiled import Execution
 
+    network, device = load(model), device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        network = load(model).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        network.to(device)
     except (RuntimeError, AssertionError) as error:  # the latter: torch without CUDA was asked for it
         raise Failed(f"--device {device}: {error}") from error
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
@@ -212,7 +208,7 @@ def _train(parameters: Path, p: list[list[str]]) -> int:
     except yaml.YAMLError as error:
         raise ValueError(f"{parameters}: {' '.join(str(error).split())}") from error
     except Stopped as error:
-        raise Failed(*error.args, *getattr(error, "__notes__", ())) from error
+        raise Failed(error) from error
     return 0
 
 

@@ -98,7 +98,7 @@ class TiledSR(nn.Module):
         tile: int | str | None = None,
         halo: int | None = None,
         window: int | None = None,
-        batch: int | None = None,
+        batch: int = 1,
         exact: bool = False,
         how: Execution = Execution(),
     ) -> TilePlan:
@@ -110,7 +110,6 @@ class TiledSR(nn.Module):
         window = self.window if window is None else window
         tile = self.tile_size if tile is None else tile
         if tile == "auto":
-            batch = self.tile_batch or 1 if batch is None else batch
             return auto_plan(self.hat_model, x, halo=halo, window=window, batch=batch, exact=exact, how=how)
         if not isinstance(tile, int):
             raise ValueError(f'tile {tile!r} is neither a number of LR pixels nor "auto"')
