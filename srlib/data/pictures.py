@@ -17,7 +17,8 @@ from torch import Tensor
 
 from srlib.files import atomic
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".tif", ".tiff", ".bmp")
+_JPEG = (".jpg", ".jpeg", ".jfif", ".jpe")
 _ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC, _EXTRA_SAMPLES = 0x0112, 0x0102, 0x0106, 0x0152  # EXIF, TIFF
 
 
@@ -26,13 +27,15 @@ class Picture:
     """A decoded picture.
 
     rgb: (H, W, 3), uint8 or uint16; alpha: (H, W) of the same type, or None; grey: the three channels are the same;
-    icc: the colour profile, as the file had it, or None.
+    icc: the colour profile, as the file had it, or None; pages: how many pages or frames the file holds, of which this
+    is the first.
     """
 
     rgb: np.ndarray
     alpha: np.ndarray | None = None
     grey: bool = False
     icc: bytes | None = None
+    pages: int = 1
 
 
 def read_picture(path: Path | str, content: bytes | None = None) -> Picture:
@@ -62,7 +65,8 @@ def read_picture(path: Path | str, content: bytes | None = None) -> Picture:
                 raise ValueError("16 bits with inverted grey, premultiplied alpha or a transparent colour")
             image.load()  # raises when the file is cut short
             if 16 not in bits:
-                return _with_profile(_from_pillow(ImageOps.exif_transpose(image), path), icc)
+                picture = _from_pillow(ImageOps.exif_transpose(image), path)
+                return replace(_with_profile(picture, icc), pages=_frames(image))
     except UnidentifiedImageError:
         if not tiff:  # some 16-bit TIFF is unknown to Pillow and known to OpenCV
             raise ValueError(f"{path} is not a picture ({', '.join(SUFFIXES)} are read); remove it") from None
@@ -149,6 +153,11 @@ def _with_profile(picture: Picture, icc: bytes | None) -> Picture:
     return replace(picture, icc=icc) if space == (b"GRAY" if picture.grey else b"RGB ") else picture
 
 
+def _frames(image: Image.Image) -> int:
+    """How many pages or frames; the previews that phones append to a JPEG are none."""
+    return 1 if image.format in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
+
+
 def _from_pillow(image: Image.Image, path: Path | str) -> Picture:
     if image.mode in ("I", "F"):
         raise ValueError(f"{path} holds 32-bit samples; convert it to 8 or 16 bits")
@@ -225,11 +234,11 @@ def check_format(path: Path | str, picture: Picture, scale: int = 1) -> None:
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"{path}: {suffix or 'no suffix'} is none of {', '.join(SUFFIXES)}")
-    if picture.alpha is not None and suffix in (".jpg", ".jpeg", ".bmp"):
+    if picture.alpha is not None and suffix in (*_JPEG, ".bmp"):
         raise ValueError(f"{path}: {suffix} cannot hold transparency; choose png, webp or tif")
     if picture.rgb.dtype != np.uint8 and suffix not in (".png", ".tif", ".tiff"):
         raise ValueError(f"{path}: {suffix} cannot hold 16 bits; choose png or tif")
-    side, limit = max(picture.rgb.shape[:2]) * scale, {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}.get(suffix)
+    side, limit = max(picture.rgb.shape[:2]) * scale, {".webp": 16383, **dict.fromkeys(_JPEG, 65500)}.get(suffix)
     if limit and side > limit:
         raise ValueError(f"{path}: {suffix} holds at most {limit} pixels a side, not {side}; choose png or tif")
 
