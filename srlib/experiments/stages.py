@@ -105,7 +105,7 @@ def stage1(root: Path, p: Mapping) -> Training:
     model.residual_block.requires_grad_(False)
     model.out_conv.requires_grad_(False)
     pairs = PicturePairs(out / "data", "validation", scale=scale)
-    settings = replace(settings_from(p), validate_start=bool(p["start_from"]))
+    settings = replace(settings_from(p), validate_start=True)
     common = {"settings": settings, "folder": out / "stage1", "resume": p["resume"]}
     return Training(model, TotalLoss(pixel=1.0), patches, pairs, sharpen=SHARPENERS[p["sharpen"]], **common)
 

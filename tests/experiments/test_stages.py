@@ -44,6 +44,12 @@ def test_the_command_trains_what_the_notebooks_train(trained, folder):
         assert same(one, other), part
 
 
+def test_the_validation_curves_of_stages_1_and_2_begin_at_step_0(trained):
+    for part in ("stage1", "tiling"):
+        log = pd.read_csv(trained / part / "metrics.csv")
+        assert log["step"][0] == 0 and log["psnr_y"][0] > 0 and pd.isna(log["loss"][0]), part
+
+
 def test_the_notebook_takes_what_the_command_has_trained(trained, folder):
     before = load(trained / "artifact_ft/best.safetensors").state_dict()
     done = execute(folder, "04_artifact_ft", **TINY["04_artifact_ft"], run="cli")
