@@ -89,7 +89,7 @@ def test_make_runs_a_notebook_again_for_its_code_and_not_for_a_docstring(made, t
         path.write_text(path.read_text().replace(old, new, 1))
 
     assert again() == []
-    change("show/plots.py", '"""The figures', '"""All figures')
+    change("show/style.py", '"""What all', '"""All that the')
     assert again() == []
     change("show/seam_viewer.py", "interval=500", "interval=400")
     assert again() == ["03_tiling", "04_artifact_ft", "05_eval"]  # 04 reads what 03 writes

@@ -65,16 +65,16 @@ def test_no_file_imports_itself_by_way_of_others():
 @pytest.mark.parametrize(
     "line",
     [
-        "from srlib.show import plots",
-        "from srlib.show.plots import crops",
-        "import srlib.show.plots",
+        "from srlib.show import curves",
+        "from srlib.show.picture_figures import crops",
+        "import srlib.show.curves",
         "import srlib",
         "from srlib import TiledSR",
         "def f():\n    from srlib.training.train import train",
         "if TYPE_CHECKING:\n    from srlib.experiments import stages",
         "from ..losses import terms",
         "from ..data.pictures import read_picture",
-        "importlib.import_module('srlib.show.plots')",
+        "importlib.import_module('srlib.show.curves')",
     ],
 )
 def test_an_arrow_up_or_sideways_is_seen(line):

@@ -12,7 +12,7 @@ from IPython.display import DisplayHandle, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from srlib.show.plots import STAGE_COLOURS, keep_figure
+from srlib.show.style import STAGE_COLOURS, keep_figure
 
 
 def training(log: pd.DataFrame, baseline: float | None = None) -> Figure:

@@ -13,7 +13,8 @@ from torch import Tensor
 from srlib.data.resize import upscale
 from srlib.evaluation.metrics import psnr_y
 from srlib.networks.eraser import TiledSR
-from srlib.show import plots
+from srlib.show import picture_figures, seam_figures
+from srlib.show.style import STAGE_COLOURS
 from srlib.tiling.plan import BLENDS
 from srlib.tiling.seams import seam_profile, seam_report, worst_seam
 from srlib.tiling.tiled import STATISTICS, Execution, Report
@@ -129,18 +130,18 @@ class SeamViewer:
     def compose(self) -> np.ndarray:
         """The current view as an (H, W, 3) uint8 array."""
         if self.view.value == "profile":
-            return _rendered(plots.seam_profiles({"current settings": self._profile()}))
+            return _rendered(seam_figures.seam_profiles({"current settings": self._profile()}))
         a, b = self.result(self.left.value), self.result(self.right.value)
         top, left, size = self.top.value, self.left_edge.value, self.crop.value
         box = (slice(None), slice(top, top + size), slice(left, left + size))
         if self.view.value == "difference":
-            out = plots.to_array((0.5 + (a - b) * self.gain.value / 2)[box])
+            out = picture_figures.to_array((0.5 + (a - b) * self.gain.value / 2)[box])
         elif self.view.value == "blink":
-            out = plots.to_array((a, b)[self.blink.value % 2][box])
+            out = picture_figures.to_array((a, b)[self.blink.value % 2][box])
         else:
-            out = plots.to_array(a[box])
+            out = picture_figures.to_array(a[box])
             split = round(self.position.value * out.shape[1])
-            out[:, split:] = plots.to_array(b[box])[:, split:]
+            out[:, split:] = picture_figures.to_array(b[box])[:, split:]
         zoom = max(1, 384 // max(out.shape[:2]))
         out = out.repeat(zoom, 0).repeat(zoom, 1)
         if self.view.value == "difference":
@@ -213,7 +214,7 @@ class SeamViewer:
             axis.set_title(title, fontsize=9)
             axis.axis("off")
         profile = self._profile().numpy() * 255
-        axes[2].plot(profile, "o-", ms=3, color=plots.STAGE_COLOURS[1])
+        axes[2].plot(profile, "o-", ms=3, color=STAGE_COLOURS[1])
         axes[2].set(xlabel="distance to the nearest seam, output pixels", ylabel="rms |tiled - whole|, levels")
         axes[2].grid(alpha=0.3)
         report = self.report()

@@ -35,15 +35,15 @@ def changed(path, old: str, new: str) -> set[str]:
 
 
 def test_a_docstring_a_comment_and_layout_are_no_code(package):
-    plots = package / "show/plots.py"
-    assert not changed(plots, '"""The figures', '"""All figures')
-    assert not changed(plots, '    """(C, H, W) in [0, 1] -> (H, W, 3) uint8."""', '    """Another text."""')
-    assert not changed(plots, "import warnings", "import warnings  # for a mean of nothing\n\n")
+    figures = package / "show/picture_figures.py"
+    assert not changed(figures, '"""Pictures', '"""All pictures')
+    assert not changed(figures, '    """(C, H, W) in [0, 1] -> (H, W, 3) uint8."""', '    """Another text."""')
+    assert not changed(figures, "import torch\n", "import torch  # for its tensors\n\n")
     assert not changed(package / "training/__init__.py", '"""Training', '"""The training')
 
 
 def test_code_concerns_the_notebooks_that_use_it(package):
-    assert changed(package / "show/plots.py", "dpi=110", "dpi=90") == set(NAMES)
+    assert changed(package / "show/style.py", "dpi=110", "dpi=90") == set(NAMES)
     assert changed(package / "show/seam_viewer.py", "interval=500", "interval=400") == {"03_tiling", "05_eval"}
     later = set(NAMES) - {"01_data"}
     assert changed(package / "networks/hat.py", "num_feat: int = 64", "num_feat: int = 65") == later

@@ -10,7 +10,7 @@ from PIL import Image
 from srlib.networks.eraser import TiledSR
 from srlib.networks.hat import HAT
 from srlib.networks.initial import start_as_interpolation
-from srlib.show import plots
+from srlib.show import picture_figures
 from srlib.show.seam_viewer import VIEWS, SeamViewer
 
 
@@ -35,7 +35,7 @@ def shown(viewer) -> np.ndarray:
 def test_wipe_shows_tiled_left_and_whole_right(viewer):
     viewer.position.value = 1.0
     zoom = shown(viewer).shape[0] // 96
-    expected = {k: plots.to_array(viewer.result(k)[:, :96, :96]) for k in ("tiled", "whole")}
+    expected = {k: picture_figures.to_array(viewer.result(k)[:, :96, :96]) for k in ("tiled", "whole")}
     assert np.array_equal(shown(viewer)[::zoom, ::zoom], expected["tiled"])
     viewer.position.value = 0.0
     assert np.array_equal(shown(viewer)[::zoom, ::zoom], expected["whole"])
