@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from srlib.data.pictures import to_float
 from srlib.data.resize import crop_to_multiple, downscale_integers, upscale
-from srlib.evaluation.metrics import ms_ssim_y, psnr_y, ssim_y
+from srlib.evaluation.counted import Pairs, counted, listed, need_detail
+from srlib.evaluation.metrics import RESTORED, blank, ms_ssim_y, psnr_y, ssim_y
 from srlib.networks.eraser import TiledSR
 from srlib.progress import progress_bar
 from srlib.tiling.memory import peak_of
@@ -25,14 +26,7 @@ from srlib.tiling.tiled import Execution
 Pictures = dict[tuple[str, str, str], Tensor]
 SET5 = ("baby", "bird", "butterfly", "head", "woman")
 SET5_BICUBIC = {2: 33.66, 3: 30.39, 4: 28.42}  # dB PSNR-Y, as the field's papers print it
-
-
-class Pairs(Protocol):
-    """Whole pictures to score on: items {"lr": (C, h, w), "hr": (C, H, W), "name": str}, as PicturePairs has them."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> dict: ...
+LEAST_GAP = 0.02  # dB PSNR-Y between whole and tiled; a share of a smaller gap is noise
 
 
 @torch.no_grad()
@@ -53,11 +47,12 @@ def evaluate(
     such as those `tilings_of` makes. memory: run everything on the first picture
     once more to measure its peak. keep: False returns no pictures, for as many of them as there may be. whole_limit:
     LR megapixels above which "whole" is exact tiling, the same picture to rounding. Returns
-    - a table with columns picture, variant, tiling, PSNR-Y (dB), SSIM-Y, MS-SSIM-Y (NaN for pictures below 161
-      pixels), seconds, with `memory` MiB (NaN but for the first picture), and for tiled rows, against the same
-      model's whole picture, TC (dB), SGR, max_difference and differing_share;
+    - a table with columns picture, variant, tiling, blank (whether no mean counts the picture), PSNR-Y (dB), SSIM-Y,
+      MS-SSIM-Y (NaN for pictures below 161 pixels), seconds, with `memory` MiB (NaN but for the first picture), and
+      for tiled rows, against the same model's whole picture, TC (dB), SGR, max_difference and differing_share;
     - the pictures (C, H, W) in [0, 1], on the CPU, by (picture, variant, tiling);
     - the seam profiles E(k) by the same keys, for the tiled ones.
+    Raises ValueError naming the model and the picture when an output is not finite.
     """
     rows: list[dict] = []
     pictures: Pictures = {}
@@ -67,6 +62,7 @@ def evaluate(
         item = pairs[index]
         lr, hr = item["lr"][None], item["hr"][None]
         scale = hr.shape[-1] // lr.shape[-1]
+        facts = {"picture": item["name"], "blank": blank(hr, scale).item()}
 
         def score(
             variant: str,
@@ -79,14 +75,17 @@ def evaluate(
             lr: Tensor = lr,
             hr: Tensor = hr,
             scale: int = scale,
+            facts: dict = facts,
         ) -> Tensor:
             start = time.perf_counter()
             picture, report = run(lr.to(device))
             picture = picture.clamp(0, 1).cpu()  # on a GPU the work is done only when the picture is here
             seconds = time.perf_counter() - start
+            if not picture.isfinite().all():
+                raise ValueError(f"{variant}, {tiling}: the output for {item['name']} is not finite (NaN)")
             if keep:
                 pictures[item["name"], variant, tiling] = picture[0]
-            row = {"picture": item["name"], "variant": variant, "tiling": tiling}
+            row = {"picture": facts["picture"], "variant": variant, "tiling": tiling, "blank": facts["blank"]}
             row |= {"PSNR-Y": psnr_y(picture, hr, scale).item(), "SSIM-Y": ssim_y(picture, hr, scale).item()}
             row |= {"MS-SSIM-Y": ms_ssim_y(picture, hr, scale).item(), "seconds": seconds}
             if memory and not index:
@@ -143,9 +142,9 @@ def seams_of(model: TiledSR, lr: Tensor, tile: int, halo: int) -> Seams:
 def best_median_worst(table: pd.DataFrame, variant: str, tiling: str) -> dict[str, str]:
     """{"best": name, "median": ..., "worst": ...}: pictures by how many dB PSNR-Y `variant` gains there over bicubic.
 
-    Fewer when there are fewer than three pictures.
+    Of the pictures that count (srlib.evaluation.counted); fewer when there are fewer than three.
     """
-    scores = table.pivot(index="picture", columns=["variant", "tiling"], values="PSNR-Y")
+    scores = counted(table).pivot(index="picture", columns=["variant", "tiling"], values="PSNR-Y")
     gains = (scores[variant, tiling] - scores["bicubic", "whole"]).sort_values(ascending=False)
     ranked = {"best": gains.index[0], "worst": gains.index[-1], "median": gains.index[len(gains) // 2]}
     first = {name: rank for rank, name in reversed(ranked.items())}  # one picture can be all three
@@ -156,7 +155,8 @@ def bicubic_check(pictures: Iterable[tuple[str, np.ndarray]], scales: Sequence[i
     """Mean PSNR-Y (dB) of HR pictures (name, (H, W, 3) integers) downscaled and upscaled by bicubic; index "scale".
 
     Every paper prints this figure for its test pictures, so it shows whether ours can be compared with theirs. For
-    Set5, known by its file names, the column "published" stands beside it.
+    Set5, known by its file names, the column "published" stands beside it. Blank pictures, and those restored exactly,
+    do not count.
     """
     rows, names = [], []
     for name, original in pictures:
@@ -164,48 +164,112 @@ def bicubic_check(pictures: Iterable[tuple[str, np.ndarray]], scales: Sequence[i
         for scale in scales:
             hr = crop_to_multiple(original, scale)
             lr = to_float(downscale_integers(hr, scale, "bicubic"))[None]
-            again = upscale(lr, scale, "bicubic").clamp(0, 1)
-            rows.append({"scale": scale, "PSNR-Y": psnr_y(again, to_float(hr)[None], scale).item()})
-    check = pd.DataFrame(rows).groupby("scale").mean()
+            again, hr = upscale(lr, scale, "bicubic").clamp(0, 1), to_float(hr)[None]
+            row = {"picture": name, "scale": scale, "blank": blank(hr, scale).item()}
+            rows.append(row | {"PSNR-Y": psnr_y(again, hr, scale).item()})
+    check = counted(pd.DataFrame(rows))[["scale", "PSNR-Y"]].groupby("scale").mean()
     if sorted(names) == sorted(SET5):
         check["published"] = check.index.map(SET5_BICUBIC)
     return check
 
 
 def means(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean over the pictures by variant and tiling, in the table's order."""
-    numbers = table.drop(columns="picture")
-    return numbers.groupby(["variant", "tiling"], sort=False).mean()
+    """Mean over the pictures by variant and tiling, in the table's order: of seconds and MiB over all, of the scores
+    over those that count (srlib.evaluation.counted).
+
+    TC, infinite where tiled and whole are equal, is the mean of the others, and infinite only where all are equal; SGR
+    is that of the pictures which have one. Raises ValueError when no picture counts.
+    """
+    rows = counted(table)
+    numbers = [name for name in table if name not in ("picture", "variant", "tiling", "blank")]
+    mean = rows.groupby(["variant", "tiling"], sort=False)[numbers].mean()
+    for name in {"seconds", "MiB"} & set(numbers):
+        mean[name] = table.groupby(["variant", "tiling"], sort=False)[name].mean()
+    if "TC" in mean:
+        different = rows.assign(TC=rows["TC"].where(np.isfinite(rows["TC"])))
+        mean["TC"] = different.groupby(["variant", "tiling"], sort=False)["TC"].mean().fillna(mean["TC"])
+    return mean
 
 
 def gap_closed(table: pd.DataFrame, tiling: str, first: str) -> pd.Series:
-    """Share of the mean whole-minus-tiled PSNR-Y gap of `first` that each variant has closed, in %."""
+    """Share of the mean whole-minus-tiled PSNR-Y gap of `first` that each variant has closed, in %; NaN for all where
+    `first` loses less than LEAST_GAP by tiling, so that there is no gap to close.
+    """
+    return _closed(_gaps(table, tiling), first)
+
+
+def gap_in_words(table: pd.DataFrame, tiling: str, first: str) -> str:
+    """What gap_closed says, as a sentence without a full stop."""
+    gaps = _gaps(table, tiling)
+    closed = _closed(gaps, first).drop(first)
+    if gaps[first] < LEAST_GAP:
+        loss = f"{round(gaps[first], 3) + 0.0:+.3f} dB PSNR-Y, whole minus tiled"
+        return f"{first} loses nothing by tiling ({tiling}: {loss}): there is no gap to close"
+    shares = ", ".join(f"{variant} closes {share:.0f} %" for variant, share in closed.items())
+    return f"of {first}'s gap between whole and tiled ({tiling}: {gaps[first]:.2f} dB PSNR-Y) {shares or 'all is left'}"
+
+
+def _gaps(table: pd.DataFrame, tiling: str) -> dict[str, float]:
     mean = means(table)["PSNR-Y"]
-    gaps = {v: mean[v, "whole"] - mean[v, tiling] for v in dict.fromkeys(table["variant"]) if (v, tiling) in mean}
-    return pd.Series({v: 100 * (1 - gap / gaps[first]) for v, gap in gaps.items()}, name="gap closed, %")
+    return {v: mean[v, "whole"] - mean[v, tiling] for v in dict.fromkeys(table["variant"]) if (v, tiling) in mean}
+
+
+def _closed(gaps: Mapping[str, float], first: str) -> pd.Series:
+    least = gaps[first] if gaps[first] >= LEAST_GAP else float("nan")
+    return pd.Series({v: 100 * (1 - gap / least) for v, gap in gaps.items()}, name="gap closed, %")
 
 
 def validate_on(pairs: Pairs, border: int) -> Callable[[TiledSR], dict[str, float]]:
     """A `validate` for train: mean PSNR-Y (dB) and SSIM-Y over whole pictures {"lr": (C, h, w), "hr": ...}.
 
+    Blank pictures do not count, which is printed once, and a PSNR-Y above RESTORED counts as RESTORED: else one
+    picture that is restored all but exactly would decide which model is best. Raises ValueError when all are blank.
     A TiledSR is run as its own use_tiling says: in tiles, or as the whole picture by exact chunks, so that a
     validation picture never needs more memory than training. Several processes share the pictures.
     """
+    need_detail(pairs, border)
+    said = False
 
     def validate(model: TiledSR) -> dict[str, float]:
+        nonlocal said
         process = PartialState()
         options: dict[str, Any] = (
             {"batch": 16} if model.use_tiling else {"statistics": "exact", "tile": 8 * model.window}
         )
-        scores = []
+        scores, blanks = [], []
         for i in range(process.process_index, len(pairs), process.num_processes):
             item = pairs[i]
             lr, hr = item["lr"][None], item["hr"][None]
+            if blank(hr, border).item():
+                blanks.append((i, item["name"]))
+                continue
             prediction, _ = model.tiled(lr, how=Execution(on_oom="shrink"), **options)
-            scores.append((i, psnr_y(prediction, hr, border).item(), ssim_y(prediction, hr, border).item()))
+            scores.append((i, _bounded_psnr_y(prediction, hr, border), ssim_y(prediction, hr, border).item()))
         if process.num_processes > 1:
-            scores = gather_object(scores)
+            scores, blanks = gather_object(scores), gather_object(blanks)
+        if blanks and not said and process.is_main_process:
+            print(f"not in the validation's means: {listed([name for _, name in sorted(blanks)])} (blank)")
+        said = True
         _, psnr, ssim = zip(*sorted(scores), strict=True)
         return {"psnr_y": float(np.mean(psnr)), "ssim_y": float(np.mean(ssim))}
 
     return validate
+
+
+def bicubic_on(pairs: Pairs, border: int) -> float:
+    """The mean PSNR-Y (dB) of bicubic upscaling, taken as validate_on takes it: its curve's baseline."""
+    items = (pairs[index] for index in range(len(pairs)))
+    pictures = ((item["lr"][None], item["hr"][None]) for item in items)
+    return float(
+        np.mean(
+            [
+                _bounded_psnr_y(upscale(lr, hr.shape[-1] // lr.shape[-1], "bicubic"), hr, border)
+                for lr, hr in pictures
+                if not blank(hr, border).item()
+            ]
+        )
+    )
+
+
+def _bounded_psnr_y(prediction: Tensor, hr: Tensor, border: int) -> float:
+    return psnr_y(prediction, hr, border).clamp(max=RESTORED).item()

@@ -3,6 +3,9 @@
 from pytorch_msssim import ms_ssim, ssim
 from torch import Tensor
 
+BLANK = 1.0  # levels of 255; one grey in its place has 48 dB, and any figure above that says nothing
+RESTORED = 60.0  # dB: an error of a quarter level, less than rounding to 8 bits makes (59 dB)
+
 
 def to_y(picture: Tensor) -> Tensor:
     """Luma, BT.601 limited range: (B, C, H, W) in [0, 1] -> (B, 1, H, W) in [16, 235]; C is 1 or 3."""
@@ -15,6 +18,13 @@ def _prepare(picture: Tensor, border: int) -> Tensor:
     y = to_y(picture.double().clamp(0, 1).mul(255).round().div(255))
     height, width = y.shape[-2:]
     return y[..., border : height - border, border : width - border]
+
+
+def blank(picture: Tensor, border: int) -> Tensor:
+    """(B,) whether pictures (B, C, H, W) in [0, 1] are blank: in 8 bits, without the border of so many pixels, their
+    luma has a standard deviation below BLANK.
+    """
+    return _prepare(picture, border).std((1, 2, 3), correction=0) < BLANK
 
 
 def psnr_y(prediction: Tensor, target: Tensor, border: int) -> Tensor:

@@ -25,7 +25,8 @@ from torch.utils.data import Dataset
 from srlib.data.datasets import PicturePairs, training_patches
 from srlib.data.sharpen import SHARPENERS
 from srlib.data.sources import sampled
-from srlib.evaluation.evaluate import Pairs, validate_on
+from srlib.evaluation.counted import Pairs
+from srlib.evaluation.evaluate import validate_on
 from srlib.experiments.notebook import need, project_root
 from srlib.experiments.parameters import read_parameter_file
 from srlib.losses.artifacts import ArtifactPatches, SeamExample

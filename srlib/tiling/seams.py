@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Seams = tuple[list[int], list[int]]  # output rows and columns at which a new tile starts
+_FLAT = (0.5 / 255) ** 2  # mean squared step below which a picture is flat: half a level of 8 bits is rounded away
 
 
 def consistency(tiled: Tensor, whole: Tensor) -> float:
@@ -18,15 +19,19 @@ def consistency(tiled: Tensor, whole: Tensor) -> float:
 
 
 def seam_gradient_ratio(tiled: Tensor, whole: Tensor, seams: Seams) -> float:
-    """SGR: energy of the steps across all seams, relative to the whole picture's there; 1 is ideal."""
-    reference = sum(sum(axis) for axis in _steps(whole, seams))
-    return sum(sum(axis) for axis in _steps(tiled, seams)) / reference if reference else float("nan")
+    """SGR: energy of the steps across all seams, relative to the whole picture's there; 1 is ideal.
+
+    NaN without seams, and where the whole picture is flat along them: its steps are below half a level of 8 bits (rms),
+    and a ratio to next to nothing says nothing.
+    """
+    steps, reference = (sum(sum(axis) for axis in _steps(picture, seams)) for picture in (tiled, whole))
+    return steps / reference if reference > _FLAT * sum(map(len, seams)) else float("nan")
 
 
 def step_ratios(tiled: Tensor, whole: Tensor, seams: Seams) -> tuple[list[float], list[float]]:
-    """What SGR is the mean of, in energy: the same ratio of each seam alone, rows and columns."""
+    """What SGR is the mean of, in energy: the same ratio of each seam alone, rows and columns; NaN as there."""
     pairs = zip(_steps(tiled, seams), _steps(whole, seams), strict=True)
-    rows, columns = ([t / r if r else float("nan") for t, r in zip(*pair, strict=True)] for pair in pairs)
+    rows, columns = ([t / r if r > _FLAT else float("nan") for t, r in zip(*pair, strict=True)] for pair in pairs)
     return rows, columns
 
 

@@ -8,15 +8,19 @@ from small_networks import strong
 
 from srlib.data.drawings import draw
 from srlib.data.resize import upscale
+from srlib.evaluation.counted import counted, left_out, need_detail, not_counted
 from srlib.evaluation.evaluate import (
     best_median_worst,
     bicubic_check,
+    bicubic_on,
     evaluate,
     gap_closed,
+    gap_in_words,
     means,
     seams_of,
     tiling_name,
     tilings_of,
+    validate_on,
     ways_to_tile,
 )
 from srlib.evaluation.metrics import psnr_y
@@ -117,3 +121,132 @@ def test_the_self_check_is_the_evaluations_bicubic_and_knows_set5():
     assert check["published"].to_dict() == {2: 33.66, 3: 30.39, 4: 28.42}
     assert check["PSNR-Y"][2] > check["PSNR-Y"][3] > check["PSNR-Y"][4]
     assert "published" not in bicubic_check(pictures[:4])
+
+
+def pair(name: str, hr: torch.Tensor) -> dict:
+    return {"lr": torch.nn.functional.avg_pool2d(hr, 2), "hr": hr, "name": name}
+
+
+BLANK = pair("blank", torch.full((3, 48, 64), 0.5))
+EXACT = pair("exact", torch.zeros(3, 48, 64).index_fill(2, torch.arange(32, 64), 1.0))  # finite PSNR-Y from networks
+
+
+def test_blank_pictures_are_in_the_table_and_in_no_mean(model):
+    models, tilings = {"a": model, "b": model}, tilings_of([(16, 0)])
+    fine, _, _ = evaluate(models, PAIRS, tilings, memory=True)
+    table, _, _ = evaluate(models, [BLANK, *PAIRS], tilings, memory=True)
+    assert set(table["picture"]) == {"blank", "p0", "p1"} and not_counted(fine) == []
+    assert left_out(table) == {"blank": "blank"} and not_counted(table) == ["not in the means: blank (blank)"]
+    scores = ["PSNR-Y", "SSIM-Y", "MS-SSIM-Y", "TC", "SGR", "max_difference", "differing_share"]
+    assert means(table)[scores].equals(means(fine)[scores])
+    assert means(table)["MiB"].notna().all()  # measured on the first picture, the blank one
+    assert "blank" not in means(table) and list(means(table)) == list(means(fine))
+    assert best_median_worst(table, "a", "tile 16 halo 0") == best_median_worst(fine, "a", "tile 16 halo 0")
+    assert gap_closed(table, "tile 16 halo 0", "a").equals(gap_closed(fine, "tile 16 halo 0", "a"))
+    with pytest.raises(ValueError, match=r"no picture is left to take means of: blank \(blank\)"):
+        means(evaluate(models, [BLANK], {})[0])
+
+
+def test_a_picture_that_one_model_restores_exactly_is_in_no_model_s_mean():
+    rows = [
+        {"picture": p, "variant": v, "tiling": "whole", "PSNR-Y": score}
+        for p, v, score in (("p", "a", 30.0), ("p", "b", 31.0), ("q", "a", 40.0), ("q", "b", float("inf")))
+    ]
+    table = pd.DataFrame(rows)
+    assert means(table)["PSNR-Y"].to_dict() == {("a", "whole"): 30.0, ("b", "whole"): 31.0}
+    assert not_counted(table) == ["not in the means: q (restored exactly)"]
+
+
+def test_tc_of_equal_pictures_and_sgr_of_flat_ones_are_left_out_of_their_means_alone():
+    inf, nan = float("inf"), float("nan")
+    rows = []
+    for picture, tc, sgr in (("p", 40.0, 2.0), ("q", inf, nan), ("r", 50.0, 4.0)):
+        rows.append({"picture": picture, "variant": "a", "tiling": "whole", "PSNR-Y": 30.0})
+        rows.append({"picture": picture, "variant": "a", "tiling": "t", "PSNR-Y": 30.0, "TC": tc, "SGR": sgr})
+        rows.append({"picture": picture, "variant": "a", "tiling": "exact", "PSNR-Y": 30.0, "TC": inf, "SGR": nan})
+    table = pd.DataFrame(rows)
+    mean = means(table)
+    assert mean.loc[("a", "t")].to_dict() == {"PSNR-Y": 30.0, "TC": 45.0, "SGR": 3.0}
+    assert mean.loc[("a", "exact"), "TC"] == inf and mean.loc[("a", "whole")].isna().sum() == 2
+    assert not_counted(table) == [
+        "not in every mean of TC: q (tiled and whole are equal)",
+        "not in every mean of SGR: q (no seam, or flat along the seams)",
+    ]
+
+
+@pytest.mark.parametrize("gap", [0.0, -0.4, 0.015])
+def test_where_tiling_costs_nothing_there_is_no_gap_to_close(gap):
+    def table(gap):
+        rows = [
+            {"picture": "p", "variant": v, "tiling": t, "PSNR-Y": score}
+            for v, cost in (("stage 1", gap), ("stage 2", 0.25))
+            for t, score in (("whole", 30.0), ("t", 30.0 - cost))
+        ]
+        return pd.DataFrame(rows)
+
+    assert gap_closed(table(gap), "t", "stage 1").isna().all()
+    assert "stage 1 loses nothing by tiling (t: " in (said := gap_in_words(table(gap), "t", "stage 1"))
+    assert f"{gap:+.3f} dB" in said and "no gap to close" in said
+    words = gap_in_words(table(0.5), "t", "stage 1")
+    assert words == "of stage 1's gap between whole and tiled (t: 0.50 dB PSNR-Y) stage 2 closes 50 %"
+
+
+def test_validation_leaves_blank_pictures_out_and_says_so_once(model, capsys):
+    fine = validate_on(PAIRS, 2)(model)
+    validate = validate_on([BLANK, PAIRS[0], BLANK | {"name": "black"}, PAIRS[1]], 2)
+    assert validate(model) == validate(model) == fine
+    assert capsys.readouterr().out == "not in the validation's means: blank, black (blank)\n"
+    assert bicubic_on([BLANK, *PAIRS], 2) == bicubic_on(PAIRS, 2)
+    scores = [psnr_y(upscale(p["lr"][None], 2, "bicubic"), p["hr"][None], 2).item() for p in PAIRS]
+    assert bicubic_on(PAIRS, 2) == np.mean(scores)
+
+
+def test_only_blank_pictures_are_refused_at_the_door():
+    class Counting(list):
+        read = 0
+
+        def __getitem__(self, index):
+            self.read += 1
+            return super().__getitem__(index)
+
+    with pytest.raises(ValueError, match="all pictures are blank: blank, black; choose others"):
+        validate_on([BLANK, BLANK | {"name": "black"}], 2)
+    many = Counting([BLANK, *PAIRS, *PAIRS])
+    need_detail(many, 2)
+    assert many.read == 2  # it stops at the first that is not blank
+
+
+def test_a_picture_restored_exactly_does_not_decide_which_model_is_best():
+    """It counts with what rounding allows: neither infinity nor a hundred decibels more for the last pixel."""
+
+    class Answers(torch.nn.Module):
+        use_tiling, window = True, 8
+
+        def __init__(self, error):
+            super().__init__()
+            self.error = error
+
+        def tiled(self, lr, **options):
+            hr = next(p["hr"] for p in (EXACT, PAIRS[0]) if torch.equal(p["lr"], lr[0]))
+            return (hr if hr is EXACT["hr"] else (hr - self.error).clamp(0, 1))[None], None
+
+    validate = validate_on([EXACT, PAIRS[0]], 2)
+    scores = [validate(Answers(error))["psnr_y"] for error in (0.1, 0.05)]
+    assert np.isfinite(scores).all() and scores[0] < scores[1] < 60
+
+
+def test_an_output_that_is_not_finite_is_named(model):
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(ValueError, match="a, whole: the output for p0 is not finite"):
+        evaluate({"a": model}, PAIRS, {})
+
+
+def test_the_self_check_leaves_blank_pictures_out():
+    fine = [("a.png", draw(0, 61, 74)), ("b.png", draw(1, 61, 74))]
+    assert bicubic_check([("blank.png", np.full((61, 74, 3), 200, np.uint8)), *fine]).equals(bicubic_check(fine))
+
+
+def test_counted_keeps_a_table_without_blank_pictures_as_it_is(model):
+    table, _, _ = evaluate({"a": model}, PAIRS, {})
+    assert counted(table).equals(table)

@@ -6,7 +6,7 @@ import torch
 from skimage.color import rgb2ycbcr
 from skimage.metrics import structural_similarity
 
-from srlib.evaluation.metrics import ms_ssim_y, psnr_y, ssim_y, to_y
+from srlib.evaluation.metrics import blank, ms_ssim_y, psnr_y, ssim_y, to_y
 
 
 def test_y_is_bt601_limited_range():
@@ -58,3 +58,32 @@ def test_batches_are_scored_per_picture_and_grey_works():
 def test_different_shapes_are_refused():
     with pytest.raises(ValueError, match="crop the HR picture"):
         psnr_y(torch.rand(1, 3, 20, 20), torch.rand(1, 3, 20, 21), 2)
+
+
+def varied(kind: str) -> torch.Tensor:
+    """A picture (1, 3, 64, 64) of one kind."""
+    picture = torch.full((1, 3, 64, 64), 0.4)
+    if kind == "noise of one level":
+        picture += torch.randint(-1, 2, picture.shape[-2:]) / 255
+    elif kind == "detail in the border":
+        picture[..., :2, :] = 1
+    elif kind == "one bright pixel":
+        picture[..., 30, 30] += 50 / 255
+    elif kind == "black":
+        picture *= 0
+    elif kind == "grey":
+        return picture[:, :1]
+    elif kind == "a line of text":
+        picture[..., 30:36, 10:50:3] = 0
+    elif kind == "noise":
+        picture += 4 / 255 * torch.randn(picture.shape)
+    elif kind == "gradient":
+        picture += torch.linspace(0, 0.1, 64)
+    return picture
+
+
+def test_a_picture_is_blank_when_its_luma_hardly_deviates():
+    for kind in ("one colour", "black", "grey", "noise of one level", "detail in the border", "one bright pixel"):
+        assert blank(varied(kind), 2).tolist() == [True], kind
+    for kind in ("a line of text", "noise", "gradient"):
+        assert blank(varied(kind), 2).tolist() == [False], kind

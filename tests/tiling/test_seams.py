@@ -25,6 +25,21 @@ def test_metrics_by_hand():
     assert consistency(whole, whole) == float("inf")
 
 
+@pytest.mark.parametrize("levels", [0.0, 0.1, 0.4])
+def test_a_picture_that_is_flat_along_the_seams_has_no_gradient_ratio(levels):
+    """A ratio to next to nothing would be some hundreds, and the mean over all pictures with it."""
+    whole = torch.full((1, 3, 16, 16), 0.5)
+    whole[..., 8:] += levels / 255
+    whole[..., 12:, :4] = 1.0  # detail elsewhere is none along the seam
+    tiled = whole.clone()
+    tiled[..., 8:] += 3 / 255
+    seams = ([], [8])
+    assert math.isnan(seam_gradient_ratio(tiled, whole, seams)) and math.isnan(step_ratios(tiled, whole, seams)[1][0])
+    whole[..., 8:] += 1 / 255
+    assert seam_gradient_ratio(whole, whole, seams) == 1
+    assert math.isnan(seam_gradient_ratio(tiled, whole, ([], [])))
+
+
 def test_worst_seam_is_found():
     whole = torch.zeros(1, 3, 128, 128)
     tiled = whole.clone()
