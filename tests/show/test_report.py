@@ -6,20 +6,30 @@ import sys
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from srlib.show.report import HIDDEN, write_report
+from srlib.show.report import FIRST, HIDDEN, write_report
 
+PARAMETERS = """# parameters
+run = "demo"  # outputs/<run>/ is read and written
+steps = 20  # äöü; of the optimizer
+sizes = [1, 2]
+"""
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
 @pytest.fixture
 def executed(tmp_path):
     cells = [
-        new_markdown_cell("# 05 A title\n\nWith text."),
+        new_markdown_cell("# 05 A title\n\nWith text.\n\n| | |\n|---|---|\n| reads | some folder |"),
+        new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
+        new_code_cell("# Parameters\nsteps = 30\n", metadata={"tags": ["injected-parameters"]}),
         new_code_cell("hidden_name = 1", outputs=[new_output("stream", text="five pictures\n")]),
         new_code_cell("plot()", outputs=[new_output("display_data", {"image/png": PIXEL})]),
         new_code_cell("run()", outputs=[new_output("stream", text="steps 5/5 done\n")], metadata={"tags": [HIDDEN]}),
+        new_markdown_cell("## What it says", metadata={"tags": [FIRST]}),
+        new_code_cell("say()", outputs=[new_output("stream", text="it gains 0.10 dB")], metadata={"tags": [FIRST]}),
     ]
     notebook = new_notebook(cells=cells, metadata={"widgets": {"application/vnd.jupyter.widget-state+json": {}}})
     nbformat.write(notebook, tmp_path / "05.ipynb")
@@ -35,7 +45,20 @@ def test_texts_and_figures_stay_and_code_and_progress_go(executed):
 
 def test_figures_are_described_by_the_text_above_them(executed):
     page = write_report(executed, executed.with_name("report.html")).read_text()
-    assert 'alt="Figure 1. 05 A title With text."' in page and "No description" not in page
+    assert 'alt="Figure 1. With text."' in page and "No description" not in page
+
+
+def test_the_conclusion_is_first_and_files_and_parameters_are_last(executed):
+    text = BeautifulSoup(
+        write_report(executed, executed.with_name("report.html")).read_text(), "html.parser"
+    ).get_text()
+    order = ["05 A title", "What it says", "it gains 0.10 dB", "With text.", "five pictures", "Files", "some folder"]
+    order += ["Parameters", "run", '"demo"', "outputs/<run>/ is read and written"]
+    order += ["steps", "30", "äöü; of the optimizer", "sizes", "[1, 2]"]  # 30 was injected for this run
+    text, place = text.partition("05 A title")[2], 0  # after the page's title
+    for words in order:
+        assert (place := text.find(words, place)) >= 0, words
+    assert "# parameters" not in text and text.count("it gains") == 1
 
 
 def test_nothing_is_fetched_when_it_is_opened(executed):

@@ -1,0 +1,90 @@
+"""What an evaluation says, in sentences made of its table: gains and losses alike, and on how many pictures."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from srlib.evaluation.counted import left_out
+from srlib.evaluation.evaluate import tiling_name
+
+LEVEL = 0.005  # dB; what is closer is called level, as it rounds to 0.00
+
+
+def conclusion(table: pd.DataFrame, tile: int, halos: Sequence[int], *, scale: int, of: str = "test pictures") -> str:
+    """Markdown: what tiling costs each model, what each gains over bicubic and over the model before it, how strong
+    the seams are, what context and exact tiling change.
+
+    table: of `evaluate`, with bicubic, the models in the order of their training, and each "whole" and in tiles of
+    `tile` LR pixels with each of `halos` LR pixels of context, of which the first is what is judged. of: what the
+    pictures are called. Pictures that are in no mean (srlib.evaluation.counted) do not count, and are named.
+    """
+    models = [variant for variant in dict.fromkeys(table["variant"]) if variant != "bicubic"]
+    newest_first, (halo, *others) = models[::-1], halos
+    tiled = tiling_name(tile, halo)
+    scores = table.pivot(index="picture", columns=["variant", "tiling"], values="PSNR-Y")
+    needed = scores[[("bicubic", "whole"), *((model, way) for model in models for way in ("whole", tiled))]]
+    unknown = scores.index[~np.isfinite(needed).all(axis=1)]
+    why = dict.fromkeys(unknown, "a score is no number") | left_out(table)
+    named = ", ".join(f"{name} ({reason})" for name, reason in why.items())
+    scores = scores.drop(index=list(why))
+    if scores.empty:
+        return f"**No conclusion:** not one of the {of} can be counted: {named}."
+    table = table[table["picture"].isin(scores.index)]
+
+    def cost(way: str) -> str:
+        return _compared({m: scores[m, way] - scores[m, "whole"] for m in newest_first}, "its whole picture")
+
+    where = f"In tiles of {tile} LR pixels {_context(halo)}"
+    lines = [f"**{where}, {cost(tiled)}.** PSNR-Y, mean of {len(scores)} {of}, x{scale}.", ""]
+    over = {m: scores[m, tiled] - scores["bicubic", "whole"] for m in newest_first}
+    lines.append(f"- So tiled, {_compared(over, 'bicubic')}.")
+    steps = [*zip(models[1:], models[:-1], strict=True), *([(models[-1], models[0])] if len(models) > 2 else [])]
+    for after, before in steps:
+        gain = scores[after, tiled] - scores[before, tiled]
+        lines.append(
+            f"- So tiled, {_compared({after: gain}, before)}; better on {(gain > 0).sum()} of {len(gain)} pictures."
+        )
+    lines.append(f"- {_seams(table[table['tiling'] == tiled], models)}")
+    lines += [f"- W{_context(more)[1:]}, {cost(tiling_name(tile, more))}." for more in others]
+    exact = table[table["tiling"] == "exact"]
+    if len(exact):
+        largest = exact["max_difference"].max() * 255
+        size = "as much as 0.01" if largest < 0.01 else f"more than {largest:.2f}"
+        lines.append(f"- In exact tiles no value of any picture differs from the whole one's by {size} levels of 255.")
+    if why:
+        lines.append(f"- Not counted: {named}.")
+    return "\n".join(lines)
+
+
+def _context(halo: int) -> str:
+    return f"with {halo} LR pixels of context" if halo else "without context"
+
+
+def _compared(gains: dict[str, pd.Series], other: str) -> str:
+    """Each model's mean gain over `other`, dB, in one sentence; `other` is named once."""
+    said = []
+    for i, (model, gain) in enumerate(gains.items()):
+        mean = float(gain.mean())
+        if np.isnan(mean):
+            said.append(f"{model} has no score")
+        elif abs(mean) < LEVEL:
+            said.append(f"{model} is level" + (f" with {other}, to 0.01 dB" if i == 0 else ""))
+        elif mean > 0:
+            said.append(f"{model} gains {mean:.2f} dB" + (f" over {other}" if i == 0 else ""))
+        else:
+            said.append(f"{model} loses {-mean:.2f} dB" + (f" to {other}" if i == 0 else ""))
+    return ", ".join(said)
+
+
+def _seams(tiled: pd.DataFrame, models: Sequence[str]) -> str:
+    """How strong the steps across seams are; SGR, where there is one."""
+    ratios = tiled.assign(SGR=tiled["SGR"].where(np.isfinite(tiled["SGR"]))).groupby("variant")["SGR"].mean()
+    ratios = ratios.reindex(models).dropna()
+    if ratios.empty:
+        return "Seams: there are none in these pictures, or all lie in blank parts."
+    said = ", ".join(f"{model} {ratio:.2f} times" for model, ratio in ratios.items())
+    text = f"Steps across the seams have, of the energy that they have in the whole picture (1 is ideal): {said}"
+    off = (ratios - 1).abs()
+    worse = len(off) > 1 and off.iloc[-1] > off.iloc[0] + 0.005
+    return f"{text}; {ratios.index[-1]} is further from it than {ratios.index[0]}." if worse else f"{text}."
