@@ -57,19 +57,26 @@ def _data(made: dict) -> str:
 
 
 def _stage1(made: dict) -> str:
-    return f"{made['gain_over_bicubic_db']:+.2f} dB PSNR-Y against bicubic (validation)"
+    return f"{_gain(made['gain_over_bicubic_db'])} against bicubic (validation)"
 
 
 def _tiling(made: dict) -> str:
-    return (
-        f"stage 2 closes {made['gap_closed_percent']['stage 2']:.0f} % of the gap between whole and tiled (validation)"
-    )
+    return f"{_closed(made, 'stage 2')} between whole and tiled (validation)"
 
 
 def _artifact_ft(made: dict) -> str:
-    worst = min(made["detector"]["average_precision"].values())
-    closed = made["gap_closed_percent"]["stage 3"]
-    return f"stage 3 closes {closed:.0f} % of the gap (validation); detector's worst average precision {worst:.2f}"
+    known = [value for value in made["detector"]["average_precision"].values() if not math.isnan(value)]
+    worst = f"detector's worst average precision {min(known):.2f}" if known else "no average precision of the detector"
+    return f"{_closed(made, 'stage 3')} (validation); {worst}"
+
+
+def _gain(decibels: float) -> str:
+    return "no PSNR-Y to compare" if math.isnan(decibels) else f"{decibels:+.2f} dB PSNR-Y"
+
+
+def _closed(made: dict, stage: str) -> str:
+    share = made["gap_closed_percent"][stage]
+    return f"{stage}: no gap to close" if math.isnan(share) else f"{stage} closes {share:.0f} % of the gap"
 
 
 def _eval(made: dict) -> str:
@@ -78,9 +85,10 @@ def _eval(made: dict) -> str:
     models = list(dict.fromkeys(variant for variant, _, _ in names if variant != "bicubic"))
     tiled = [tiling for _, _, tiling in names if tiling.startswith("tile")][0]
     first, last = (test[f"{model} | {tiled}"] for model in (models[0], models[-1]))
-    gain = last["PSNR-Y"] - test["bicubic | whole"]["PSNR-Y"]
-    seams = f"{first['SGR']:.2f} to {last['SGR']:.2f}" if len(models) > 1 else f"{last['SGR']:.2f}"
-    return f"{models[-1]} in tiles: {gain:+.2f} dB against bicubic; SGR {seams} (test)"
+    gain = _gain(last["PSNR-Y"] - test["bicubic | whole"]["PSNR-Y"])
+    ratios = [f"{one['SGR']:.2f}" for one in ((first, last) if len(models) > 1 else (last,))]
+    seams = "no SGR" if "nan" in ratios else f"SGR {' to '.join(ratios)}"
+    return f"{models[-1]} in tiles: {gain} against bicubic; {seams} (test)"
 
 
 def _ablation(made: dict) -> str:

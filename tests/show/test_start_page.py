@@ -72,7 +72,7 @@ def test_it_shows_what_is_made(project):
         "+0.71 dB PSNR-Y against bicubic",
         "stage 2 closes 11 %",
         "stage 3 closes 33 % of the gap (validation); detector's worst average precision 0.91",
-        "stage 3 in tiles: +0.90 dB against bicubic; SGR 1.81 to 1.40",
+        "stage 3 in tiles: +0.90 dB PSNR-Y against bicubic; SGR 1.81 to 1.40",
         "](../outputs/some/05_eval.ipynb)",
         "[eval](../outputs/some/eval/report.html)",
         "All five are done",
@@ -101,9 +101,28 @@ def test_failed_begun_and_outdated_results_are_said(tmp_path):
     assert headline("06_ablation", tmp_path / "ablation") == ""
 
 
-def test_a_figure_that_does_not_exist_is_no_broken_file(tmp_path):
-    (tmp_path / "metrics.json").write_text('{"gap_closed_percent": {"stage 2": null}}')  # no gap, no share of it
-    assert "closes nan %" in headline("03_tiling", tmp_path)
+NOTHING = {
+    "02_stage1": ({"gain_over_bicubic_db": None}, "no PSNR-Y to compare against bicubic (validation)"),
+    "03_tiling": (
+        {"gap_closed_percent": {"stage 1": None, "stage 2": None}},
+        "stage 2: no gap to close between whole and tiled (validation)",
+    ),
+    "04_artifact_ft": (
+        {"gap_closed_percent": {"stage 3": None}, "detector": {"average_precision": {"blur": None, "seam": 0.9}}},
+        "stage 3: no gap to close (validation); detector's worst average precision 0.90",
+    ),
+    "05_eval": (
+        {"test": {"bicubic | whole": {"PSNR-Y": None}, "mine | tile 8 halo 0": {"PSNR-Y": 30.0, "SGR": None}}},
+        "mine in tiles: no PSNR-Y to compare against bicubic; no SGR (test)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_what_is_not_known_is_said_in_words(tmp_path, name):
+    metrics, said = NOTHING[name]
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    assert headline(name, tmp_path) == said
 
 
 def test_a_report_on_other_checkpoints_names_them(tmp_path):
@@ -111,10 +130,10 @@ def test_a_report_on_other_checkpoints_names_them(tmp_path):
     for model, psnr, sgr in (("mine | v2", 31.0, 1.5), ("theirs", 32.5, 1.25)):
         scores |= {f"{model} | whole": {"PSNR-Y": 33.0}, f"{model} | tile 64 halo 0": {"PSNR-Y": psnr, "SGR": sgr}}
     (tmp_path / "metrics.json").write_text(json.dumps({"test": scores}))
-    assert headline("05_eval", tmp_path) == "theirs in tiles: +2.50 dB against bicubic; SGR 1.50 to 1.25 (test)"
+    assert headline("05_eval", tmp_path) == "theirs in tiles: +2.50 dB PSNR-Y against bicubic; SGR 1.50 to 1.25 (test)"
     one = {key: value for key, value in scores.items() if "theirs" not in key}
     (tmp_path / "metrics.json").write_text(json.dumps({"test": one}))
-    assert headline("05_eval", tmp_path) == "mine | v2 in tiles: +1.00 dB against bicubic; SGR 1.50 (test)"
+    assert headline("05_eval", tmp_path) == "mine | v2 in tiles: +1.00 dB PSNR-Y against bicubic; SGR 1.50 (test)"
 
 
 def test_the_drawing_knows_every_notebook_of_make_and_what_it_reads():
