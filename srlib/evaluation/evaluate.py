@@ -164,9 +164,9 @@ def bicubic_check(pictures: Iterable[tuple[str, np.ndarray]], scales: Sequence[i
         for scale in scales:
             hr = crop_to_multiple(original, scale)
             lr = to_float(downscale_integers(hr, scale, "bicubic"))[None]
-            again, hr = upscale(lr, scale, "bicubic").clamp(0, 1), to_float(hr)[None]
-            row = {"picture": name, "scale": scale, "blank": blank(hr, scale).item()}
-            rows.append(row | {"PSNR-Y": psnr_y(again, hr, scale).item()})
+            again, target = upscale(lr, scale, "bicubic").clamp(0, 1), to_float(hr)[None]
+            row = {"picture": name, "scale": scale, "blank": blank(target, scale).item()}
+            rows.append(row | {"PSNR-Y": psnr_y(again, target, scale).item()})
     check = counted(pd.DataFrame(rows))[["scale", "PSNR-Y"]].groupby("scale").mean()
     if sorted(names) == sorted(SET5):
         check["published"] = check.index.map(SET5_BICUBIC)

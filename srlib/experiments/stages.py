@@ -10,7 +10,7 @@ accelerate launch -m srlib train params/<run>/02_stage1.yaml [-p iterations 1000
 import copy
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 from srlib.data.datasets import PicturePairs, training_patches
 from srlib.data.sharpen import SHARPENERS
 from srlib.data.sources import sampled
-from srlib.evaluation.counted import Pairs
+from srlib.evaluation.counted import Pairs, need_detail
 from srlib.evaluation.evaluate import validate_on
 from srlib.experiments.notebook import need, project_root
 from srlib.experiments.parameters import read_parameter_file
@@ -46,7 +46,9 @@ from srlib.training.train import several_cpu_processes, train
 
 @dataclass
 class Training:
-    """All that a training needs, to look at before it runs. pairs: validation pictures, None for none."""
+    """All that a training needs, to look at before it runs. pairs: validation pictures, None for none; ValueError when
+    all of them are blank.
+    """
 
     model: Any  # TiledSR; for the detector's training ArtifactDetector
     loss: nn.Module
@@ -58,6 +60,11 @@ class Training:
     discriminator: nn.Module | None = None
     sharpen: Callable[[Tensor], Tensor] | None = None
     given: list[dict] | None = None  # the modules' weights before the first run
+    done: dict = field(default_factory=dict)  # after a run: the "steps" done, the "settings" they were done with
+
+    def __post_init__(self) -> None:
+        if self.pairs is not None:
+            need_detail(self.pairs, self.model.scale)
 
     def run(self, callback: Callable[[dict], None] | None = None) -> pd.DataFrame:
         """Train self.model; returns the log. See srlib.training.train.train. Run again, it is the same training."""
@@ -65,7 +72,7 @@ class Training:
         self.given = self.given or [copy.deepcopy(m.state_dict()) for m in modules]
         for module, weights in zip(modules, self.given, strict=True):
             module.load_state_dict(weights)
-        return train(
+        log = train(
             self.model,
             self.loss,
             self.patches,
@@ -77,6 +84,15 @@ class Training:
             callback=callback,
             resume=self.resume,
         )
+        self.done = log.attrs
+        return log
+
+    def as_trained(self, p: Mapping, prefix: str = "") -> dict:
+        """A notebook's parameters, but with what the training was really done with: a finished one is taken as it is,
+        whatever number of iterations is asked for. prefix: before the names of its settings in `p`.
+        """
+        settings = {prefix + name: value for name, value in self.done["settings"].items()}
+        return {name: settings.get(name, value) for name, value in p.items()}
 
 
 def stage1(root: Path, p: Mapping) -> Training:

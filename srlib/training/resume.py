@@ -57,15 +57,20 @@ def begin(run: Run, resume: bool) -> None:
         changes = _changes(run, state)
         (why,) = broadcast_object_list([_why_not(run, state, changes)])
         if not why:
-            for name, change in changes.items():
-                run.say(f"changed since step {state['step']}: {name} {change}")
             run.restore(state)
             if run.finished and _wants_more(run, state):
                 run.finished, run.since_best = False, 0
+            said = "not changed, the training is finished" if run.finished else f"changed since step {run.step}"
+            for name, change in changes.items():
+                run.say(f"{said}: {name} {change}")
             if run.finished:
-                run.say(f"{run.folder} is finished: nothing to train")
+                run.made_with |= {name: state["facts"][name] for name in run.made_with.keys() & state["facts"].keys()}
+                run.say(f"{run.folder} is finished: nothing to train, {run.step} steps are done")
+            elif run.step > (asked := run.settings.iterations):
+                run.say(f"{run.folder} is at step {run.step}, beyond {asked} iterations: nothing to train")
             else:
                 run.say(f"{run.folder} resumed at step {run.step}")
+            run.made_with["iterations"] = max(run.made_with["iterations"], run.step)
             return
         run.say(f"{run.folder} {why}: starting anew")
     run.accelerator.wait_for_everyone()  # all have read it

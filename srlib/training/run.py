@@ -82,6 +82,7 @@ class Run:
         self.discriminator = None if discriminator is None else accelerator.prepare(self.bare_discriminator)
         self.ema.module.load_state_dict(self.bare.state_dict())  # the first process's, on all
         self.facts = self._facts()
+        self.made_with = settings.plain()  # a finished training that is taken as it is: its own
         self.step, self.drawn, self.bad = 0, 0, 0  # drawn: patches, by all processes; bad: non-finite steps in a row
         self.best, self.since_best, self.validated = -math.inf, 0, -1 if settings.validate_start else 0
         self.rows: list[dict] = []
@@ -270,7 +271,10 @@ class Run:
             raise FloatingPointError(complaint)
 
     def validate(self) -> bool:
-        """Score the averaged model; returns whether it is the best so far. A stop signal interrupts it at once."""
+        """Score the averaged model; returns whether it is the best so far. A stop signal interrupts it at once.
+
+        A score that is not finite is said and left out: infinity would be the best for ever.
+        """
         assert self.score is not None  # else no validation is due
         averaged = self.averaged()
         if self.stop.requested:
@@ -280,13 +284,17 @@ class Run:
             scores = {name: float(value) for name, value in self.score(averaged).items()}
         (scores,) = broadcast_object_list([scores])
         self.stop.patient = True
-        self.since_best = 0 if scores["psnr_y"] > self.best else self.since_best + 1
-        self.best = max(self.best, scores["psnr_y"])
+        finite = {name: value for name, value in scores.items() if math.isfinite(value)}
+        for name in scores.keys() - finite.keys():
+            self.say(f"validation at step {self.step}: {name} is {scores[name]} and does not count")
+        score = finite.get("psnr_y", -math.inf)
+        self.since_best = 0 if score > self.best else self.since_best + 1
+        self.best = max(self.best, score)
         self.validated = self.step
         if not self.rows or self.rows[-1]["step"] != self.step:
             self.rows.append({"step": self.step})
-        self.rows[-1] |= {**scores, "seconds": self.seconds}
-        self.accelerator.log(scores, step=self.step)
+        self.rows[-1] |= {**finite, "seconds": self.seconds}
+        self.accelerator.log(finite, step=self.step)
         return self.since_best == 0
 
     def say_if_the_start_was_best(self) -> None:
@@ -356,6 +364,7 @@ class Run:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         for name in _COUNTERS:
             setattr(self, name, state[name])
+        self.best = self.best if self.best < math.inf else -math.inf  # of a version that counted blank pictures
         self.rows = rows_of(state["rows"])
         self.seconds_before, self.saved = state["seconds"], state["step"]
 

@@ -32,7 +32,8 @@ def train(
     callback: Callable[[dict], None] | None = None,
     resume: bool = True,
 ) -> pd.DataFrame:
-    """Train `model` in place and return the log, one row every `log_every` iterations and validation.
+    """Train `model` in place and return the log, one row every `log_every` iterations and validation; in its attrs the
+    "steps" that are done, and the "settings" they were done with: those of a finished training that is taken as it is.
 
     data: items {"lr": input, "hr": target, "name": str}, indexed by draw_keys' keys; with progressive patches or
     input_scales, pictures (C, h, w) and (C, H, W). loss: (prediction, target, original) -> (total, terms) as
@@ -120,7 +121,9 @@ def train(
         load_best(run, model)
         if stop.requested:
             raise KeyboardInterrupt(f"stopped by {stop.requested} after the last step: the training is finished")
-    return pd.DataFrame(run.rows)
+    log = pd.DataFrame(run.rows)
+    log.attrs = {"steps": run.step, "settings": run.made_with}
+    return log
 
 
 def several_cpu_processes() -> None:

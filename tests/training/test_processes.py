@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from trainings import Patches, build, same, settings
@@ -114,6 +115,26 @@ def test_two_processes_resume_exactly_and_only_one_writes(tmp_path):
     assert process.returncode == 0 and output.count("resumed at step") == 1, output
     assert same(*(newest_state(tmp_path / n)["parts"]["model"] for n in "ab"))
     assert not list((tmp_path / "b").rglob("*.part*"))
+
+
+def test_a_process_that_has_only_blank_validation_pictures_changes_nothing(tmp_path):
+    """The second process gets pictures 1 and 3; all have the same mean, and the first says what is left out."""
+    patched = """
+import trainings
+P = trainings.Patches
+blank = {{"lr": torch.full((3, 16, 16), 0.5), "hr": torch.full((3, 32, 32), 0.5)}}
+pairs = [P()[0], blank | {{"name": "black"}}, P()[1], blank | {{"name": "white"}}]
+on = trainings.validate_on
+trainings.validate_on = lambda given, border: on(pairs if {blanks} else [pairs[0], pairs[2]], border)
+"""
+    logs, before = [], patched.replace("{{", "{").replace("}}", "}")
+    for blanks in ("True", "False"):
+        process = launch(tmp_path / blanks, before.replace("{blanks}", blanks), iterations=4)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+        assert output.count("not in the validation's means: black, white (blank)") == (blanks == "True"), output
+        logs.append(pd.read_csv(tmp_path / blanks / "metrics.csv"))
+    assert logs[0]["psnr_y"].equals(logs[1]["psnr_y"]) and logs[0]["psnr_y"].notna().any()
 
 
 def test_a_dead_process_ends_the_others_with_a_message(tmp_path):

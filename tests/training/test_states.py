@@ -7,7 +7,7 @@ from trainings import Patches, build, same, settings, start, stop_at, tiny, weig
 
 from srlib.experiments.stages import Training
 from srlib.losses.total import TotalLoss
-from srlib.training.states import fingerprint, newest_state, states
+from srlib.training.states import fingerprint, newest_state, states, write_state
 from srlib.training.train import train
 
 
@@ -220,6 +220,32 @@ def test_what_does_not_matter_does_not_throw_a_finished_training_away(tmp_path, 
     said = capsys.readouterr().out
     assert "iterations 8 -> 6" in said and "is finished: nothing to train" in said
     assert same(weights(first), weights(model))
+
+
+def test_the_log_tells_what_was_done_not_what_was_asked_for(tmp_path, capsys):
+    _, log = start(tmp_path, iterations=8)
+    assert log.attrs["steps"] == 8 and log.attrs["settings"] == settings(8).plain()
+    _, log = start(tmp_path, iterations=3, validate_every=1, learning_rate=2e-3)
+    assert log.attrs["steps"] == 8 and log.attrs["settings"] == settings(8).plain()
+    said = capsys.readouterr().out
+    assert "not changed, the training is finished: iterations 8 -> 3" in said
+    assert "is finished: nothing to train, 8 steps are done" in said and "changed since" not in said
+    _, log = start(tmp_path, iterations=10)
+    assert log.attrs["steps"] == 10 and log.attrs["settings"]["iterations"] == 10
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "b", iterations=8, callback=stop_at(5))
+    _, log = start(tmp_path / "b", iterations=2)
+    assert "is at step 5, beyond 2 iterations: nothing to train" in capsys.readouterr().out
+    assert log.attrs["steps"] == log.attrs["settings"]["iterations"] == 5
+
+
+def test_infinity_in_a_state_of_an_earlier_version_is_not_the_best_for_ever(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, iterations=8, callback=stop_at(5))
+    state = newest_state(tmp_path)
+    write_state(tmp_path, state | {"best": float("inf"), "since_best": 7}, keep=2)
+    _, log = start(tmp_path, iterations=8)
+    assert newest_state(tmp_path)["best"] == log["psnr_y"].iloc[-1] and newest_state(tmp_path)["since_best"] == 0
 
 
 def test_a_finished_run_is_taken_as_it_is(tmp_path, capsys):

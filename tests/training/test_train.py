@@ -1,8 +1,11 @@
 """The loop does what each stage needs, and repeats itself."""
 
+import json
+
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 from trainings import Patches, same, settings, start, tiny, weights
 
 from srlib.evaluation.evaluate import validate_on
@@ -47,6 +50,29 @@ def test_a_start_that_nothing_beats_is_kept_as_the_best(tmp_path, capsys, optimi
     assert "no validation was better than the start" in capsys.readouterr().out
     again, _ = run(validate_start=True)
     assert len(asked) == 3 and same(again, before)  # finished: nothing to do
+
+
+def test_a_score_that_is_not_finite_is_said_and_is_never_the_best(tmp_path, capsys):
+    """Not in the log, the files, nor for patience: with infinity as the best no later model could be kept."""
+    scores = iter([float("inf"), 30.0, float("nan"), 31.0])
+    options = {"folder": tmp_path, "validate": lambda model: {"psnr_y": next(scores), "ssim_y": 0.9}}
+    log = train(tiny(), TotalLoss(), Patches(), settings(8, validate_every=2, patience=2), **options)
+    assert log["psnr_y"].dropna().tolist() == [30.0, 31.0] and newest_state(tmp_path)["best"] == 31.0
+    said = capsys.readouterr().out
+    assert "validation at step 2: psnr_y is inf and does not count" in said and "at step 6: psnr_y is nan" in said
+    assert "inf" not in (tmp_path / "metrics.csv").read_text()
+    with safe_open(tmp_path / "best.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["facts"])["step"] == 8
+
+
+def test_a_blank_validation_picture_does_not_choose_the_best_model(tmp_path):
+    blank = {"lr": torch.full((3, 16, 16), 0.5), "hr": torch.full((3, 32, 32), 0.5), "name": "blank"}
+    pairs = [blank, *(Patches()[i] for i in range(2))]
+    logs = []
+    for name, held_out in (("a", pairs), ("b", pairs[1:])):
+        options = {"folder": tmp_path / name, "validate": validate_on(held_out, 2)}
+        logs.append(train(tiny(), TotalLoss(), Patches(), settings(), **options))
+    assert logs[0]["psnr_y"].equals(logs[1]["psnr_y"]) and logs[0]["ssim_y"].equals(logs[1]["ssim_y"])
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
