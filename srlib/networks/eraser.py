@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from srlib.networks.hat import HAT
-from srlib.tiling.canvas import Out, filtered, sink_of
+from srlib.tiling.canvas import Out, checked, filtered, sink_of
 from srlib.tiling.exact import Chunks
 from srlib.tiling.plan import TilePlan, plan_tiles
 from srlib.tiling.tiled import Execution, Report, auto_plan, tiled_apply
@@ -134,7 +134,8 @@ class TiledSR(nn.Module):
         (B, C, H*scale, W*scale), or None where `out` takes it.
 
         tile, halo, window: as `plan` takes them. batch: tiles at once, by default tile_batch or else 1. statistics,
-        blend, out, how: as of tiled_apply; a function as `out` gets its bands on the CPU.
+        blend, out, how: as of tiled_apply; a function as `out` gets its bands on the CPU, and nothing but finite ones:
+        FloatingPointError is raised before NaN or infinity would go to any `out`.
         The eraser sees across the seams: it is applied to the stitched picture, band by band, each with the
         `reach` rows around it that it looks at, in squares of `chunk` output pixels. So the answer is the eraser's
         to the whole stitched picture, and with statistics="exact" that of the whole network. Without gradients;
@@ -142,9 +143,10 @@ class TiledSR(nn.Module):
         """
         B, C, H, W = x.shape
         size = (H * self.scale, W * self.scale)
-        picture = None
-        if out is None:
-            out = picture = x.new_empty(B, C, *size)
+        picture = x.new_empty(B, C, *size) if out is None else None
+        sink = sink_of(picture if out is None else out, B, *size)
+        if out is not None:
+            sink = checked(sink, how.dtype or x.dtype)
         step = Chunks(chunk, device=self.out_conv.weight.device, features="host")
 
         def erase(band: Tensor) -> Tensor:
@@ -152,7 +154,6 @@ class TiledSR(nn.Module):
             assert erased is not None  # no `out` was given
             return erased.permute(0, 3, 1, 2)
 
-        sink = filtered(erase, self.reach, size[0], sink_of(out, B, *size))
         batch = self.tile_batch or 1 if batch is None else batch
         exact = statistics == "exact"
         plan = self.plan(x, tile=tile, halo=halo, window=window, batch=batch, exact=exact, how=how)
@@ -164,7 +165,7 @@ class TiledSR(nn.Module):
             blend=blend,
             statistics=statistics,
             batch=batch,
-            out=sink,
+            out=filtered(erase, self.reach, size[0], sink),
             how=how,
         )
         return picture, report

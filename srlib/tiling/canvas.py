@@ -67,6 +67,28 @@ def sink_of(out: Out, batch: int, height: int, width: int) -> Sink:
     return write
 
 
+def checked(sink: Sink, dtype: torch.dtype) -> Sink:
+    """A sink that hands on to `sink` only bands that are finite, so that nothing is made of the others.
+
+    dtype: of the arithmetic, which the FloatingPointError names, with what helps.
+    """
+    names = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64"}
+    overflows = "numbers above 65504 are infinite in it: use bf16 or fp32"
+    broken = "the weights themselves are broken: use another checkpoint"
+
+    def take(band: Tensor, top: int) -> None:
+        if not (finite := band.isfinite()).all():
+            share = 100 * (~finite).any(1).double().mean().item()
+            raise FloatingPointError(
+                f"the network's output holds NaN or infinity in {share:.3g} % of the pixels of rows {top} to "
+                f"{top + band.shape[2] - 1}, at precision {names.get(dtype, dtype)}: "
+                + (overflows if dtype == torch.float16 else broken)
+            )
+        sink(band, top)
+
+    return take
+
+
 def _integers(band: Tensor, top: int) -> Tensor:
     return (band.double().clamp(0, 1) * top + 0.5).floor()
 

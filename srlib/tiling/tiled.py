@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from srlib.tiling.canvas import Canvas, Out, Sink, sink_of
+from srlib.tiling.canvas import Canvas, Out, Sink, checked, sink_of
 from srlib.tiling.exact import Chunks
 from srlib.tiling.means import Means
 from srlib.tiling.memory import bytes_per_pixel, free_bytes
@@ -114,13 +114,16 @@ def tiled_apply(
     returned for the picture.
 
     Raises ValueError for an unknown choice, and for a plan or an `out` of another size than x; MemoryError when even
-    the smallest plan does not fit; Cancelled.
+    the smallest plan does not fit; FloatingPointError before NaN or infinity is written to a tensor, array or memory
+    map (what is returned, or given to a function, is as the network made it); Cancelled.
     """
     exact = statistics == "exact"
     _check(model, x, plan, blend, statistics, batch, how)
     if exact:
         plan = plan_tiles(plan.y.size, plan.x.size, tile=plan.tile, halo=0, window=plan.window)
     sink = None if out is None else sink_of(out, len(x), plan.y.size * scale, plan.x.size * scale)
+    if sink and sink is not out:
+        sink = checked(sink, how.dtype or x.dtype)
     device = _device(model, x, how)
     report = Report(plan, scale, statistics, blend, min(batch or len(plan), len(plan)), how.features)
 

@@ -1,11 +1,14 @@
-"""Bands through a local filter equal the filter of the whole picture."""
+"""Bands through a local filter equal the filter of the whole picture; what is not finite is not written."""
 
+import math
+
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srlib.tiling.canvas import filtered
+from srlib.tiling.canvas import checked, filtered
 
 
 @given(st.integers(1, 60), st.integers(0, 6), st.lists(st.integers(1, 20), min_size=1, max_size=8))
@@ -31,3 +34,23 @@ def test_filtered_bands_equal_the_filtered_picture(height, reach, sizes):
             bands.clear()
     assert torch.allclose(torch.cat([band for _, band in bands], 2), blur(x))
     assert [top for top, _ in bands] == [sum(b.shape[2] for _, b in bands[:i]) for i in range(len(bands))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_handed_on_to_nobody(dtype, value):
+    got = []
+    take = checked(lambda band, top: got.append(top), dtype)
+    take(torch.zeros(1, 3, 4, 5), 0)
+    band = torch.zeros(1, 3, 4, 5)
+    band[0, 1, 2, 3] = band[0, 2, 2, 3] = value
+    name, remedy = {
+        torch.float16: ("fp16", "use bf16 or fp32"),
+        torch.bfloat16: ("bf16", "weights themselves are broken"),
+        torch.float32: ("fp32", "weights themselves are broken"),
+    }[dtype]
+    with pytest.raises(
+        FloatingPointError, match=f"in 5 % of the pixels of rows 4 to 7, at precision {name}: .*{remedy}"
+    ):
+        take(band, 4)
+    assert got == [0]
