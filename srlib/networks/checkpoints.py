@@ -41,21 +41,27 @@ def load_model(path: Path | str, kind: type[_Model]) -> _Model:
     return _filled(_built(kind, json.loads(metadata["config"]), path), state, path)
 
 
-def load(path: Path | str, *, checkpointing: bool | None = None, **changes: Any) -> TiledSR:
+def load(
+    path: Path | str,
+    *,
+    img_range: float | None = None,
+    conv_scale: float | None = None,
+    checkpointing: bool | None = None,
+    **changes: Any,
+) -> TiledSR:
     """The TiledSR in `path`; a bare HAT file, own or published, gets a new eraser (the identity).
 
-    checkpointing: HAT's argument, None for the file's. changes: arguments of TiledSR that override the file's, such as
-    use_tiling or tile_size.
+    img_range, conv_scale, checkpointing: arguments of HAT that no weight shows; None for the file's, which published
+    files lack: then HAT's defaults. changes: arguments of TiledSR that override the file's, such as use_tiling or
+    tile_size.
     """
+    told = {"img_range": img_range, "conv_scale": conv_scale, "checkpointing": checkpointing}
+    told = {name: value for name, value in told.items() if value is not None}
     state, metadata = read(path)
     if metadata.get("kind") != "TiledSR":
-        own = {} if checkpointing is None else {"checkpointing": checkpointing}
-        return TiledSR(load_hat(path, **own), **changes).eval()
+        return TiledSR(load_hat(path, **told), **changes).eval()
     config = json.loads(metadata["config"])
-    arguments = config.pop("hat")
-    if checkpointing is not None:
-        arguments["checkpointing"] = checkpointing
-    hat = _built(HAT, arguments, path)
+    hat = _built(HAT, {**config.pop("hat"), **told}, path)
     return _filled(_built(TiledSR, {"hat_model": hat, **config, **changes}, path), state, path)
 
 

@@ -94,12 +94,15 @@ def largest_difference(path: Path | str, model: nn.Module, shape: tuple[int, ...
         return (torch.from_numpy(sr) - model(x)).abs().max().item()
 
 
-def export_file(model: Path | str, output: Path) -> float:
-    """Write the checkpoint `model` as ONNX and run both on two small pictures; prints what it finds.
+def export_file(
+    model: Path | str, output: Path, *, img_range: float | None = None, conv_scale: float | None = None
+) -> float:
+    """Write the checkpoint `model` as ONNX and run both on two small pictures; prints what it finds. img_range,
+    conv_scale: as `load` takes them.
 
     Returns the largest difference: 0 where onnxruntime is not installed, infinity for a NaN.
     """
-    network = load(model, use_tiling=False)
+    network = load(model, img_range=img_range, conv_scale=conv_scale, use_tiling=False)
     export_onnx(network, output)
     channels, window = network.hat_model.config["in_chans"], network.window
     print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")

@@ -98,6 +98,9 @@ class HAT(nn.Module):
         super().__init__()
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         self.config |= {"depths": list(depths), "num_heads": list(num_heads)}
+        for name, value in (("img_range", img_range), ("conv_scale", conv_scale)):
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{name} {value} must be a positive number")
         if len(depths) != len(num_heads):
             raise ValueError(f"depths {depths} and num_heads {num_heads} must have one entry a group each")
         if any(embed_dim % h for h in num_heads):

@@ -32,6 +32,25 @@ def test_tiled_round_trip_with_changes(tiled, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("file", ["TiledSR", "HAT", "published"])
+def test_what_no_weight_shows_can_be_told(file, tiled, tmp_path):
+    told = {"img_range": 255.0, "conv_scale": 0.5}
+    state, path = tiled.hat_model.state_dict(), tmp_path / "m.safetensors"
+    if file == "published":
+        save_file(state, path)
+    else:
+        save_model(path, tiled if file == "TiledSR" else tiled.hat_model)
+    expected, x = HAT(**{**tiled.hat_model.config, **told}).eval(), torch.rand(1, 3, 16, 16)
+    expected.load_state_dict(state)
+    with torch.no_grad():
+        assert torch.equal(load(path, **told).hat_model(x), expected(x))
+        assert not torch.equal(load(path).hat_model(x), expected(x))
+    for name in told:
+        for value in (0, -1.0, float("inf"), float("nan")):
+            with pytest.raises(ValueError, match=f"{name} {value} must be a positive number"):
+                load(path, **{name: value})
+
+
 def test_others_of_the_group_may_read_it_where_they_may_read_any_file(tiled, tmp_path):
     (tmp_path / "any").touch()
     path = save_model(tmp_path / "m.safetensors", tiled)
