@@ -56,7 +56,7 @@ def read_tiff(path: Path | str, content: bytes) -> Picture:
     """
     with _opened(path, io.BytesIO(content)) as (page, pages):
         kind = _checked(page, path)
-        _check_segments(page, len(content), path)
+        _check_segments(page, content)
         array = page.asarray(squeeze=False, maxworkers=1)  # (planes, 1, H, W, channels)
         orientation, icc = page.tags.valueof(_ORIENTATION, 1), page.tags.valueof(_PROFILE)
         colours = page.tags.valueof(_COLOURS)
@@ -161,7 +161,7 @@ def _checked(page: "TiffPage", path: Path | str) -> int:
         raise _refusal(path, f"{page.samplesperpixel} channels of the kind {_name(page.photometric)}")
     if extra > 1 or extra and _extra(page) not in (_ASSOCIATED, _UNASSOCIATED):
         names = ", ".join(_name(one) for one in page.extrasamples) or "unnamed"
-        raise _refusal(path, f"{extra} more channels than colours ({names})", "leave out all but the transparency")
+        raise _refusal(path, f"more channels than colours ({names})", "leave out all but the transparency")
     if extra and _extra(page) == _ASSOCIATED and kind not in (_BLACK_IS_ZERO, _RGB):
         raise _refusal(path, f"premultiplied alpha with colours of the kind {_name(page.photometric)}")
     if kind == _PALETTE and bits > 8:
@@ -192,16 +192,20 @@ def _check_compression(page: "TiffPage", kind: int, compression: int, bits: int,
         raise _refusal(path, f"the predictor {_name(page.predictor)} of {bits} bits in {name}")
 
 
-def _check_segments(page: "TiffPage", size: int, path: Path | str) -> None:
-    """All strips or tiles must be there and lie within the file: tifffile fills with zeros what is not."""
+def _check_segments(page: "TiffPage", content: bytes) -> None:
+    """ValueError when a strip or tile is missing or cut short: decoders fill with zeros what is not there."""
     offsets, counts, expected = page.dataoffsets, page.databytecounts, int(np.prod(page.chunked))
     if len(offsets) != expected or len(counts) != expected or not all(counts) or not all(offsets):
         raise ValueError(f"some of its {expected} strips or tiles are missing")
     end = max(offset + count for offset, count in zip(offsets, counts, strict=True))
     if page.is_contiguous:
         end = max(end, offsets[0] + page.nbytes)
-    if end > size:
-        raise ValueError(f"cut short: {size} bytes of {end}")
+    if end > len(content):
+        raise ValueError(f"it is cut short: {len(content)} bytes of {end}")
+    if page.compression == _JPEG:
+        for offset, count in zip(offsets, counts, strict=True):
+            if not content[offset : offset + count].rstrip(b"\0").endswith(b"\xff\xd9"):
+                raise ValueError("one of its JPEG strips or tiles has no end")
 
 
 def _extra(page: "TiffPage") -> int:
