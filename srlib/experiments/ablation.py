@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pandas as pd
 
-from srlib.evaluation.evaluate import means
+from srlib.evaluation.counted import counted
+from srlib.evaluation.evaluate import gap_closed, means
 from srlib.experiments import stages
 from srlib.experiments.parameters import read_parameter_file
 from srlib.losses.detector import ArtifactDetector, evaluate_detector
@@ -111,22 +113,21 @@ def train_arm(root: Path, folder: Path, name: str, parameters: Mapping, judge: A
 
 
 def per_seed(table: pd.DataFrame, tiling: str) -> pd.DataFrame:
-    """One row a seed and arm, means over the pictures: PSNR-Y whole and tiled and their gap (dB), the share of the
-    same seed's stage-1 gap that is closed (%), TC (dB), SGR.
+    """One row a seed and arm, means over the pictures that count for all seeds: PSNR-Y whole and tiled and their gap
+    (dB), the share of the same seed's stage-1 gap that is closed (%, NaN where there is none), TC (dB), SGR.
 
     table: `evaluate`'s, with a column "seed".
     """
     rows = {}
-    for seed, part in table[table["variant"] != "bicubic"].groupby("seed"):
+    for seed, part in _trained(table).groupby("seed"):
         mean = means(part.drop(columns="seed"))
         whole, tiled = (mean.xs(kind, level="tiling") for kind in ("whole", tiling))
-        gap = whole["PSNR-Y"] - tiled["PSNR-Y"]
         rows[seed] = pd.DataFrame(
             {
                 "PSNR-Y whole": whole["PSNR-Y"],
                 "PSNR-Y tiled": tiled["PSNR-Y"],
-                "gap": gap,
-                "gap closed, %": 100 * (1 - gap / gap["1"]),
+                "gap": whole["PSNR-Y"] - tiled["PSNR-Y"],
+                "gap closed, %": gap_closed(part, tiling, "1"),
                 "TC": tiled["TC"],
                 "SGR": tiled["SGR"],
             }
@@ -134,18 +135,40 @@ def per_seed(table: pd.DataFrame, tiling: str) -> pd.DataFrame:
     return pd.concat(rows, names=["seed", "arm"])
 
 
+def ways_per_seed(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a way to tile, "<arm>, <tiling>", and seed: means over the pictures that count for all seeds.
+
+    table: as of per_seed.
+    """
+    by_seed = {seed: means(part.drop(columns="seed")) for seed, part in _trained(table).groupby("seed")}
+    rows = pd.concat(by_seed, names=["seed"]).reset_index()
+    rows.insert(0, "way", rows["variant"] + ", " + rows["tiling"])
+    return rows.drop(columns=["variant", "tiling"]).set_index(["way", "seed"])
+
+
+def _trained(table: pd.DataFrame) -> pd.DataFrame:
+    rows = counted(table)
+    return rows[rows["variant"] != "bicubic"]
+
+
 def answers(seeds: pd.DataFrame) -> pd.DataFrame:
-    """For each of QUESTIONS the difference of its two arms, seed by seed; index (question, seed)."""
+    """For each of QUESTIONS the difference of its two arms, seed by seed; index (question, seed); NaN where one of the
+    two is infinite.
+    """
+    seeds = seeds.where(np.isfinite(seeds))
     by_arm = {arm: rows.droplevel("arm") for arm, rows in seeds.groupby("arm")}
     asked = {q: by_arm[a] - by_arm[b] for q, (a, b) in QUESTIONS.items() if a in by_arm and b in by_arm}
     return pd.concat(asked, names=["question"])
 
 
 def with_spread(rows: pd.DataFrame, level: str, digits: Mapping[str, int], sign: bool = False) -> pd.DataFrame:
-    """Mean and, of several seeds, smallest and largest as text, by `level` of the index, in its order; "" for NaN."""
+    """Mean and, of several seeds, smallest and largest as text, by `level` of the index, in its order; "" for NaN.
+    Seeds without a value are left out.
+    """
 
     def text(values: pd.Series) -> str:
-        if values.isna().all():
+        values = values.dropna()
+        if values.empty:
             return ""
         places = digits[str(values.name)]
         mean, low, high = (
@@ -155,3 +178,10 @@ def with_spread(rows: pd.DataFrame, level: str, digits: Mapping[str, int], sign:
         return f"{mean} ({low} to {high})" if len(values) > 1 else mean
 
     return rows[list(digits)].groupby(level=level, sort=False).agg(text)
+
+
+def headline(arms: pd.DataFrame, seeds: int) -> str:
+    """The result in one line. arms: with_spread's table of the arms, of so many seeds."""
+    share = arms.loc["1+2+3", "gap closed, %"]
+    closed = f"the three stages close {share} % of stage 1's gap between whole and tiled"
+    return f"of {seeds} seeds: {closed if share else 'stage 1 loses nothing by tiling, there is no gap to close'}"

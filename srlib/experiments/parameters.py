@@ -10,6 +10,8 @@ from pathlib import Path
 
 import yaml
 
+from srlib.experiments.there import what_there_is
+
 
 def read_parameters(cells: list[str], values: dict) -> dict:
     """Names and values of the notebook's parameters, after refusing what papermill lets through.
@@ -60,7 +62,7 @@ class _AsPapermill(yaml.SafeLoader):
 
 def _written(file: Path) -> dict:
     if not file.is_file():
-        raise FileNotFoundError(f"no parameter file {file}")
+        raise FileNotFoundError(f"no parameter file {file}; {what_there_is(file)}")
     written = yaml.load(file.read_text(), _AsPapermill) or {}
     if not isinstance(written, dict):
         raise ValueError(f"{file} must hold lines like `iterations: 1000`, not a {type(written).__name__}")

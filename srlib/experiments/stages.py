@@ -27,7 +27,7 @@ from srlib.data.sharpen import SHARPENERS
 from srlib.data.sources import sampled
 from srlib.evaluation.counted import Pairs, need_detail
 from srlib.evaluation.evaluate import validate_on
-from srlib.experiments.notebook import need, project_root
+from srlib.experiments.notebook import existing_file, finite, need, project_root
 from srlib.experiments.parameters import read_parameter_file
 from srlib.losses.artifacts import ArtifactPatches, SeamExample
 from srlib.losses.detector import ArtifactDetector, DetectorLoss, evaluate_detector, seam_examples
@@ -102,10 +102,10 @@ def stage1(root: Path, p: Mapping) -> Training:
         raise ValueError(f"sharpen {p['sharpen']!r} is none of {', '.join(SHARPENERS)}")
     if scale < 2:
         raise ValueError(f"scale {scale}: HAT upscales by 2, 3 or 4; pairs of one size are prepared by 01_data only")
-    patches = _patches(out / "data", p, scale)
+    patches = _patches(need(out / "data" / "data.json", "01_data").parent, p, scale)
     torch.manual_seed(p["seed"])
     if p["start_from"]:
-        hat = load_hat(root / p["start_from"], checkpointing=p["checkpointing"])
+        hat = load_hat(existing_file(p["start_from"], root), checkpointing=p["checkpointing"])
     else:
         if p["model"] not in CONFIGS:
             raise ValueError(f"model {p['model']!r} is none of {', '.join(CONFIGS)}")
@@ -217,7 +217,7 @@ def judge_detector(root: Path, p: Mapping, model: ArtifactDetector, made: Mappin
     held_out, patch = made["validation"], p["detector_patch"]
     quality = evaluate_detector(model, held_out.clean, held_out.seams, patch=patch, seed=p["seed"])
     if PartialState().is_main_process:
-        facts = {name: value for name, value in quality.items() if isinstance(value, dict | float)}
+        facts = finite({name: value for name, value in quality.items() if isinstance(value, dict | float)})
         save_model(root / "outputs" / p["run"] / "artifact_ft" / "detector.safetensors", model, **facts)
     (trusted,) = broadcast_object_list([min(quality["average_precision"].values()) >= p["detector_bar"]])
     return quality, trusted  # the same on all processes
@@ -259,9 +259,9 @@ def _total(
     discriminator = MultiScaleDiscriminator() if p["adversarial"] else None
     perceptual: nn.Module | None = None
     if p["perceptual"]:
-        perceptual = vgg19_loss(root / p["vgg19_weights"] if p["vgg19_weights"] else None)
+        perceptual = vgg19_loss(existing_file(p["vgg19_weights"], root) if p["vgg19_weights"] else None)
         if p["anime_weights"]:
-            perceptual = HybridPerceptual(perceptual, anime_loss(root / p["anime_weights"]))
+            perceptual = HybridPerceptual(perceptual, anime_loss(existing_file(p["anime_weights"], root)))
     loss = TotalLoss(
         **{name: p[name] for name in terms},
         detector=judge.requires_grad_(False).eval() if judge is not None else None,

@@ -26,6 +26,29 @@ def test_gaps_are_closed_against_the_same_seeds_stage_1():
     assert rows.loc[(0, "1"), "gap"] == 1.0
 
 
+def test_blank_pictures_and_missing_gaps_leave_no_infinity():
+    fine = pd.concat([scores(0, {"1": 30.0, "1+2+3": 30.5}), scores(1, {"1": 31.0, "1+2+3": 30.9})]).assign(blank=False)
+    odd = fine.assign(picture="q", blank=True, **{"PSNR-Y": float("inf"), "SGR": 864.0})
+    table = pd.concat([fine, odd])
+    rows = ablation.per_seed(table, "t")
+    assert rows.equals(ablation.per_seed(fine, "t"))
+    assert rows["gap closed, %"].isna().tolist() == [False, False, True, True]  # the second seed has no gap to close
+    arms = ablation.with_spread(rows, "arm", {"gap closed, %": 0, "TC": 1})
+    assert arms.loc["1+2+3", "gap closed, %"] == "50"
+    assert ablation.headline(arms, 2).startswith("of 2 seeds: the three stages close 50 % of stage 1's gap")
+    none = ablation.with_spread(ablation.per_seed(fine[fine["seed"] == 1], "t"), "arm", {"gap closed, %": 0})
+    assert ablation.headline(none, 1) == "of 1 seeds: stage 1 loses nothing by tiling, there is no gap to close"
+    ways = ablation.ways_per_seed(table.assign(seconds=1.0))
+    assert ways.index.names == ["way", "seed"] and ("1, t", 0) in ways.index and ways.loc[("1, t", 0), "SGR"] == 1.5
+
+
+def test_tc_of_equal_pictures_makes_no_infinite_difference():
+    table = scores(0, {"1": 30.0, "1, longer": 30.1})
+    table.loc[(table["variant"] == "1") & (table["tiling"] == "t"), "TC"] = float("inf")
+    differences = ablation.answers(ablation.per_seed(table, "t"))
+    assert differences["TC"].isna().all() and differences["PSNR-Y tiled"].notna().all()
+
+
 def test_answers_are_differences_of_one_seed_and_spread_is_their_range():
     table = pd.concat([scores(s, {"1": 30.0, "1, longer": 30.1, "1+2": 30.1 + s}) for s in range(3)])
     differences = ablation.answers(ablation.per_seed(table, "t"))
