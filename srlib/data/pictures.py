@@ -43,8 +43,8 @@ def read_picture(path: Path | str, content: bytes | None = None) -> Picture:
 def picture_size(path: Path | str) -> tuple[int, int]:
     """(height, width) of the upright picture, from the file's header alone. ValueError when it has none."""
     with open(path, "rb") as file:
-        if (plain := png_header(file)) is not None:
-            return plain[:2]
+        if (header := png_header(file)) is not None and header.simple:
+            return header.height, header.width
         file.seek(0)
         start = file.read(4)
         file.seek(0)
@@ -108,7 +108,9 @@ def write_picture(path: Path | str, picture: Picture, quality: int = 95) -> None
     check_format(path, picture)
     suffix = Path(path).suffix.lower()
     picture = picture if _holds_profile(suffix, picture) else to_srgb(picture)
-    grey = picture.grey and suffix != ".webp"  # which has no grey
+    # WebP has no grey; and 16-bit grey with alpha few know in TIFF, so that only a profile for grey is a reason for it
+    rare = suffix in _TIFF and picture.alpha is not None and picture.rgb.dtype != np.uint8 and not picture.icc
+    grey = picture.grey and suffix != ".webp" and not rare
     planes = [picture.rgb[..., :1] if grey else picture.rgb]
     planes += [] if picture.alpha is None else [picture.alpha[..., None]]
     array = np.concatenate(planes, 2)  # (H, W, 1 to 4)

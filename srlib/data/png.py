@@ -4,7 +4,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import fpng
 import kornia_rs
@@ -14,48 +14,57 @@ from PIL import Image
 from srlib.data.picture import Picture, from_channels, upright
 from srlib.data.profiles import with_profile
 
-_RGB8 = b"\x08\x02"  # bits and colour type, as the header has them
+_GREY, _RGB8 = (0, 4), b"\x08\x02"  # colour types; bits and colour type, as the header has them
 _ORIENTATION = 0x0112  # EXIF
+_SRGB = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)  # cHRM's white, red, green, blue; in 1/100000
 
 
-def png_header(file: BinaryIO) -> tuple[int, int, bytes, bytes | None] | None:
-    """(height, width, bits and colour type, iCCP chunk) of a PNG without transparent colour, orientation or animation.
+class Header(NamedTuple):
+    """What a PNG says before its pixels. simple: no transparent colour, orientation or animation.
 
-    Reads the chunks' headers, not the pixels. None for every other file.
+    kind: bits and colour type, two bytes; chunks: those about colour, by name.
     """
+
+    height: int
+    width: int
+    kind: bytes
+    simple: bool
+    chunks: dict[bytes, bytes]
+
+
+def png_header(file: BinaryIO) -> Header | None:
+    """Read the chunks' headers, not the pixels. None for every other file, and for one that is too large."""
     start = file.read(26)
     if start[:8] != b"\x89PNG\r\n\x1a\n" or start[12:16] != b"IHDR" or len(start) < 26:
         return None
     width, height = struct.unpack(">II", start[16:24])
-    if width * height > (Image.MAX_IMAGE_PIXELS or 2**62):  # damaged, or a decompression bomb: Pillow's error says so
+    if width * height > (Image.MAX_IMAGE_PIXELS or 2**62):  # damaged, or a decompression bomb
         return None
-    icc = None
+    simple, chunks = True, {}
     file.seek(8)
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
-        if kind in (b"tRNS", b"eXIf", b"acTL"):
-            return None
-        keep = kind in (b"iCCP", b"tEXt", b"zTXt", b"iTXt")
+        simple &= kind not in (b"tRNS", b"eXIf", b"acTL")
+        keep = kind in (b"iCCP", b"gAMA", b"cHRM", b"sRGB", b"cICP", b"tEXt", b"zTXt", b"iTXt")
         content = file.read(length) if keep else b""
         if b"exif" in content[:40].lower() or b"xmp" in content[:40].lower():
-            return None  # an orientation written as text
-        if kind == b"iCCP":
-            icc = content
+            simple = False  # an orientation written as text
+        elif keep and not kind.endswith(b"Xt"):
+            chunks[kind] = content
         file.seek(4 if keep else length + 4, 1)
-    return height, width, start[24:26], icc
+    return Header(height, width, start[24:26], simple, chunks)
 
 
 def plain_png(path: Path | str, content: bytes) -> Picture | None:
     """8-bit RGB PNG, decoded in a third of Pillow's time; None for every other file, damaged ones included."""
     try:
         header = png_header(io.BytesIO(content))
-        if header is None or header[2] != _RGB8:
+        if header is None or not header.simple or header.kind != _RGB8:
             return None
-        icc = header[3] and zlib.decompress(header[3][header[3].index(b"\0") + 2 :])
         rgb = kornia_rs.io.decode_image_png_u8(content, header[:2], "rgb")
     except Exception:  # whatever is wrong, the caller's slower way names it
         return None
-    return with_profile(Picture(rgb), icc, path)
+    return with_profile(Picture(rgb), _profile(header), path)
 
 
 def read_png(path: Path | str, content: bytes) -> Picture:
@@ -65,12 +74,46 @@ def read_png(path: Path | str, content: bytes) -> Picture:
     """
     import imagecodecs
 
-    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:  # reads no pixels, unless EXIF comes after them
-        orientation, icc = image.getexif().get(_ORIENTATION, 1), image.info.get("icc_profile")
-        pages = getattr(image, "n_frames", 1)
+    header, orientation, pages = png_header(io.BytesIO(content)), 1, 1
+    if header is None or not header.simple:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            orientation, pages = image.getexif().get(_ORIENTATION, 1), getattr(image, "n_frames", 1)
     array = imagecodecs.png_decode(content)
-    array = array[..., None] if array.ndim == 2 else array
-    return with_profile(from_channels(upright(array, orientation), pages=pages), icc, path)
+    array = upright(array[..., None] if array.ndim == 2 else array, orientation)
+    return with_profile(from_channels(array, pages=pages), header and _profile(header), path)
+
+
+def _profile(header: Header) -> bytes | None:
+    """The colour profile of a PNG: as it is there, or made of its gamma and primaries where they are not sRGB's.
+
+    Of several ways of saying it the PNG specification prefers cICP, which is not read, then iCCP, sRGB, gAMA and cHRM.
+    """
+    chunks = header.chunks
+    if packed := chunks.get(b"iCCP"):
+        try:
+            return zlib.decompress(packed[packed.index(b"\0") + 2 :])
+        except (ValueError, zlib.error):
+            return packed  # no profile: whoever looks at it says that it is damaged
+    if b"sRGB" in chunks or b"cICP" in chunks:
+        return None
+    try:
+        (gamma,) = struct.unpack(">I", chunks.get(b"gAMA", struct.pack(">I", 45455)))
+        points = struct.unpack(">8I", chunks.get(b"cHRM", struct.pack(">8I", *_SRGB)))
+    except struct.error:
+        return None
+    grey = header.kind[1] in _GREY
+    usual = grey or all(abs(one - other) <= 500 for one, other in zip(points, _SRGB, strict=True))
+    if gamma == 0 or usual and abs(gamma - 45455) <= 1000:
+        return None
+    import imagecodecs
+
+    white, *primaries = [(points[n] / 1e5, points[n + 1] / 1e5, 1.0) for n in (0, 2, 4, 6)]
+    try:
+        if grey:
+            return imagecodecs.cms_profile("gray", gamma=1e5 / gamma)
+        return imagecodecs.cms_profile("rgb", whitepoint=white, primaries=sum(primaries, ()), gamma=1e5 / gamma)
+    except Exception:  # primaries that are none
+        return None
 
 
 def png(array: np.ndarray, icc: bytes | None = None) -> bytes:
