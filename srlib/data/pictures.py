@@ -1,6 +1,7 @@
 """Picture files: read and write the usual formats, 8 and 16 bits; convert between integers and floats."""
 
 import io
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -13,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from srlib.data.picture import Picture, from_channels
-from srlib.data.png import plain_png, png, png_header, read_png
+from srlib.data.png import channels, plain_png, png, png_header, read_png
 from srlib.data.profiles import from_cmyk, to_srgb, with_profile
 from srlib.data.tiff import is_tiff, read_tiff, tiff_size
 from srlib.files import atomic
@@ -75,19 +76,24 @@ def _named(path: Path | str, file: BinaryIO) -> Iterator[None]:
 def _by_pillow(path: Path | str, file: BinaryIO) -> Picture:
     """JPEG, WebP or BMP, whose samples have 8 bits at most. The previews that phones append to a JPEG are no pages."""
     with Image.open(file, formats=_BY_PILLOW) as image:
-        icc, jpeg = image.info.get("icc_profile"), image.format in ("JPEG", "MPO")
-        pages = 1 if jpeg else getattr(image, "n_frames", 1)
+        icc = image.info.get("icc_profile") if image.format != "BMP" else _bmp_profile(file)
+        pages = 1 if image.format in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
         image.load()  # raises when the file is cut short
         upright = ImageOps.exif_transpose(image)
     if upright.mode == "CMYK":
         return Picture(from_cmyk(np.asarray(upright), icc, path))
-    if upright.mode not in ("1", "L", "P", "RGB", "RGBA"):
-        raise ValueError(f"pixels of the kind {upright.mode}")
-    if upright.mode in ("1", "L"):
-        array = np.asarray(upright.convert("L"))[..., None]
-    else:
-        array = np.asarray(upright.convert("RGBA" if upright.has_transparency_data else "RGB"))
-    return with_profile(from_channels(array, pages=pages), icc, path)
+    return with_profile(from_channels(channels(upright), pages=pages), icc, path)
+
+
+def _bmp_profile(file: BinaryIO) -> bytes | None:
+    """The profile of a BMP of version 5, which Pillow leaves alone: its header says where it is, and how long."""
+    file.seek(0)
+    header = file.read(138)
+    if header[14:18] != b"\x7c\0\0\0" or header[70:74] != b"DEBM":  # 124 bytes of header, an embedded profile
+        return None
+    start, size = struct.unpack("<II", header[126:134])
+    file.seek(14 + start)
+    return file.read(size)
 
 
 def write_png(path: Path | str, array: np.ndarray) -> bytes:

@@ -14,7 +14,7 @@ from PIL import Image
 from srlib.data.picture import Picture, from_channels, upright
 from srlib.data.profiles import with_profile
 
-_GREY, _RGB8 = (0, 4), b"\x08\x02"  # colour types; bits and colour type, as the header has them
+_GREY, _PALETTE, _RGB8 = (0, 4), 3, b"\x08\x02"  # colour types; bits and colour type, as the header has them
 _ORIENTATION = 0x0112  # EXIF
 _SRGB = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)  # cHRM's white, red, green, blue; in 1/100000
 
@@ -74,13 +74,29 @@ def read_png(path: Path | str, content: bytes) -> Picture:
     """
     import imagecodecs
 
-    header, orientation, pages = png_header(io.BytesIO(content)), 1, 1
-    if header is None or not header.simple:
+    header, orientation, pages, array = png_header(io.BytesIO(content)), 1, 1, None
+    if header is None or not header.simple or header.kind[1] == _PALETTE:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             orientation, pages = image.getexif().get(_ORIENTATION, 1), getattr(image, "n_frames", 1)
-    array = imagecodecs.png_decode(content)
+            array = channels(image) if image.mode == "P" else None
+    array = imagecodecs.png_decode(content) if array is None else array
     array = upright(array[..., None] if array.ndim == 2 else array, orientation)
     return with_profile(from_channels(array, pages=pages), header and _profile(header), path)
+
+
+def channels(image: Image.Image) -> np.ndarray:
+    """(H, W, 1, 3 or 4) uint8 of a picture that Pillow has opened: grey, RGB, or RGB and alpha.
+
+    Raises ValueError for other pixels than black and white, grey, of a palette, RGB or RGBA, and for colours that are
+    not in the palette.
+    """
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))[..., None]
+    if image.mode not in ("P", "RGB", "RGBA"):
+        raise ValueError(f"pixels of the kind {image.mode}")
+    if image.mode == "P" and 3 * (highest := int(np.max(image))) >= len(image.getpalette() or ()):
+        raise ValueError(f"some pixels have the colour number {highest}, which its palette does not have")
+    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 
 def _profile(header: Header) -> bytes | None:

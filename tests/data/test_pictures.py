@@ -188,3 +188,33 @@ def test_a_flipped_bit_is_noticed(tmp_path):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(ValueError, match="a.png cannot be read"):
         read_picture(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp"])
+def test_a_colour_that_the_palette_lacks_is_no_black(tmp_path, suffix):
+    index = Image.new("P", (9, 7), 5)
+    index.putpalette(list(range(18)))
+    index.save(tmp_path / f"a.{suffix}")
+    content = (tmp_path / f"a.{suffix}").read_bytes()
+    assert (read_picture(tmp_path / f"a.{suffix}").rgb == [15, 16, 17]).all()
+    if suffix == "png":
+        start, (size,) = content.index(b"PLTE") - 4, struct.unpack_from(">I", content, content.index(b"PLTE") - 4)
+        body = b"PLTE" + content[start + 8 : start + 8 + 12]  # four colours are left
+        content = (
+            content[:start]
+            + struct.pack(">I", 12)
+            + body
+            + struct.pack(">I", zlib.crc32(body))
+            + (content[start + 12 + size :])
+        )
+    else:  # 256 colours are written, of which the header now says that there are four
+        content = content[:46] + struct.pack("<I", 4) + content[50:]
+    with pytest.raises(ValueError, match="b cannot be read .some pixels have the colour number 5, which its palette"):
+        read_picture("b", content)
+
+
+def test_other_formats_are_named(tmp_path):
+    Image.new("RGB", (9, 7)).save(tmp_path / "a.png", "GIF")
+    for look in (read_picture, picture_size):
+        with pytest.raises(ValueError, match="a.png is a picture of the format GIF, which is not read; save it as PNG"):
+            look(tmp_path / "a.png")

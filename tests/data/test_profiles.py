@@ -150,3 +150,13 @@ def test_a_png_that_gives_its_gamma_keeps_it_as_a_profile(tmp_path, grey, deep):
         assert with_chunks(broken).rgb.shape == (16, 16, 3)
     write_picture(tmp_path / "b.png", picture)
     assert read_picture(tmp_path / "b.png").icc == picture.icc
+
+
+def test_the_profile_within_a_bmp_is_read(tmp_path):
+    icc, pixels = rgb_profile(), ramp()[:, :, ::-1].tobytes()  # 64 pixels a row, so that none is padded
+    header = struct.pack("<IiiHHIIiiII", 124, 64, -48, 1, 24, 0, len(pixels), 0, 0, 0, 0)
+    header += bytes(16) + b"DEBM" + bytes(48) + struct.pack("<IIII", 4, 124 + len(pixels), len(icc), 0)
+    start = struct.pack("<2sIHHI", b"BM", 14 + 124 + len(pixels) + len(icc), 0, 0, 14 + 124)
+    (tmp_path / "a.bmp").write_bytes(start + header + pixels + icc)
+    picture = read_picture(tmp_path / "a.bmp")
+    assert np.array_equal(picture.rgb, ramp()) and picture.icc == icc
