@@ -94,7 +94,7 @@ def channels(image: Image.Image) -> np.ndarray:
         return np.asarray(image.convert("L"))[..., None]
     if image.mode not in ("P", "RGB", "RGBA"):
         raise ValueError(f"pixels of the kind {image.mode}")
-    if image.mode == "P" and 3 * (highest := int(np.max(image))) >= len(image.getpalette() or ()):
+    if image.mode == "P" and 3 * (highest := int(np.asarray(image).max())) >= len(image.getpalette() or ()):
         raise ValueError(f"some pixels have the colour number {highest}, which its palette does not have")
     return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
