@@ -96,7 +96,7 @@ def channels(image: Image.Image) -> np.ndarray:
         raise ValueError(f"pixels of the kind {image.mode}")
     if image.mode == "P" and 3 * (highest := int(np.asarray(image).max())) >= len(image.getpalette() or ()):
         raise ValueError(f"some pixels have the colour number {highest}, which its palette does not have")
-    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+    return np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))  # asarray cannot be written to
 
 
 def _profile(header: Header) -> bytes | None:

@@ -41,7 +41,8 @@ class Tally:
             return
         assert picture_size(path) == picture.rgb.shape[:2] == rgb.shape[:2], name
         expected = np.repeat(rgb[..., None], 3, 2) if rgb.ndim == 2 else rgb
-        assert picture.rgb.dtype == expected.dtype, name
+        assert picture.rgb.dtype == expected.dtype and picture.rgb.flags.writeable, name
+        assert picture.rgb.flags.c_contiguous, name
         assert np.abs(picture.rgb.astype(int) - expected).max() <= tolerance, name
         assert (picture.alpha is None) == (alpha is None), name
         assert alpha is None or np.array_equal(picture.alpha, alpha), name
