@@ -74,12 +74,12 @@ def read_png(path: Path | str, content: bytes) -> Picture:
     """
     import imagecodecs
 
-    header, orientation, pages, array = png_header(io.BytesIO(content)), 1, 1, None
+    header, orientation, pages = png_header(io.BytesIO(content)), 1, 1
     if header is None or not header.simple or header.kind[1] == _PALETTE:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             orientation, pages = image.getexif().get(_ORIENTATION, 1), getattr(image, "n_frames", 1)
-            array = channels(image) if image.mode == "P" else None
-    array = imagecodecs.png_decode(content) if array is None else array
+            _check_palette(image)
+    array = imagecodecs.png_decode(content)  # which notices a flipped bit, as Pillow does not
     array = upright(array[..., None] if array.ndim == 2 else array, orientation)
     return with_profile(from_channels(array, pages=pages), header and _profile(header), path)
 
@@ -94,9 +94,14 @@ def channels(image: Image.Image) -> np.ndarray:
         return np.asarray(image.convert("L"))[..., None]
     if image.mode not in ("P", "RGB", "RGBA"):
         raise ValueError(f"pixels of the kind {image.mode}")
+    _check_palette(image)
+    return np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))  # asarray cannot be written to
+
+
+def _check_palette(image: Image.Image) -> None:
+    """ValueError when a pixel's colour is not in the palette: decoders make it black."""
     if image.mode == "P" and 3 * (highest := int(np.asarray(image).max())) >= len(image.getpalette() or ()):
         raise ValueError(f"some pixels have the colour number {highest}, which its palette does not have")
-    return np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))  # asarray cannot be written to
 
 
 def _profile(header: Header) -> bytes | None:

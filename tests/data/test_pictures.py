@@ -1,5 +1,8 @@
 """Whatever people have is read or refused with a sentence."""
 
+import contextlib
+import io
+import itertools
 import struct
 import zlib
 
@@ -181,13 +184,32 @@ def test_an_orientation_written_as_text_is_applied(tmp_path, key):
     assert read_picture(tmp_path / "a.png").rgb.shape == (31, 20, 3) and picture_size(tmp_path / "a.png") == (31, 20)
 
 
-def test_a_flipped_bit_is_noticed(tmp_path):
-    write_png(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (64, 65, 3), dtype=np.uint8))
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])
+def test_a_flipped_bit_is_noticed(tmp_path, mode):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 65, 3), dtype=np.uint8)
+    image = Image.fromarray(noise[..., 0].astype(np.uint16) * 99) if mode == "I;16" else Image.fromarray(noise)
+    (image.quantize(64) if mode == "P" else image.convert(mode)).save(tmp_path / "a.png")
     content = bytearray((tmp_path / "a.png").read_bytes())
-    content[len(content) // 2] ^= 4
+    content[len(content) * 3 // 4] ^= 4
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(ValueError, match="a.png cannot be read"):
         read_picture(tmp_path / "a.png")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_whatever_bytes_are_damaged_there_is_a_picture_or_a_sentence(tmp_path):
+    rng, files = np.random.default_rng(0), []
+    picture = Image.fromarray(np.add.outer(np.arange(40), np.arange(30)).astype(np.uint8))
+    for kind, mode in itertools.product(("PNG", "JPEG", "WEBP", "BMP", "TIFF"), ("1", "P", "RGB")):
+        with contextlib.suppress(OSError):  # JPEG has no palette
+            picture.convert(mode).save(file := io.BytesIO(), kind)
+            files.append(file.getvalue())
+    for number in range(600):
+        content = bytearray(files[number % len(files)])
+        for place in rng.integers(0, min(len(content), 400), 3):
+            content[place] = rng.integers(0, 256)
+        with contextlib.suppress(ValueError):
+            assert read_picture("a", bytes(content)).rgb.shape[2] == 3
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp"])
