@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -17,6 +18,7 @@ from srlib.data.profiles import with_profile
 _GREY, _PALETTE, _RGB8 = (0, 4), 3, b"\x08\x02"  # colour types; bits and colour type, as the header has them
 _ORIENTATION = 0x0112  # EXIF
 _SRGB = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)  # cHRM's white, red, green, blue; in 1/100000
+_CICP_SRGB = b"\1\x0d\0\1"
 
 
 class Header(NamedTuple):
@@ -64,7 +66,7 @@ def plain_png(path: Path | str, content: bytes) -> Picture | None:
         rgb = kornia_rs.io.decode_image_png_u8(content, header[:2], "rgb")
     except Exception:  # whatever is wrong, the caller's slower way names it
         return None
-    return with_profile(Picture(rgb), _profile(header), path)
+    return with_profile(Picture(rgb), _profile(header, path), path)
 
 
 def read_png(path: Path | str, content: bytes) -> Picture:
@@ -81,7 +83,7 @@ def read_png(path: Path | str, content: bytes) -> Picture:
             _check_palette(image)
     array = imagecodecs.png_decode(content)  # which notices a flipped bit, as Pillow does not
     array = upright(array[..., None] if array.ndim == 2 else array, orientation)
-    return with_profile(from_channels(array, pages=pages), header and _profile(header), path)
+    return with_profile(from_channels(array, pages=pages), header and _profile(header, path), path)
 
 
 def channels(image: Image.Image) -> np.ndarray:
@@ -104,10 +106,11 @@ def _check_palette(image: Image.Image) -> None:
         raise ValueError(f"some pixels have the colour number {highest}, which its palette does not have")
 
 
-def _profile(header: Header) -> bytes | None:
+def _profile(header: Header, path: Path | str) -> bytes | None:
     """The colour profile of a PNG: as it is there, or made of its gamma and primaries where they are not sRGB's.
 
-    Of several ways of saying it the PNG specification prefers cICP, which is not read, then iCCP, sRGB, gAMA and cHRM.
+    Of several ways of saying it the PNG specification prefers cICP, of which only sRGB's is understood, then
+    iCCP, sRGB, gAMA and cHRM.
     """
     chunks = header.chunks
     if packed := chunks.get(b"iCCP"):
@@ -115,6 +118,9 @@ def _profile(header: Header) -> bytes | None:
             return zlib.decompress(packed[packed.index(b"\0") + 2 :])
         except (ValueError, zlib.error):
             return packed  # no profile: whoever looks at it says that it is damaged
+    if chunks.get(b"cICP", _CICP_SRGB) != _CICP_SRGB:
+        warnings.warn(f"{path}: its colours are not sRGB, says its cICP, which is left out", stacklevel=2)
+        return None
     if b"sRGB" in chunks or b"cICP" in chunks:
         return None
     try:

@@ -146,6 +146,9 @@ def test_a_png_that_gives_its_gamma_keeps_it_as_a_profile(tmp_path, grey, deep):
         assert np.abs(to_srgb(picture).rgb.astype(int) - 188).max() <= 1
     assert with_chunks(usual).icc is None and with_chunks((b"sRGB", b"\0"), linear).icc is None
     assert bool(with_chunks(usual, wide).icc) == (not grey)
+    assert with_chunks((b"cICP", b"\1\x0d\0\1"), linear).icc is None  # which says that it is sRGB
+    with pytest.warns(UserWarning, match="a.png: its colours are not sRGB, says its cICP"):
+        assert with_chunks((b"cICP", b"\x09\x10\0\1")).icc is None  # PQ
     for broken in ((b"gAMA", bytes(4)), (b"gAMA", b"\1"), (b"cHRM", bytes(32))):
         assert with_chunks(broken).rgb.shape == (16, 16, 3)
     write_picture(tmp_path / "b.png", picture)
