@@ -1,8 +1,9 @@
 # make demo | make test | make report INPUT=<folder> | make ablation | make lab | make browser-test
 # make RUN=<name>      RUN is a folder of params/
 #
-# A notebook is run again only when it, its parameters, code of srlib that it uses, or what it reads has changed; not for
-# a docstring or a comment (srlib/experiments/uses.py). A finished training is taken as it is: make clean RUN=<name> first.
+# A notebook is run again only when it, its parameters, code of srlib that it uses, or what it reads has changed, such as
+# the pictures of `input`; not for a docstring or a comment (srlib/experiments/uses.py). A finished training is taken as
+# it is: make clean RUN=<name> first.
 
 SHELL := /bin/bash
 unexport PYTHONDONTWRITEBYTECODE  # set in many containers: every kernel would compile PyTorch anew, 20 s each
@@ -58,9 +59,7 @@ check: setup
 lab: setup
 	$(BIN)/jupyter lab --notebook-dir=. $(LAB_ARGS) notebooks/00_start_here.ipynb
 
-# What each notebook reads: the folders of `input` (pictures added or removed), then the executed one before it.
-SOURCE := $(shell sed -n 's/^input: *//p' params/$(RUN)/01_data.yaml 2>/dev/null)
-$(OUT)/01_data.ipynb: $(if $(SOURCE),$(shell find "$(SOURCE)" -type d 2>/dev/null | grep -v ' '))
+# What each notebook reads: the executed one before it; and what its parameters name, noted in .code/<notebook>.input.
 $(OUT)/02_stage1.ipynb: $(OUT)/01_data.ipynb
 $(OUT)/03_tiling.ipynb: $(OUT)/02_stage1.ipynb
 $(OUT)/04_artifact_ft.ipynb: $(OUT)/03_tiling.ipynb
@@ -72,7 +71,7 @@ $(OUT)/eval/report.html: $(OUT)/05_eval.ipynb srlib/show/report.py
 	@$(BIN)/python -m srlib report $< $@
 
 # Executed under another name, renamed when it succeeded; a failed one stays beside it, with its traceback.
-$(OUT)/%.ipynb: notebooks/%.ipynb params/$(RUN)/%.yaml $(OUT)/.code/% .venv/ready | parameters
+$(OUT)/%.ipynb: notebooks/%.ipynb params/$(RUN)/%.yaml $(OUT)/.code/% $(OUT)/.code/%.input .venv/ready | parameters
 	@mkdir -p $(OUT)
 	@rm -f $(OUT)/$*.failed.ipynb
 	@echo "== $* ($(RUN))"
@@ -86,17 +85,17 @@ $(OUT)/%.ipynb: notebooks/%.ipynb params/$(RUN)/%.yaml $(OUT)/.code/% .venv/read
 	  echo "   see $(OUT)/$*.failed.ipynb and $(OUT)/$*.log"; exit 1; \
 	fi
 
-# The code that each notebook uses: noted while make reads this file, before it decides what is out of date; in a fresh
-# clone by the rule below, once .venv exists.
+# The code that each notebook uses, and the names, sizes and times of the pictures that it reads: noted while make reads
+# this file, before it decides what is out of date; in a fresh clone by the rule below, once .venv exists.
 ifneq (,$(and $(wildcard .venv/ready),$(wildcard params/$(RUN)/*.yaml)))
-$(shell $(BIN)/python -m srlib.experiments.uses $(OUT))
+$(shell $(BIN)/python -m srlib.experiments.uses $(OUT) params/$(RUN))
 ifneq (0,$(.SHELLSTATUS))
 $(error srlib/experiments/uses.py failed, see above)
 endif
 endif
 .PRECIOUS: $(OUT)/.code/%
 $(OUT)/.code/%: | .venv/ready
-	@$(BIN)/python -m srlib.experiments.uses $(OUT)
+	@$(BIN)/python -m srlib.experiments.uses $(OUT) params/$(RUN)
 
 # All of them, before the first notebook: not on the third day, when the fourth begins.
 parameters: .venv/ready

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from srlib.data.pictures import SUFFIXES
-
 # What JupyterLab, desktops, NAS boxes and archives leave beside pictures, apart from names that begin with a dot.
 _NOT_THE_USERS = {"@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found", "system volume information"}
 
@@ -25,12 +23,17 @@ class Listing:
     troubles: dict[Path, str] = field(default_factory=dict)
 
 
-def find_pictures(folder: Path | str, suffixes: Sequence[str] = SUFFIXES) -> Listing:
-    """The files with one of `suffixes`, in lower or upper case, in `folder` and its subfolders.
+def find_pictures(folder: Path | str, suffixes: Sequence[str] = ()) -> Listing:
+    """The files with one of `suffixes`, in lower or upper case, in `folder` and its subfolders; without suffixes those
+    that read_picture knows.
 
     Names that begin with a dot and the folders of desktops and archives are left alone, with all below. Linked folders
     are followed after the real ones, each folder is read once, and a link to a folder above is not followed.
     """
+    if not suffixes:
+        from srlib.data.pictures import SUFFIXES  # imported here: PyTorch takes a second, and make lists pictures, too
+
+        suffixes = SUFFIXES
     return _Walk(Path(folder), tuple(suffixes)).listing()
 
 

@@ -1,7 +1,8 @@
 """Which code a notebook uses: make runs a notebook again when that has changed, and not for a docstring or a comment.
 
-python -m srlib.experiments.uses outputs/<run> notes it for every notebook in outputs/<run>/.code/<notebook>, a file
-that is rewritten only when its content changes.
+python -m srlib.experiments.uses outputs/<run> params/<run> notes it for every notebook in
+outputs/<run>/.code/<notebook>, and in <notebook>.input what the pictures and other files are like that its parameters
+name: files that are rewritten only when their content changes.
 """
 
 import ast
@@ -12,7 +13,11 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from yaml import YAMLError
+
+from srlib.experiments.inputs import state_of_inputs
 from srlib.experiments.notebook import project_root
+from srlib.experiments.parameters import read_parameter_file
 from srlib.files import atomic, digest
 
 PACKAGE = Path(__file__).parents[1]
@@ -90,14 +95,30 @@ def _code(path: Path) -> str:
     return ast.dump(tree)
 
 
-def note(out: Path) -> None:
-    """Write out/.code/<notebook> for every notebook of the project; those whose code is as noted stay untouched."""
-    for notebook in sorted((project_root() / "notebooks").glob("*.ipynb")):
-        mark, code = out / ".code" / notebook.stem, code_of(notebook)
-        if not mark.is_file() or mark.read_text() != code:
-            with atomic(mark) as temporary:
-                temporary.write_text(code)
+def note(out: Path, parameters: Path) -> None:
+    """Write out/.code/<notebook> for every notebook of the project, and <notebook>.input for those with a file in the
+    folder `parameters`; what is as noted stays untouched.
+    """
+    root = project_root()
+    for notebook in sorted((root / "notebooks").glob("*.ipynb")):
+        _write_changed(out / ".code" / notebook.stem, code_of(notebook))
+        file = parameters / f"{notebook.stem}.yaml"
+        if file.is_file():
+            _write_changed(out / ".code" / f"{notebook.stem}.input", _inputs(notebook, file, root))
+
+
+def _inputs(notebook: Path, file: Path, root: Path) -> str:
+    try:
+        return state_of_inputs(read_parameter_file(notebook, file, {}), root)
+    except (ValueError, OSError, YAMLError):  # which `srlib check-parameters` or the notebook says
+        return digest(file.read_bytes())
+
+
+def _write_changed(mark: Path, content: str) -> None:
+    if not mark.is_file() or mark.read_text() != content:
+        with atomic(mark) as temporary:
+            temporary.write_text(content)
 
 
 if __name__ == "__main__":
-    note(Path(sys.argv[1]))
+    note(Path(sys.argv[1]), Path(sys.argv[2]))
