@@ -171,6 +171,8 @@ def _data(**given: Any) -> int:
         raise Failed(error) from error
     for failure in stats["failures"]:
         print(f"left out: {failure['reason']}")
+    for sentence in stats["left_alone"]:
+        print(f"left alone: {sentence}")
     print(
         f"{stats['total_processed']} made, {stats['total_skipped']} up to date, {stats['total_failed']} left out, "
         f"{stats['wall_seconds']:.1f} s ({stats['avg_processing_time'] * 1000:.0f} ms a picture)"

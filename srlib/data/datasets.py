@@ -16,7 +16,7 @@ from srlib.data.pairs import read_pair
 from srlib.data.patches import Mixture, OnlinePairs, PackedPairs
 from srlib.data.pictures import read_picture, to_float
 from srlib.data.resize import crop_to_multiple, downscale_integers
-from srlib.data.sources import list_pictures
+from srlib.data.sources import pictures_in
 
 
 def training_patches(data_dir: Path | str, *, scale: int, lr_patch: int, methods: Sequence[str] = ()) -> Dataset:
@@ -145,9 +145,10 @@ class DownscaledPictures(Dataset):
 
     def __init__(self, folder: Path | str, *, scale: int):
         self.folder, self.scale, self.names = Path(folder), scale, []
-        self.left_out: list[str] = []
+        found = pictures_in(folder)
+        self.left_out = list(found.left_out.values())
         least = scale * (2 + math.ceil(11 / scale))  # HR pixels a side: the border, of `scale`, twice and the window
-        for name in list_pictures(folder):
+        for name in found.names:
             path = self.folder / name
             try:
                 height, width = read_picture(path).rgb.shape[:2]

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from srlib.data import hdr
+from srlib.data.copies import copies_among
+from srlib.data.listing import Listing, find_pictures
 from srlib.data.manifest import COLUMNS, METHOD
 from srlib.data.packs import Pack, PackSettings, PictureSlots
 from srlib.data.passes import Made, Pass, Result
@@ -46,13 +48,17 @@ def prepare_pairs(
     Raises FileNotFoundError for missing folders; ValueError listing every name without partner and every wrong size.
     """
     folder, output = Path(folder).absolute(), Path(output).absolute()
-    found = _matched(folder)
+    found, left_alone = _matched(folder)
+    left_out = _copies_held_out(folder, list(found))
+    found = {name: lr for name, lr in found.items() if name not in left_out}
+    if not any(_part(name) == "train" for name in found):
+        raise ValueError(f"no training pair is left: {'; '.join([*left_out.values()][:3]) or 'train/ is empty'}")
     if any(Path(n).suffix.lower() in hdr.SUFFIXES for n in found):
         for settings in packs:
             if not settings.dtype.startswith("float"):
                 raise ValueError(f"a pack of {settings.dtype} cannot hold HDR: set pack_dtype to float32")
     sizes = _checked_sizes(folder, found, scale)
-    split = _split(list(found), validation, seed)
+    split = _split(folder, list(found), validation, seed)
     training = {n: size for n, size in sizes.items() if split[n] == "train"}
     marks = {n: _marks(folder / found[n], folder / n) for n in training}
     planned = [
@@ -60,7 +66,7 @@ def prepare_pairs(
     ]
     tasks = [PairTask(folder, n, lr, scale, _key(folder, n, lr, scale), overwrite) for n, lr in found.items()]
     run = Pass(output, planned, jobs, overwrite, title="check pairs", progress=progress)
-    return run.run(tasks, sources=set(found), key=None), split
+    return run.run(tasks, sources=set(found), key=None, left_out=left_out, left_alone=left_alone), split
 
 
 @dataclass(frozen=True)
@@ -147,19 +153,25 @@ def _marks(lr_path: Path, gt_path: Path) -> list:
     return marks
 
 
-def _matched(folder: Path) -> dict[str, str]:
-    """gt -> input of every pair, relative to the folder, sorted. ValueError naming whatever has no partner."""
+def _matched(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """gt -> input of every pair, relative to the folder, sorted; and the hidden or linked folders not looked into.
+
+    ValueError naming whatever has no partner or cannot be read.
+    """
     if not (folder / "train" / "input").is_dir() or not (folder / "train" / "gt").is_dir():
         raise FileNotFoundError(f"{folder} has no train/input and train/gt: put LR and HR pictures of one name there")
     pairs: dict[str, str] = {}
     complaints: list[str] = []
+    left_alone: list[str] = []
     for part in (p for p in _PARTS if (folder / p).is_dir()):
         sides = {}
         for side, suffixes in (("input", SUFFIXES), ("gt", SUFFIXES + hdr.SUFFIXES)):
             root = folder / part / side
-            files = sorted(p for p in root.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
-            stems = [p.relative_to(root).with_suffix("").as_posix() for p in files if not p.name.startswith(".")]
-            names = [p.relative_to(folder).as_posix() for p in files if not p.name.startswith(".")]
+            listing = find_pictures(root, suffixes) if root.is_dir() else Listing()
+            left_alone += listing.left_alone
+            complaints += [f"{p.relative_to(folder)} {why}" for p, why in listing.troubles.items()]
+            stems = [p.relative_to(root).with_suffix("").as_posix() for p in listing.files]
+            names = [p.relative_to(folder).as_posix() for p in listing.files]
             sides[side] = dict(zip(stems, names, strict=True))
             complaints += [
                 f"{part}/{side}/{stem} is there {n} times: keep one" for stem, n in Counter(stems).items() if n > 1
@@ -171,7 +183,7 @@ def _matched(folder: Path) -> dict[str, str]:
     if not pairs and not complaints:
         raise FileNotFoundError(f"{folder} holds no pairs of pictures ({', '.join(SUFFIXES + hdr.SUFFIXES)})")
     _refuse(complaints)
-    return dict(sorted(pairs.items()))
+    return dict(sorted(pairs.items())), left_alone
 
 
 def _checked_sizes(folder: Path, found: Mapping[str, str], scale: int) -> dict[str, tuple[int, int]]:
@@ -207,11 +219,27 @@ def _refuse(complaints: list[str]) -> None:
         raise ValueError(f"{len(complaints)} pairs do not fit:\n" + "\n".join(complaints[:20]) + more)
 
 
-def _split(names: list[str], validation: float, seed: int) -> dict[str, str]:
+def _copies_held_out(folder: Path, names: list[str]) -> dict[str, str]:
+    """gt -> why it is left out: it shows what a picture of another part shows. Test pictures stay, then validation."""
+    left_out = {}
+    for group in copies_among(folder, names):
+        kept = min(group, key=lambda n: ("test", "validation", "train").index(_part(n)))
+        for name in group:
+            if _part(name) != _part(kept):
+                left_out[name] = f"{name} is a copy of {kept}: left out, so that no picture is in two parts"
+    return left_out
+
+
+def _split(folder: Path, names: list[str], validation: float, seed: int) -> dict[str, str]:
     """By folder; parts that have no folder are drawn from train/."""
-    parts = {n: n.split("/", 1)[0] for n in names}
+    parts = {n: _part(n) for n in names}
     missing = {part: 0.0 if part in parts.values() else validation for part in ("validation", "test")}
-    return parts | split_pictures([n for n in names if parts[n] == "train"], **missing, seed=seed)
+    training = [n for n in names if parts[n] == "train"]
+    return parts | split_pictures(training, **missing, copies=copies_among(folder, training), seed=seed)
+
+
+def _part(name: str) -> str:
+    return name.split("/", 1)[0]
 
 
 def _key(folder: Path, name: str, lr_name: str, scale: int) -> str:

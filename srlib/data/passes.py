@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -75,10 +75,19 @@ class Pass:
         if len({pack.folder for pack in self.packs}) < len(self.packs):
             raise ValueError("two packs have the same patch size: give each size once")
 
-    def run(self, tasks: Sequence[Task], *, sources: set[str], key: str | None) -> Result:
+    def run(
+        self,
+        tasks: Sequence[Task],
+        *,
+        sources: set[str],
+        key: str | None,
+        left_out: Mapping[str, str] = {},
+        left_alone: Sequence[str] = (),
+    ) -> Result:
         """Make what is not up to date; write manifest.csv, packs and processing_stats.json. A killed run is resumed.
 
-        sources: all pictures that exist; key: that of the settings, as in the rows, or None for rows of any settings.
+        sources: all pictures that exist; key: that of the settings, as in the rows, or None for rows of any settings;
+        left_out: pictures that cannot be used, with the reason, and left_alone: sentences, both for the stats.
         Rows of other pictures and of other settings are dropped from the manifest.
         Raises ValueError when a pack would have no patch; an error of `make`, a full disk for one, ends the pass.
         """
@@ -99,7 +108,9 @@ class Pass:
                 for pack in outdated:
                     pack.invalidate()
             manifest = journal.close(sources, key)
-        stats = _stats(made.values(), manifest, self.jobs, time.perf_counter() - start)
+        left = [Made(name, reason=reason) for name, reason in left_out.items()]
+        stats = _stats([*made.values(), *left], manifest, self.jobs, time.perf_counter() - start)
+        stats["left_alone"] = list(left_alone)
         with atomic(self.output / "processing_stats.json") as temporary:
             temporary.write_text(json.dumps(stats, indent=2) + "\n")
         return Result(manifest, stats, facts)

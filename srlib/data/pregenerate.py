@@ -23,7 +23,7 @@ from srlib.data.parallel import one_thread
 from srlib.data.passes import Made, Pass, Result
 from srlib.data.pictures import picture_size, read_picture, write_png
 from srlib.data.resize import METHODS, centre, crop_to_multiple, downscale_integers, upscale_integers
-from srlib.data.sources import list_pictures, sampled
+from srlib.data.sources import pictures_in, sampled
 from srlib.files import digest, locked, stamp
 
 
@@ -101,16 +101,16 @@ def pregenerate(
     """
     input, output = Path(input).absolute(), Path(output).absolute()  # a cluster's workers have another directory
     _check(input, output, jobs)
-    everything = list_pictures(input)
-    stems = _lr_stems(everything)
-    names = sampled(everything, sample, seed)
+    found = pictures_in(input)
+    stems = _lr_stems(found.names)
+    names = sampled(found.names, sample, seed)
     training = [n for n in names if (split or {}).get(n) == "train"]
     if packs and not training:
         raise ValueError('no picture of the split is "train": packs need some')
     planned = list(_planned(input, output, training, recipe, packs)) if packs else []
     tasks = [PictureTask(input, output, name, stems[name], recipe, overwrite) for name in names]
     result = Pass(output, planned, jobs, overwrite, progress=progress).run(
-        tasks, sources=set(everything), key=recipe.key
+        tasks, sources=set(found.names), key=recipe.key, left_out=found.left_out, left_alone=found.left_alone
     )
     asked = result.manifest[result.manifest["source"].isin(names)]
     asked = asked[asked["scale"].isin(recipe.scales) & asked["method"].isin(recipe.methods)]
@@ -119,16 +119,18 @@ def pregenerate(
 
 def list_online(
     input: Path | str, output: Path | str, recipe: Recipe = Recipe(), *, sample: float = 1.0, seed: int = 0
-) -> tuple[pd.DataFrame, list[dict]]:
+) -> tuple[pd.DataFrame, dict]:
     """Write the manifest alone, for pairs whose LR pictures are made while training (patches.OnlinePairs).
 
-    Arguments as in pregenerate. Sizes come from the headers; the column `lr` is empty. Returns the manifest and the
-    pictures without a readable header, as {"path", "reason"}; other damage shows when a picture is first decoded.
+    Arguments as in pregenerate. Sizes come from the headers; the column `lr` is empty. Returns the manifest and, as in
+    the stats of pregenerate, "failures" (pictures without a readable header among them), "total_failed", "left_alone";
+    other damage shows when a picture is first decoded.
     """
     input, output = Path(input), Path(output)
     _check(input, output, 1)
-    rows, failures = [], []
-    for name in sampled(list_pictures(input), sample, seed):
+    rows, found = [], pictures_in(input)
+    failures = [{"path": name, "reason": reason} for name, reason in found.left_out.items()]
+    for name in sampled(found.names, sample, seed):
         try:
             sides = picture_size(input / name)
             bytes_, time_ = stamp(input / name)
@@ -142,8 +144,9 @@ def list_online(
         for s, m in recipe.pairs:
             row = {"scale": s, "method": m, "hr_height": height - height % s, "hr_width": width - width % s}
             rows.append(shared | row | {"lr_height": height // s, "lr_width": width // s})
+    stats = {"failures": failures, "total_failed": len(failures), "left_alone": found.left_alone}
     with locked(output):
-        return write_manifest(output, rows), failures
+        return write_manifest(output, rows), stats
 
 
 def _check(input: Path, output: Path, jobs: int) -> None:

@@ -4,9 +4,11 @@ import difflib
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from srlib.data.drawings import draw
+from srlib.data.listing import find_pictures
 from srlib.data.pictures import SUFFIXES, write_png
 from srlib.files import atomic
 
@@ -52,24 +54,42 @@ def embedded_pictures(folder: Path | str, drawings: int = 8) -> None:
             write_png(target, draw(number))
 
 
-def list_pictures(folder: Path | str) -> list[str]:
-    """Paths of the pictures in `folder` and its subfolders, relative to it, sorted.
+@dataclass(frozen=True)
+class Found:
+    """The pictures of a folder by name, and what is not among them.
 
-    Raises FileNotFoundError when there are none, ValueError for a name that is no text or too long.
+    names: paths relative to the folder, sorted; left_out: name -> a sentence that says why it cannot be used;
+    left_alone: a sentence for each hidden or linked folder that was not looked into.
+    """
+
+    names: list[str]
+    left_out: dict[str, str]
+    left_alone: list[str]
+
+
+def pictures_in(folder: Path | str) -> Found:
+    """What listing.find_pictures finds; names that no table can hold or that are too long are left out.
+
+    Raises FileNotFoundError when there is no folder or no picture that can be used.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}: give the folder that holds the HR pictures")
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    names = sorted(p.relative_to(folder).as_posix() for p in found if p.is_file())
-    for name in names:
+    listing = find_pictures(folder)
+    left_out = {path.relative_to(folder).as_posix(): f"{path} {why}" for path, why in listing.troubles.items()}
+    names = []
+    for name in (path.relative_to(folder).as_posix() for path in listing.files):
         if name.encode("utf-8", "replace") != name.encode("utf-8", "surrogateescape"):
-            raise ValueError(f"{name.encode('utf-8', 'surrogateescape')!r} in {folder} is no valid text: rename it")
-        if len(Path(name).name.encode()) > 220:  # temporary files add a few letters, systems take 255
-            raise ValueError(f"{name} has too long a name: rename it")
+            printable = name.encode("utf-8", "backslashreplace").decode()
+            left_out[printable] = f"{printable}: its name is no valid text: rename it"
+        elif len(Path(name).name.encode()) > 220:  # temporary files add a few letters, systems take 255
+            left_out[name] = f"{name} has too long a name: rename it"
+        else:
+            names.append(name)
     if not names:
-        raise FileNotFoundError(f"{folder} holds no pictures ({', '.join(SUFFIXES)})")
-    return names
+        why = "".join(f"; {sentence}" for sentence in [*left_out.values(), *listing.left_alone][:3])
+        raise FileNotFoundError(f"{folder} holds no pictures ({', '.join(SUFFIXES)}){why}")
+    return Found(names, left_out, listing.left_alone)
 
 
 def sampled(names: Sequence[str], share: float, seed: int = 0) -> list[str]:
@@ -85,16 +105,19 @@ def split_pictures(
     *,
     validation: float | Sequence[str],
     test: float | Sequence[str],
+    copies: Sequence[Sequence[str]] = (),
     seed: int = 0,
 ) -> dict[str, str]:
     """Split by picture: {name: "train", "validation" or "test"}, whatever the order of `names`.
 
-    validation, test: names (with or without suffix), or a share (0-1), which gets at least one picture.
-    Raises ValueError for an unknown name, a name in both parts, or when nothing is left to train on.
+    validation, test: names (with or without suffix), or a share (0-1), which gets at least one picture; copies: groups
+    of names that show one picture (copies.copies_among), which stay in one part.
+    Raises ValueError for an unknown name, a picture in both parts, or when nothing is left to train on.
     """
     stems = Counter(Path(n).with_suffix("").as_posix() for n in names)
     by_stem = {Path(n).with_suffix("").as_posix(): n for n in names} | {n: n for n in names}
     split = dict.fromkeys(sorted(names), "train")
+    shows = {name: tuple(sorted(group)) for group in copies for name in group}  # with its copies
     for part, wanted in (("validation", validation), ("test", test)):
         if isinstance(wanted, int | float):
             continue
@@ -106,17 +129,20 @@ def split_pictures(
                 )
             if name not in split and stems[name] > 1:
                 raise ValueError(f"{part} picture {name!r} is there with {stems[name]} suffixes: give the suffix too")
-            if split[by_stem[name]] != "train":
-                raise ValueError(f"{name} is named for validation and for test: choose one")
-            split[by_stem[name]] = part
-    free = [n for n, part in split.items() if part == "train"]
-    free.sort(key=lambda n: hashlib.sha256(f"split/{seed}/{n}".encode()).digest())
+            for copy in shows.get(by_stem[name], (by_stem[name],)):
+                if split[copy] not in ("train", part):
+                    what = name if copy == by_stem[name] else f"{name}, a copy of {copy},"
+                    raise ValueError(f"{what} is named for validation and for test: choose one")
+                split[copy] = part
+    free = list(dict.fromkeys(shows.get(n, (n,)) for n, part in split.items() if part == "train"))
+    free.sort(key=lambda group: hashlib.sha256(f"split/{seed}/{group[0]}".encode()).digest())
     for part, wanted in (("validation", validation), ("test", test)):
         if isinstance(wanted, int | float) and wanted > 0:
-            count = max(1, round(wanted * len(names)))
-            for name in free[:count]:
-                split[name] = part
-            free = free[count:]
+            missing = max(1, round(wanted * len(names)))
+            while free and missing > 0:
+                group = free.pop(0)
+                split |= dict.fromkeys(group, part)
+                missing -= len(group)
     if not free:
         raise ValueError(
             f"{len(names)} pictures leave none to train on: name fewer for validation and test, or add some"

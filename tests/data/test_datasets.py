@@ -147,10 +147,9 @@ def test_a_mixture_keeps_its_weights_and_forgets_no_patch():
 
 
 def test_another_runs_data_joins_by_weight(folder, hr):
-    for part in ("train", "test"):
+    for grey, picture in enumerate(["train/{}/x", "train/{}/y", "test/{}/x", "test/{}/y"]):
         for side, s in (("input", 1), ("gt", 2)):
-            write_png(hr.parent / f"given/{part}/{side}/x.png", np.full((20 * s, 20 * s, 3), 77, np.uint8))
-            write_png(hr.parent / f"given/{part}/{side}/y.png", np.full((20 * s, 20 * s, 3), 77, np.uint8))
+            write_png(hr.parent / f"given/{picture.format(side)}.png", np.full((20 * s, 20 * s, 3), grey, np.uint8))
     result, split = prepare_pairs(
         hr.parent / "given", hr.parent / "other", scale=2, packs=[PackSettings(patch=20)], progress=False
     )

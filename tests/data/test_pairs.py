@@ -1,6 +1,7 @@
 """Pairs that people have are matched, checked, split, packed and read; what does not fit is named."""
 
 import re
+import shutil
 
 import cv2
 import numpy as np
@@ -67,12 +68,42 @@ def test_suffixes_may_differ(folder):
 
 def test_scale_1_works(folder, tmp_path):
     for name in "xyz":
-        write_pair(tmp_path / "same/train", name, noise(9, 11), scale=1)
+        write_pair(tmp_path / "same/train", name, noise(9, 11, seed=ord(name)), scale=1)
     result, _ = run(tmp_path / "same", scale=1, packs=[PackSettings(8)])
     lr, gt = read_pair(tmp_path / "out", tmp_path / "same", rows(result)["train/gt/x.png"])
     assert np.array_equal(lr, 255 - gt)
     (hr,), (small,) = (open_shards(tmp_path / "out/packs/1x_8", name) for name in ("hr", "input"))
     assert np.array_equal(small, 255 - hr)
+
+
+def test_a_training_picture_that_is_held_out_too_is_left_out_by_name(folder):
+    shutil.copy(folder / "test/gt/t.png", folder / "train/gt/a.png")
+    write_png(folder / "train/input/a.png", noise(10, 10))
+    result, split = run(folder)
+    (failure,) = result.stats["failures"]
+    assert failure["reason"].startswith("train/gt/a.png is a copy of test/gt/t.png: left out")
+    assert "train/gt/a.png" not in split and split["test/gt/t.png"] == "test"
+    for name in ("b", "sub/c", "d"):
+        shutil.copy(folder / "test/gt/t.png", folder / f"train/gt/{name}.png")
+    with pytest.raises(ValueError, match="no training pair is left: train/gt/a.png is a copy of test/gt/t.png"):
+        run(folder)
+
+
+def test_one_scene_of_several_inputs_stays_in_one_part(folder):
+    for name in ("dark", "darker", "darkest"):
+        write_pair(folder / "train", name, noise(16, 16, seed=77))
+    for seed in range(5):
+        split = run(folder, seed=seed, validation=0.3)[1]
+        assert len({split[f"train/gt/{name}.png"] for name in ("dark", "darker", "darkest")}) == 1
+
+
+def test_hidden_folders_are_left_alone_and_broken_links_refused(folder):
+    shutil.copytree(folder / "train/gt/sub", folder / "train/gt/.ipynb_checkpoints")
+    result, split = run(folder)
+    assert len(split) == 5 and "1 picture in a hidden folder" in result.stats["left_alone"][0]
+    (folder / "train/gt/z.png").symlink_to("nowhere.png")
+    with pytest.raises(ValueError, match="train/gt/z.png is a broken link to nowhere.png"):
+        run(folder)
 
 
 def test_names_without_partner_are_listed(folder):
@@ -193,10 +224,10 @@ def test_a_second_call_is_all_up_to_date_and_a_changed_file_is_seen(folder, side
 
 def test_another_scale_checks_every_pair_again(tmp_path):
     for name in "xyz":
-        write_pair(tmp_path / "pairs/train", name, noise(12, 12), scale=3)
+        write_pair(tmp_path / "pairs/train", name, noise(12, 12, seed=ord(name)), scale=3)
     assert run(tmp_path / "pairs", scale=3)[0].stats["total_processed"] == 3
     for name in "xyz":
-        write_pair(tmp_path / "pairs/train", name, noise(12, 12), scale=2)
+        write_pair(tmp_path / "pairs/train", name, noise(12, 12, seed=ord(name)), scale=2)
     result = run(tmp_path / "pairs", scale=2)[0]
     assert result.stats["total_processed"] == 3 and set(result.manifest["scale"]) == {2}
 
@@ -226,7 +257,7 @@ def test_number_of_processes_does_not_matter(folder):
 
 def write_hdr_pair(part, name, suffix, text="input", scale=2):
     """Linear light up to 900 cd/m2, its LDR picture in 16 bits with gain 1.05 and gamma 2.2: nothing is clipped."""
-    light = np.random.default_rng(0).uniform(50, 900, (8, 10, 3)).astype(np.float32)
+    light = np.random.default_rng(ord(name)).uniform(50, 900, (8, 10, 3)).astype(np.float32)
     light = light.repeat(scale, 0).repeat(scale, 1)
     path = part / "gt" / f"{name}{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)

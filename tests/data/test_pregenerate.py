@@ -17,7 +17,7 @@ from srlib.data.degrade import Degradation
 from srlib.data.pictures import read_picture, write_png
 from srlib.data.pregenerate import PictureTask, Recipe, list_online, pregenerate
 from srlib.data.resize import downscale_integers
-from srlib.data.sources import list_pictures
+from srlib.data.sources import pictures_in
 from srlib.files import locked
 
 
@@ -172,10 +172,10 @@ def test_size_crops_the_centre(hr):
 
 def test_missing_and_empty_folders_and_wrong_choices_are_one_sentence(hr, tmp_path, capsys):
     with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
-        list_pictures(tmp_path / "nowhere")
+        pictures_in(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="empty holds no pictures"):
-        list_pictures(tmp_path / "empty")
+        pictures_in(tmp_path / "empty")
     with pytest.raises(ValueError, match="method 'cubic' is none of"):
         run(hr, methods=("cubic",))
     with pytest.raises(ValueError, match="scale 1 is not"):
@@ -189,7 +189,7 @@ def test_missing_and_empty_folders_and_wrong_choices_are_one_sentence(hr, tmp_pa
     with pytest.raises(ValueError, match="output .*lr lies inside input"):
         pregenerate(hr, hr / "sub/lr", progress=False)
     (hr / "folder.png").mkdir()
-    assert "folder.png" not in list_pictures(hr)
+    assert "folder.png" not in pictures_in(hr).names
     assert main(["data", "--input", str(tmp_path / "nowhere"), "--output", str(tmp_path / "o")]) == 2
     assert capsys.readouterr().err.startswith("srlib data: no folder")
 
@@ -216,8 +216,20 @@ def test_two_runs_into_one_folder_are_refused(hr):
 
 def test_pictures_downscaled_on_the_fly_are_listed_with_what_is_left_out(hr):
     (hr / "text.png").write_text("404")
-    manifest, failures = list_online(hr, hr.parent / "out", Recipe((2, 3), ("area",), size=32))
+    manifest, stats = list_online(hr, hr.parent / "out", Recipe((2, 3), ("area",), size=32))
     made = run(hr, size=32, methods=("area",)).manifest
     columns = ["source", "scale", "hr_top", "hr_left", "hr_height", "hr_width", "lr_height", "lr_width", "source_bytes"]
     assert manifest[columns].equals(made[columns])
-    assert [f["path"] for f in failures] == ["text.png"] and "text.png" in failures[0]["reason"]
+    (failure,) = stats["failures"]
+    assert failure["path"] == "text.png" and "text.png" in failure["reason"] and stats["total_failed"] == 1
+
+
+def test_what_cannot_be_reached_is_counted_and_hidden_folders_are_left_alone(hr):
+    (hr / ".Trash").mkdir()
+    for target in (hr / ".Trash/a.png", hr / "linked.png"):
+        target.symlink_to(hr / "a.png")
+    (hr / "broken.png").symlink_to("nowhere")
+    stats = run(hr).stats
+    assert stats["total_processed"] == 4 and stats["total_failed"] == 1
+    assert stats["failures"][0]["reason"].endswith("broken.png is a broken link to nowhere")
+    assert stats["left_alone"] == [f"{hr / '.Trash'}: 1 picture in a hidden folder"]

@@ -9,8 +9,8 @@ from srlib.data.sources import (
     EMBEDDED_SPLIT,
     embedded_pictures,
     embedded_split,
-    list_pictures,
     need_parts,
+    pictures_in,
     sampled,
     split_pictures,
 )
@@ -57,7 +57,7 @@ def test_wrong_splits_are_refused(validation, test, message):
 
 def test_embedded_pictures_are_there_and_their_split_is_known(tmp_path):
     embedded_pictures(tmp_path)
-    names = list_pictures(tmp_path)
+    names = pictures_in(tmp_path).names
     assert len(names) == 20
     split = split_pictures(names, **EMBEDDED_SPLIT)
     assert {p: list(split.values()).count(p) for p in ("train", "validation", "test")} == {
@@ -86,12 +86,44 @@ def test_a_sample_of_the_embedded_pictures_has_every_part():
         need_parts({"a": "train", "b": "test"})
 
 
-def test_names_that_no_file_or_table_can_hold_are_refused(tmp_path):
+def test_names_that_no_file_or_table_can_hold_are_left_out_by_name(tmp_path):
     long = "a" * 225 + ".png"
     (tmp_path / long).write_bytes(b"")
-    with pytest.raises(ValueError, match="has too long a name: rename it"):
-        list_pictures(tmp_path)
-    (tmp_path / long).unlink()
     (tmp_path / os.fsdecode(b"\xff.png")).write_bytes(b"")
-    with pytest.raises(ValueError, match="is no valid text: rename it"):
-        list_pictures(tmp_path)
+    with pytest.raises(FileNotFoundError, match="holds no pictures.*is no valid text: rename it"):
+        pictures_in(tmp_path)
+    (tmp_path / "b.png").write_bytes(b"")
+    found = pictures_in(tmp_path)
+    assert found.names == ["b.png"]
+    assert found.left_out[long].endswith("has too long a name: rename it")
+    assert found.left_out["\\udcff.png"].encode()  # can be printed
+
+
+def test_hidden_folders_and_broken_links_are_no_pictures_but_are_named(tmp_path):
+    for name in ("a.png", ".ipynb_checkpoints/a-checkpoint.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    found = pictures_in(tmp_path)
+    assert found.names == ["a.png"] and list(found.left_out) == ["gone.png"]
+    assert found.left_alone == [f"{tmp_path / '.ipynb_checkpoints'}: 1 picture in a hidden folder"]
+
+
+def test_copies_stay_in_one_part():
+    names = [f"{i:02}.png" for i in range(20)]
+    without = split_pictures(names, validation=0.2, test=0.2)
+    copies = [["00.png", "01.png", "02.png"], ["10.png", "19.png"]]
+    for seed in range(20):
+        split = split_pictures(names, validation=0.2, test=0.2, copies=copies, seed=seed)
+        assert all(len({split[name] for name in group}) == 1 for group in copies)
+        assert set(split.values()) == {"train", "validation", "test"} and set(split) == set(names)
+        assert split == split_pictures(names[::-1], validation=0.2, test=0.2, copies=copies[::-1], seed=seed)
+    assert without == split_pictures(names, validation=0.2, test=0.2, copies=[])
+
+
+def test_copies_of_named_pictures_follow_them():
+    names = ["a.png", "b.png", "c.png", "d.png"]
+    split = split_pictures(names, validation=["a"], test=["d"], copies=[["a.png", "b.png"]])
+    assert split == {"a.png": "validation", "b.png": "validation", "c.png": "train", "d.png": "test"}
+    with pytest.raises(ValueError, match="b, a copy of a.png, is named for validation and for test"):
+        split_pictures(names, validation=["a"], test=["b"], copies=[["a.png", "b.png"]])
