@@ -239,6 +239,28 @@ def test_the_log_tells_what_was_done_not_what_was_asked_for(tmp_path, capsys):
     assert log.attrs["steps"] == log.attrs["settings"]["iterations"] == 5
 
 
+def test_parameters_are_written_as_they_were_trained(tmp_path):
+    def job(iterations):
+        model, loss, _ = build(1)
+        return Training(model, loss, Patches(), Patches(2), settings(iterations), tmp_path, True)
+
+    job(8).run()
+    again = job(3)
+    again.run()
+    asked = {"iterations": 3, "batch": 2, "lr_patch": 16, "run": "demo"}
+    assert again.as_trained(asked) == asked | {"iterations": 8} and again.done["steps"] == 8
+    asked = {"iterations": 5, "detector_iterations": 3}
+    assert again.as_trained(asked, "detector_") == {"iterations": 5, "detector_iterations": 8}
+
+
+def test_a_training_with_only_blank_validation_pictures_is_refused_before_it_runs(tmp_path):
+    model, loss, _ = build(1)
+    blank = {"lr": torch.full((3, 16, 16), 0.5), "hr": torch.full((3, 32, 32), 0.5), "name": "photos/blank"}
+    with pytest.raises(ValueError, match="all pictures are blank: photos/blank"):
+        Training(model, loss, Patches(), [blank], settings(), tmp_path, True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_infinity_in_a_state_of_an_earlier_version_is_not_the_best_for_ever(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path, iterations=8, callback=stop_at(5))
