@@ -143,10 +143,12 @@ class TiledSR(nn.Module):
         """
         B, C, H, W = x.shape
         size = (H * self.scale, W * self.scale)
-        picture = x.new_empty(B, C, *size) if out is None else None
-        sink = sink_of(picture if out is None else out, B, *size)
-        if out is not None:
-            sink = checked(sink, how.dtype or x.dtype)
+        picture = None
+        if out is None:
+            picture = x.new_empty(B, C, *size)
+            sink = sink_of(picture, B, *size)
+        else:
+            sink = checked(sink_of(out, B, *size), how.dtype or x.dtype)
         step = Chunks(chunk, device=self.out_conv.weight.device, features="host")
 
         def erase(band: Tensor) -> Tensor:
