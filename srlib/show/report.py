@@ -15,6 +15,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 from traitlets.config import Config
 
+from srlib.experiments.notebook import existing_file
 from srlib.files import atomic
 
 HIDDEN = "not-in-report"  # cells with this tag leave no output: progress, widgets
@@ -22,8 +23,10 @@ FIRST = "first-in-report"  # cells with this tag stand right below the title: th
 
 
 def write_report(notebook: Path | str, html: Path | str) -> Path:
-    """Write the executed `notebook` as `html`, atomically. ValueError when it has not been executed."""
-    content = nbformat.read(notebook, as_version=4)
+    """Write the executed `notebook` as `html`, atomically. ValueError when it has not been executed, FileNotFoundError
+    saying what there is when it does not exist.
+    """
+    content = nbformat.read(existing_file(notebook, Path.cwd()), as_version=4)
     if not any(cell.get("outputs") for cell in content.cells):
         raise ValueError(f"{notebook} holds no outputs: run it first (make, papermill, or Run All Cells and save)")
     config = Config()

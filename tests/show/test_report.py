@@ -36,6 +36,12 @@ def executed(tmp_path):
     return tmp_path / "05.ipynb"
 
 
+def test_a_missing_notebook_is_answered_with_the_runs_there_are(tmp_path):
+    (tmp_path / "outputs/demo/data").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="no run 'dmo' in outputs/, which has demo; did you mean 'demo'"):
+        write_report(tmp_path / "outputs/dmo/05_eval.ipynb", tmp_path / "report.html")
+
+
 def test_texts_and_figures_stay_and_code_and_progress_go(executed):
     page = write_report(executed, executed.with_name("report.html")).read_text()
     assert "<title>05 A title</title>" in page and "five pictures" in page and PIXEL in page
