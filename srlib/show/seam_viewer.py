@@ -6,6 +6,7 @@ import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -14,13 +15,12 @@ from srlib.data.resize import upscale
 from srlib.evaluation.metrics import psnr_y
 from srlib.networks.eraser import TiledSR
 from srlib.show import picture_figures, seam_figures
-from srlib.show.style import STAGE_COLOURS
+from srlib.show.style import levels_between, plain, seams_within, show_difference, show_picture, wrapped
 from srlib.tiling.plan import BLENDS
 from srlib.tiling.seams import seam_profile, seam_report, worst_seam
 from srlib.tiling.tiled import STATISTICS, Execution, Report
 
 VIEWS = ("wipe", "blink", "difference", "profile")
-SEAM_RGB = np.array([0, 183, 199], dtype=np.uint8)
 
 
 class SeamViewer:
@@ -130,35 +130,34 @@ class SeamViewer:
     def compose(self) -> np.ndarray:
         """The current view as an (H, W, 3) uint8 array."""
         if self.view.value == "profile":
-            return _rendered(seam_figures.seam_profiles({"current settings": self._profile()}))
-        a, b = self.result(self.left.value), self.result(self.right.value)
-        top, left, size = self.top.value, self.left_edge.value, self.crop.value
-        box = (slice(None), slice(top, top + size), slice(left, left + size))
+            return _rendered(seam_figures.seam_profiles({(self.stage.value, ""): self._profile()}))
         if self.view.value == "difference":
-            out = picture_figures.to_array((0.5 + (a - b) * self.gain.value / 2)[box])
-        elif self.view.value == "blink":
-            out = picture_figures.to_array((a, b)[self.blink.value % 2][box])
+            figure, axis = plt.subplots(figsize=(6, 5), layout="constrained")
+            self._draw_difference(axis)
+            return _rendered(plain(figure))
+        a, b = (picture_figures.to_array(self.result(side.value)[self._box()]) for side in (self.left, self.right))
+        if self.view.value == "blink":
+            out = (a, b)[self.blink.value % 2]
         else:
-            out = picture_figures.to_array(a[box])
-            split = round(self.position.value * out.shape[1])
-            out[:, split:] = picture_figures.to_array(b[box])[:, split:]
+            split = round(self.position.value * a.shape[1])
+            out = np.concatenate([a[:, :split], b[:, split:]], 1)
         zoom = max(1, 384 // max(out.shape[:2]))
         out = out.repeat(zoom, 0).repeat(zoom, 1)
-        if self.view.value == "difference":
-            self._draw_grid(out, zoom)
         if self.view.value == "wipe" and 0 < split * zoom < out.shape[1]:
             out[:, split * zoom] = 255
         return out
 
-    def _draw_grid(self, out: np.ndarray, zoom: int) -> None:
-        """Every fourth pixel along each seam: the line shows and the difference under it, too."""
-        rows, columns = self._tiled()[1].seams
-        for c in rows:
-            if 0 < c - self.top.value < out.shape[0] / zoom:
-                out[(c - self.top.value) * zoom, ::4] = SEAM_RGB
-        for c in columns:
-            if 0 < c - self.left_edge.value < out.shape[1] / zoom:
-                out[::4, (c - self.left_edge.value) * zoom] = SEAM_RGB
+    def _box(self) -> tuple[slice, slice, slice]:
+        top, left, size = self.top.value, self.left_edge.value, self.crop.value
+        return slice(None), slice(top, top + size), slice(left, left + size)
+
+    def _draw_difference(self, axis: Axes) -> None:
+        """The shown square of A - B, 255 / gain levels at the ends of the bar; ticks mark the seams."""
+        box = self._box()
+        inside = seams_within(self._tiled()[1].seams, self.top.value, self.left_edge.value, self.crop.value)
+        difference = levels_between(self.result(self.left.value)[box], self.result(self.right.value)[box])
+        show_difference(axis, difference, 255 / self.gain.value, inside)
+        axis.set_title(f"{self.left.value} - {self.right.value}; ticks: seams", fontsize=9, pad=10)
 
     def _profile(self) -> Tensor:
         tiled, report = self._tiled()
@@ -199,31 +198,21 @@ class SeamViewer:
     def figure(self) -> Figure:
         """The static twin: wipe, difference and profile of the current settings, with the figures."""
         view = self.view.value
-        panels = {}
-        for name in ("wipe", "difference"):
-            self.view.value = name
-            panels[name] = self.compose()
+        self.view.value = "wipe"
+        wipe = self.compose()
         self.view.value = view
-        figure, axes = plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained")
-        titles = [
-            f"left of the line {self.left.value}, right {self.right.value}",
-            f"({self.left.value} - {self.right.value}) x {self.gain.value}, dotted: seams",
-        ]
-        for axis, panel, title in zip(axes, panels.values(), titles, strict=False):
-            axis.imshow(panel, interpolation="nearest")
-            axis.set_title(title, fontsize=9)
-            axis.axis("off")
-        profile = self._profile().numpy() * 255
-        axes[2].plot(profile, "o-", ms=3, color=STAGE_COLOURS[1])
-        axes[2].set(xlabel="distance to the nearest seam, output pixels", ylabel="rms |tiled - whole|, levels")
-        axes[2].grid(alpha=0.3)
+        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.6), layout="constrained")
+        show_picture(left, wipe)
+        left.set_title(f"left of the line {self.left.value}, right {self.right.value}", fontsize=9, pad=10)
+        self._draw_difference(middle)
+        seam_figures.draw_profiles(right, {(self.stage.value, ""): self._profile()})
         report = self.report()
-        figure.suptitle(
+        settings = (
             f"{self.picture.value}, {self.stage.value}, tile {self.tile.value}, halo {self.halo.value}, "
-            f"{self.blend.value}, {self.statistics.value}: TC {report['TC']:.1f} dB, SGR {report['SGR']:.3f}",
-            fontsize=10,
+            f"{self.blend.value}, {self.statistics.value}"
         )
-        return figure
+        figure.suptitle(f"{wrapped(settings, 12, 10)}\nTC {report['TC']:.1f} dB, SGR {report['SGR']:.3f}", fontsize=10)
+        return plain(figure)
 
 
 def _table(report: dict[str, float]) -> str:
@@ -238,6 +227,6 @@ def _table(report: dict[str, float]) -> str:
 def _rendered(figure: Figure) -> np.ndarray:
     """A figure as an (H, W, 3) uint8 array."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
+    figure.savefig(buffer, format="png", dpi=80, bbox_inches="tight")
     plt.close(figure)
     return np.asarray(Image.open(buffer).convert("RGB"))

@@ -1,29 +1,171 @@
-"""What all figures share: colours with one meaning each, marks of seams, how a figure is written."""
+"""What all figures share: one colour for one thing, names as they are, pictures of any shape, how they are written.
 
+A function that makes a figure ends with `return plain(figure)`. Nothing in this room changes matplotlib's settings.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.image import AxesImage
+from matplotlib.text import Text
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import FixedLocator
+from torch import Tensor
 
 from srlib.files import atomic
 from srlib.tiling.seams import Seams
 
-plt.rcParams["text.parse_math"] = False  # pictures may have $ in their names
+BASELINE = "#7f7f7f"  # what others are compared with: bicubic, the whole picture, chance
 SEAM_COLOUR = "#00b7c7"
-STAGE_COLOURS = ["#7f7f7f", "#d95f02", "#7570b3", "#1b9e77", "#e7298a", "#66a61e", "#1f78b4", "#a6761d"]
+_COLOURS = {
+    "stage 1": "#d95f02",
+    "stage 2": "#7570b3",
+    "stage 3": "#1b9e77",
+    "HR": "#333333",
+    "bicubic": BASELINE,
+    "whole": BASELINE,
+    "pixel": "#1f78b4",  # the terms of the loss, as srlib/losses/total.py names them
+    "perceptual": "#e6ab02",
+    "adversarial": "#e31a1c",
+    "frequency": "#a6761d",
+    "gradient": "#e7298a",
+    "ms_ssim": "#66a61e",
+    "artifact_class": "#6a3d9a",
+    "artifact_feature": "#fb9a99",
+}
+_OTHERS = ["#1f78b4", "#e7298a", "#66a61e", "#a6761d", "#e6ab02", "#6a3d9a", "#e31a1c", "#fb9a99", "#333333", "#a6cee3"]
+_PRINTED: dict[Any, Any] = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none"}  # text stays text
+_NARROWEST, _LOWEST = 0.7, 0.25  # width by height, height by width of the axes of a long and narrow picture
 
 
-def keep_figure(figure: Figure, path: Path | str) -> Figure:
-    """Write the figure as PNG and return it for display; closed, so that it is shown once."""
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=110, bbox_inches="tight")
-    plt.close(figure)
+def colours_of(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each name: stages, baselines and terms of the loss have theirs in every figure, other names get
+    those that are left, in their order.
+    """
+    names = list(dict.fromkeys(names))
+    taken = {_COLOURS[name] for name in names if name in _COLOURS}
+    free = [colour for colour in [*_OTHERS, *_COLOURS.values()] if colour not in taken | {BASELINE}] or _OTHERS
+    unknown = [name for name in names if name not in _COLOURS]
+    return {name: _COLOURS.get(name) or free[unknown.index(name) % len(free)] for name in names}
+
+
+def plain(figure: Figure) -> Figure:
+    """The figure, its words shown as they are: a name may hold $, which would be read as mathematics, or what cannot be
+    printed, which is escaped (in words at an axis by `wrapped`). The numbers at an axis keep their powers of ten.
+    """
+    axes = [axis for both in figure.axes for axis in (both.xaxis, both.yaxis)]
+    numbered = [axis for axis in axes if not isinstance(axis.get_major_locator(), FixedLocator)]
+    numbers = {text for axis in numbered for text in axis.findobj(Text)} - {axis.label for axis in axes}
+    for text in set(figure.findobj(Text)) - numbers:
+        text.set_parse_math(False)
+        if text.get_text() != (printable := _printable(text.get_text())):
+            text.set_text(printable)
     return figure
 
 
-def mark_seams(axis: Axes, seams: Seams) -> None:
-    """The tile grid as ticks outside the picture, which stays uncovered."""
-    axis.set_yticks([c - 0.5 for c in seams[0]], labels=[])
-    axis.set_xticks([c - 0.5 for c in seams[1]], labels=[])
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def wrapped(text: str, inches: float, size: float = 9, lines: int = 2) -> str:
+    """The text in at most so many lines, none longer than `inches` at `size` points; a longer one loses its middle."""
+    text = _printable(text)
+    broken = [text]
+    for kept in range(len(text), 0, -1):
+        shown = text if kept == len(text) else f"{text[: -(-kept // 2)]}…{text[len(text) - kept // 2 :]}"
+        broken = _broken(shown, inches * 72, size)
+        if len(broken) <= lines:
+            break
+    return "\n".join(broken)
+
+
+def _broken(text: str, points: float, size: float) -> list[str]:
+    font = FontProperties(size=size)
+
+    def fits(line: str) -> bool:
+        return text_to_path.get_text_width_height_descent(line.rstrip() or " ", font, ismath=False)[0] <= points
+
+    lines = []
+    for paragraph in text.split("\n"):
+        lines.append("")
+        for word in re.findall(r"[^\s/_,;:-]*[\s/_,;:-]?", paragraph):
+            if fits(lines[-1] + word):
+                lines[-1] += word
+                continue
+            lines += [""] if lines[-1] else []
+            for letter in word:
+                lines += [] if fits(lines[-1] + letter) else [""]
+                lines[-1] += letter
+    return [line.rstrip() for line in lines]
+
+
+def panel_size(shape: Sequence[int], longest: float) -> tuple[float, float]:
+    """(width, height) in inches of the axes of a picture of so many pixels (H, W): the longer side is `longest`."""
+    ratio = min(max(shape[0] / shape[1], _LOWEST), 1 / _NARROWEST)
+    return (longest, longest * ratio) if ratio <= 1 else (longest / ratio, longest)
+
+
+def show_picture(axis: Axes, values: np.ndarray, seams: Seams | None = None, **options: Any) -> AxesImage:
+    """A picture, pixel by pixel, with its seams as ticks outside, so that it stays uncovered. A long and narrow one
+    gets empty margins, for its titles.
+
+    values: (H, W), or (H, W, 3) uint8; options as of imshow.
+    """
+    image = axis.imshow(values, **{"interpolation": "nearest", **options})
+    height, width = values.shape[:2]
+    margins = max(0.0, height * _NARROWEST - width) / 2, max(0.0, width * _LOWEST - height) / 2
+    axis.set(xlim=(-0.5 - margins[0], width - 0.5 + margins[0]), ylim=(height - 0.5 + margins[1], -0.5 - margins[1]))
+    rows, columns = seams or ([], [])
+    axis.set_yticks([c - 0.5 for c in rows], labels=[""] * len(rows))
+    axis.set_xticks([c - 0.5 for c in columns], labels=[""] * len(columns))
     axis.tick_params(color=SEAM_COLOUR, length=7, width=2, top=True, right=True)
+    return image
+
+
+def seams_within(seams: Seams, top: int, left: int, size: int) -> Seams:
+    """The seams that cross a square, counted from its corner."""
+    rows, columns = ([c - at for c in cs if at < c < at + size] for cs, at in zip(seams, (top, left), strict=True))
+    return rows, columns
+
+
+def levels_between(a: Tensor, b: Tensor) -> np.ndarray:
+    """a - b of pictures (C, H, W) in [0, 1] as (H, W) in 8-bit levels: of each pixel the channel that differs most."""
+    difference = (a - b).detach().float().cpu() * 255
+    return difference.gather(0, difference.abs().argmax(0, keepdim=True))[0].numpy()
+
+
+def show_difference(
+    axis: Axes, difference: np.ndarray, limit: float, seams: Seams | None = None, label: str = "8-bit levels"
+) -> AxesImage:
+    """A signed difference (H, W) in 8-bit levels, with its bar from -limit to limit: red is more, blue is less."""
+    image = show_picture(axis, difference, seams, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    beyond = (bool((difference < -limit).any()), bool((difference > limit).any()))
+    extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[beyond]
+    axis.figure.colorbar(image, ax=axis, shrink=0.8, label=label, extend=extend)
+    return image
+
+
+def saved_dpi() -> float:
+    """Dots per inch of a written figure: matplotlib's own setting `savefig.dpi`, 110 where nobody has set it."""
+    return 110.0 if plt.rcParams["savefig.dpi"] == "figure" else float(plt.rcParams["savefig.dpi"])
+
+
+def keep_figure(figure: Figure, path: Path | str) -> Figure:
+    """Write the figure and return it for display; closed, so that it is shown once.
+
+    A path that ends in .png gets the ending and the format of matplotlib's own setting `savefig.format` (png, svg, pdf,
+    ...), from its file matplotlibrc, as it gets `savefig.dpi`. Text in svg and pdf stays text.
+    """
+    path = Path(path)
+    kind = plt.rcParams["savefig.format"] if path.suffix == ".png" else path.suffix[1:]
+    with atomic(path.with_suffix(f".{kind}")) as temporary, plt.rc_context(_PRINTED):
+        figure.savefig(temporary, format=kind, dpi=saved_dpi(), bbox_inches="tight")
+    plt.close(figure)
+    return figure

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from srlib.evaluation.metrics import psnr_y
 from srlib.show import picture_figures
 
 
@@ -16,12 +17,30 @@ def test_pictures_keep_their_pixels():
     assert figure.axes[0].images[0].get_array().shape == (8, 9, 3)
 
 
-def test_crops_are_the_square_and_only_its_seams():
-    picture = torch.rand(3, 64, 64)
-    figure = picture_figures.crops({"a": picture}, 10, 20, 16, ([12, 40], [30]), title="t")
-    axis = figure.axes[0]
-    assert np.array_equal(axis.images[0].get_array(), picture_figures.to_array(picture[:, 10:26, 20:36]))
-    assert axis.get_yticks().tolist() == [1.5] and axis.get_xticks().tolist() == [9.5]
+def test_crops_are_the_square_and_say_where_it_is_and_how_good():
+    hr, other = torch.rand(3, 64, 64), torch.rand(3, 64, 64)
+    figure = picture_figures.crops({"LR": other, "HR": hr, "a": other, "b": hr}, 10, 20, 16, title="t")
+    where, lr, first, second, third = figure.axes
+    assert np.array_equal(second.images[0].get_array(), picture_figures.to_array(other[:, 10:26, 20:36]))
+    assert np.array_equal(where.images[0].get_array(), picture_figures.to_array(hr))
+    assert {(box.get_xy(), box.get_width()) for box in where.patches} == {((19.5, 9.5), 16)}
+    decibels = psnr_y(other[None, :, 10:26, 20:36], hr[None, :, 10:26, 20:36], 0).item()
+    assert second.get_xlabel() == f"this crop: {decibels:.2f} dB PSNR-Y" and third.get_xlabel() == "equal to HR"
+    assert lr.get_xlabel() == first.get_xlabel() == ""
+
+
+def test_crops_of_a_seam_show_whole_tiled_and_their_difference():
+    hr, whole = torch.rand(3, 64, 64), torch.rand(3, 64, 64)
+    tiled = (whole + 4 / 255).clamp(0, 1)
+    figure = picture_figures.seam_crops({"HR": hr}, {"a": (tiled, whole)}, 10, 20, 16, ([12, 40], [30]), title="t")
+    shown = {axis.get_title(): axis for axis in figure.axes if axis.get_title()}
+    assert list(shown) == ["HR", "a whole", "a tiled", "where it is", "|tiled - whole| x 8"]
+    ticks = [(axis.get_yticks().tolist(), axis.get_xticks().tolist()) for axis in shown.values()]
+    assert ticks == [([], []), ([], []), ([1.5], [9.5]), ([], []), ([1.5], [9.5])]
+    difference = shown["|tiled - whole| x 8"].images[0]
+    assert difference.get_clim() == (0, 255 / 8) and difference.colorbar is not None
+    expected = (tiled - whole)[:, 10:26, 20:36].mean(0).numpy() * 255
+    assert np.allclose(difference.get_array(), expected, atol=1e-3)
 
 
 def test_busiest_square_holds_the_detail():

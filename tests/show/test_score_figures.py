@@ -7,8 +7,14 @@ from srlib.show import score_figures
 
 
 def test_heat_bars_and_gains_draw_all_they_are_given():
-    heat = score_figures.artifact_heat(torch.rand(3, 16, 16), torch.rand(2, 16, 16), ["blocks", "seam"], ([8], []))
-    assert len(heat.axes) == 4  # picture, two classes, colour bar
+    rows = {
+        "tiled": (torch.rand(3, 16, 16), torch.rand(2, 16, 16)),
+        "HR": (torch.rand(3, 16, 16), torch.zeros(2, 16, 16)),
+    }
+    heat = score_figures.artifact_heat(rows, ["blocks", "seam"], {"tiled": ([8], [])})
+    titles = [axis.get_title() for axis in heat.axes]
+    assert titles[3:] == ["HR", "blocks\nmean 0.00", "seam\nmean 0.00", ""]  # the last one is the colour bar
+    assert [axis.get_yticks().tolist() for axis in heat.axes[:6]] == [[7.5]] * 3 + [[]] * 3
     bars = score_figures.bars({"a": 0.5, "b": 0.9}, "average precision", 0.8)
     assert [round(p.get_height(), 2) for p in bars.axes[0].patches] == [0.5, 0.9]
     table = pd.DataFrame({"picture": ["p", "q"] * 3, "variant": ["bicubic"] * 2 + ["y"] * 4})
