@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,21 +12,24 @@ from IPython.display import DisplayHandle, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from srlib.show.style import STAGE_COLOURS, keep_figure
+from srlib.show.style import BASELINE, colours_of, keep_figure, plain
+
+_LINE = "#333333"
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def training(log: pd.DataFrame, baseline: float | None = None) -> Figure:
-    """What a log holds, by step: total loss, validation PSNR-Y (with the bicubic baseline in dB, if given), learning
-    rate, gradient norm; of several loss terms the raw values, and what enters the sum; the learned shares; the
-    discriminator's loss.
+def training(log: pd.DataFrame, baseline: float | None = None, average: str = "EMA weights") -> Figure:
+    """What a log holds, by step from 0 on: total loss, validation PSNR-Y (with the bicubic baseline in dB, if given),
+    learning rate, gradient norm; of several loss terms the raw values, and what enters the sum; the learned shares;
+    the discriminator's loss. average: what the validated weights are called.
     """
     if "loss" not in log:
         figure = plt.figure(figsize=(4, 1))
         figure.text(0.5, 0.5, "nothing was logged", ha="center")
         return figure
     steps = log.dropna(subset=["loss"])
-    panels = [_loss]
-    panels += [_validation] if "psnr_y" in log else []
+    panels: list[Callable[[Axes, pd.DataFrame], None]] = [_loss]
+    panels += [lambda axis, _: _validation(axis, log, baseline, average)] if "psnr_y" in log else []
     panels += [_rate, _norm]
     terms = [c for c in log if c.startswith("raw_")]
     panels += [_raw, _weighted] if len(terms) > 1 else []
@@ -35,78 +38,104 @@ def training(log: pd.DataFrame, baseline: float | None = None) -> Figure:
     columns = 4 if len(panels) in (4, 7, 8) else min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(3.9 * columns, 3.1 * rows), squeeze=False, layout="constrained")
+    last = max(float(log["step"].max()), 1.0)
     for axis, panel in zip(axes.flat, panels, strict=False):
-        panel(axis, log if panel is _validation else steps)
-        axis.set_xlabel("step")
+        panel(axis, steps)
+        axis.set(xlabel="step", xlim=(-0.03 * last, 1.03 * last))
         axis.grid(alpha=0.2)
     for axis in axes.flat[len(panels) :]:
-        axis.set_axis_off()
-    if baseline is not None and "psnr_y" in log:
-        axis = axes.flat[1]
-        axis.axhline(baseline, color="#7f7f7f", ls="--", label="bicubic")
-        axis.legend(fontsize=8)
-    return figure
+        axis.remove()
+    if len(terms) > 1:
+        _legend_of_terms(figure, axes.flat[panels.index(_raw)])
+    return plain(figure)
+
+
+def _named(axis: Axes, title: str, label: str, legend: bool = True) -> None:
+    """Title to the left and legend to the right, both above the axes, so that no line is covered."""
+    axis.set_title(title, loc="left", fontsize=10)
+    axis.set_ylabel(label)
+    if legend and axis.get_legend_handles_labels()[0]:
+        axis.legend(
+            fontsize=8,
+            frameon=False,
+            ncols=2,
+            loc="lower right",
+            bbox_to_anchor=(1, 1),
+            borderaxespad=0.1,
+            handlelength=1.2,
+            columnspacing=0.8,
+        )
+
+
+def _legend_of_terms(figure: Figure, axis: Axes) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    columns = min(len(labels), int(figure.get_figwidth() / 1.3))
+    figure.legend(handles, labels, fontsize=9, frameon=False, ncols=columns, loc="outside upper center")
 
 
 def _loss(axis: Axes, log: pd.DataFrame) -> None:
     axis.plot(log["step"], log["loss"], color="#cccccc", lw=1, label="as logged")
-    axis.plot(log["step"], log["loss"].ewm(span=15).mean(), color="#d95f02", label="smoothed")
-    axis.set(ylabel="total loss", title="Training loss")
-    axis.legend(fontsize=8)
+    axis.plot(log["step"], log["loss"].ewm(span=15).mean(), color=_LINE, label="smoothed")
+    _named(axis, "Training loss", "total loss")
 
 
-def _validation(axis: Axes, log: pd.DataFrame) -> None:
+def _validation(axis: Axes, log: pd.DataFrame, baseline: float | None, average: str) -> None:
+    """A start that is far below all else, as random weights are, is written instead of drawn, or the rest were flat."""
     scores = log.dropna(subset=["psnr_y"])
-    axis.plot(scores["step"], scores["psnr_y"], "o-", color="#1b9e77", label="averaged weights")
-    axis.set(ylabel="PSNR-Y, dB", title="Validation pictures")
-    axis.legend(fontsize=8)
+    axis.plot(scores["step"], scores["psnr_y"], "o-", color=_LINE, label=average)
+    if baseline is not None:
+        axis.axhline(baseline, color=BASELINE, ls="--", label="bicubic")
+    start, rest = scores["psnr_y"].iloc[0], [*scores["psnr_y"].iloc[1:], *([] if baseline is None else [baseline])]
+    if rest and start < min(rest) - 3 * max(1.0, max(rest) - min(rest)):
+        room = max(0.5, max(rest) - min(rest))
+        axis.set_ylim(min(rest) - 0.6 * room, max(rest) + 0.2 * room)
+        text = f"below: {start:.1f} dB at step {scores['step'].iloc[0]:.0f}"
+        axis.text(0.97, 0.04, text, transform=axis.transAxes, fontsize=8, ha="right")  # below the curve
+    _named(axis, "Validation", "PSNR-Y, dB")
 
 
 def _rate(axis: Axes, log: pd.DataFrame) -> None:
-    axis.plot(log["step"], log["lr"], color="#7570b3")
-    axis.set(ylabel="learning rate", title="Learning rate")
-    axis.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    power = math.floor(math.log10(max(log["lr"].max(), 1e-12)))
+    axis.plot(log["step"], log["lr"] / 10**power, color=_LINE)
+    axis.set_ylim(0, None)
+    _named(axis, "Learning rate", f"learning rate, in 10{str(power).translate(_SUPERSCRIPT)}")
 
 
 def _norm(axis: Axes, log: pd.DataFrame) -> None:
-    axis.plot(log["step"], log["gradient_norm"], color="#666666", lw=1)
-    axis.set(ylabel="norm, before clipping", title="Gradient", yscale="log")
+    axis.plot(log["step"], log["gradient_norm"], color=_LINE, lw=1)
+    axis.set_yscale("log")
+    _named(axis, "Gradient", "norm, before clipping")
 
 
 def _raw(axis: Axes, log: pd.DataFrame) -> None:
     _terms(axis, log, "raw")
-    axis.set(ylabel="value", title="Loss terms as they are", yscale="log")
+    axis.set_yscale("log")
+    _named(axis, "Loss terms as they are", "value", legend=False)
 
 
 def _weighted(axis: Axes, log: pd.DataFrame) -> None:
     _terms(axis, log, "weighted")
-    axis.set(ylabel="weight times value", title="What each adds to the total", yscale="log")
-    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.set_yscale("log")
+    _named(axis, "What each adds to the total", "weight times value", legend=False)
 
 
 def _shares(axis: Axes, log: pd.DataFrame) -> None:
     _terms(axis, log, "share", smooth=1)
-    axis.set(ylabel="weight (sum 1)", title="Learned weights", ylim=(0, 1))
-    axis.legend(fontsize=7)
+    axis.set_ylim(0, 1)
+    _named(axis, "Learned weights", "weight (sum 1)", legend=False)
 
 
 def _discriminator(axis: Axes, log: pd.DataFrame) -> None:
-    axis.plot(log["step"], log["loss_discriminator"], color="#a6761d", lw=1)
-    axis.axhline(np.log(2), color="#7f7f7f", ls="--", label="cannot tell, ln 2")
-    axis.set(ylabel="RaGAN loss", title="Discriminator")
-    axis.legend(fontsize=8)
+    axis.plot(log["step"], log["loss_discriminator"], color=_LINE, lw=1)
+    axis.axhline(np.log(2), color=BASELINE, ls="--", label="cannot tell, ln 2")
+    _named(axis, "Discriminator", "RaGAN loss")
 
 
 def _terms(axis: Axes, log: pd.DataFrame, kind: str, smooth: int = 10) -> None:
-    terms = [c.removeprefix("raw_") for c in log if c.startswith("raw_")]
-    for term, colour in zip(terms, _colours(len(terms)), strict=True):
+    for term, colour in colours_of(c.removeprefix("raw_") for c in log if c.startswith("raw_")).items():
         if f"{kind}_{term}" in log:
             values = log[f"{kind}_{term}"].ewm(span=smooth).mean()
             axis.plot(log["step"], values, color=colour, label=term.replace("_", " "))
-
-
-def _colours(n: int) -> list:
-    return [STAGE_COLOURS[i % len(STAGE_COLOURS)] for i in range(n)]
 
 
 def learnable_weights(histories: dict[str, np.ndarray], names: Sequence[str]) -> Figure:
@@ -114,19 +143,21 @@ def learnable_weights(histories: dict[str, np.ndarray], names: Sequence[str]) ->
     figure, axes = plt.subplots(
         1,
         len(histories),
-        figsize=(3.6 * len(histories), 3.2),
+        figsize=(3.6 * len(histories), 3.4),
         sharey=True,
         squeeze=False,
         layout="constrained",
     )
+    colours = colours_of(names)
     for axis, (form, weights) in zip(axes.flat, histories.items(), strict=True):
-        for i, name in enumerate(names):
-            axis.plot(weights[:, i], color=STAGE_COLOURS[i + 1], label=name.replace("_", " "))
-        axis.axhline(1 / len(names), color="#cccccc", ls=":", zorder=0)
-        axis.set(title=form, xlabel="step", ylim=(0, 1))
+        for name, values in zip(names, weights.T, strict=True):
+            axis.plot(values, color=colours[name], label=name.replace("_", " "))
+        axis.axhline(1 / len(names), color="#cccccc", ls=":", zorder=0, label="equal shares")
+        axis.set(xlabel="step", ylim=(0, 1))
+        axis.set_title(form, fontsize=10)
     axes[0, 0].set_ylabel("weight (sum 1)")
-    axes[0, -1].legend(fontsize=8)
-    return figure
+    _legend_of_terms(figure, axes[0, 0])
+    return plain(figure)
 
 
 class Live:
@@ -136,8 +167,10 @@ class Live:
     time. In an executed notebook one picture is left, the last.
     """
 
-    def __init__(self, path: Path | str, baseline: float | None = None, pause: float = 10.0):
-        self.path, self.baseline, self.pause = Path(path), baseline, pause
+    def __init__(
+        self, path: Path | str, baseline: float | None = None, *, average: str = "EMA weights", pause: float = 10.0
+    ):
+        self.path, self.baseline, self.average, self.pause = Path(path), baseline, average, pause
         self.handle: DisplayHandle | None = None
         self.next = time.monotonic() + pause
 
@@ -146,7 +179,7 @@ class Live:
             return
         started = time.monotonic()
         try:
-            figure = training(pd.DataFrame(row["log"]), self.baseline)
+            figure = training(pd.DataFrame(row["log"]), self.baseline, self.average)
             self._show(figure)
             plt.close(figure)
         except Exception as error:  # a picture is not worth a training
@@ -158,7 +191,7 @@ class Live:
 
     def finish(self, log: pd.DataFrame) -> None:
         """Show the figure of the whole log in place of the live one, and write it as PNG."""
-        self._show(keep_figure(training(log, self.baseline), self.path))
+        self._show(keep_figure(training(log, self.baseline, self.average), self.path))
 
     def _show(self, figure: Figure) -> None:
         if self.handle is None:
