@@ -134,7 +134,7 @@ def test_wrong_input_ends_in_one_clear_sentence(folder):
     assert complaint(folder, "02_stage1", iteratons=20) == (
         "ValueError: unknown parameter 'iteratons': did you mean 'iterations'?"
     )
-    assert "tile 20 is not a multiple of the window 8" in complaint(folder, "03_tiling", tile_size=20)
+    assert "tile_size 20 is not a multiple of the window 8" in complaint(folder, "03_tiling", tile_size=20)
 
 
 def test_a_broken_picture_is_named_and_the_others_are_used(folder):

@@ -1,12 +1,13 @@
 """TiledSR: HAT through tiles, then a small residual network that erases what tiling left behind."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from srlib.networks.hat import HAT
+from srlib.networks.hat import HAT, check_whole
+from srlib.networks.wrappers import unwrapped
 from srlib.tiling.canvas import Out, checked, filtered, sink_of
 from srlib.tiling.exact import Chunks
 from srlib.tiling.plan import TilePlan, plan_tiles
@@ -17,13 +18,14 @@ class TiledSR(nn.Module):
     """hat_model -> stitch -> residual_block -> out_conv, differentiable from end to end.
 
     use_tiling: cut the LR batch into tiles of `tile_size` with `tile_pad` pixels of context (LR pixels,
-    multiples of HAT's window); False sends the picture through whole. In training mode the tile grid is
-    shifted at random, so that the eraser cannot learn one grid. tile_batch: tiles per call of HAT (None:
-    all at once, as training needs; a number bounds the memory when a large picture is upscaled).
+    multiples of HAT's window; by default 64 and 32, or the next such multiples); False sends the picture through
+    whole. In training mode the tile grid is shifted at random, so that the eraser cannot learn one grid. tile_batch:
+    tiles per call of HAT (None: all at once, as training needs; a number bounds the memory of a large picture).
     channels, blocks: the eraser's width and its number of residual pairs of convolutions.
     tile_choices: tile sizes of which one is drawn for every batch in training, instead of tile_size.
 
     The eraser adds its output to the stitched picture and starts as the identity (out_conv is zero).
+    Raises ValueError, naming the argument and what is allowed, for arguments that it cannot run with.
     """
 
     def __init__(
@@ -31,8 +33,8 @@ class TiledSR(nn.Module):
         hat_model: HAT,
         *,
         use_tiling: bool = False,
-        tile_size: int = 64,
-        tile_pad: int = 32,
+        tile_size: int | None = None,
+        tile_pad: int | None = None,
         tile_batch: int | None = None,
         channels: int = 32,
         blocks: int = 2,
@@ -40,8 +42,23 @@ class TiledSR(nn.Module):
     ):
         super().__init__()
         self.hat_model = hat_model
-        self.residual_block = ResidualBlock(hat_model.config["in_chans"], channels, blocks)
-        self.out_conv = nn.Conv2d(channels, hat_model.config["in_chans"], 3, padding=1)
+        window, colours = self.window, self._hat.config["in_chans"]
+        tile_size = 64 + -64 % window if tile_size is None else tile_size
+        tile_pad = 32 + -32 % window if tile_pad is None else tile_pad
+        if not isinstance(use_tiling, bool):
+            raise ValueError(f"use_tiling {use_tiling!r} must be True or False")
+        _check_grid("tile_size", tile_size, window, least=window)
+        _check_grid("tile_pad", tile_pad, window, least=0)
+        if not isinstance(tile_choices, list | tuple):
+            raise ValueError(f"tile_choices {tile_choices!r} must be a list of tile sizes")
+        for choice in tile_choices:
+            _check_grid("tile_choices: tile_size", choice, window, least=window)
+        if tile_batch is not None:
+            check_whole("tile_batch", tile_batch)
+        check_whole("channels", channels)
+        check_whole("blocks", blocks, least=0)
+        self.residual_block = ResidualBlock(colours, channels, blocks)
+        self.out_conv = nn.Conv2d(channels, colours, 3, padding=1)
         for parameter in self.out_conv.parameters():
             nn.init.zeros_(parameter)
         self.use_tiling = use_tiling
@@ -56,17 +73,22 @@ class TiledSR(nn.Module):
     def config(self) -> dict:
         """What a checkpoint carries: HAT's arguments under "hat", and this class's."""
         tiling = {name: getattr(self, name) for name in ("use_tiling", "tile_size", "tile_pad")}
-        return {"hat": self.hat_model.config, **tiling, **self._sizes, "tile_choices": list(self.tile_choices)}
+        return {"hat": self._hat.config, **tiling, **self._sizes, "tile_choices": list(self.tile_choices)}
 
     @property
     def scale(self) -> int:
         """Output pixels per LR pixel, along each axis."""
-        return self.hat_model.scale
+        return self._hat.scale
 
     @property
     def window(self) -> int:
         """LR pixels: the side of HAT's windows; tiles and their context are multiples of it."""
-        return self.hat_model.window
+        return self._hat.window
+
+    @property
+    def _hat(self) -> HAT:
+        """HAT itself, where hat_model is a compiled or parallel one."""
+        return cast(HAT, unwrapped(self.hat_model))
 
     @property
     def reach(self) -> int:
@@ -201,6 +223,16 @@ class TiledSR(nn.Module):
         if self.hat_frozen:
             self.hat_model.eval()
         return self
+
+
+def _check_grid(name: str, value: object, window: int, least: int) -> None:
+    check_whole(name, value, least)
+    if cast(int, value) % window:
+        down = cast(int, value) // window * window
+        raise ValueError(
+            f"{name} {value} is not a multiple of the window {window}: off the window grid tiles cannot match the "
+            f"whole picture; try {max(down, least)} or {down + window}"
+        )
 
 
 class ResidualBlock(nn.Module):

@@ -13,7 +13,7 @@ Shapes in comments: B batch, H W height and width in LR pixels, C embed_dim, w w
 window, nW windows of a picture, h heads, d = C/h.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -64,12 +64,13 @@ class HAT(nn.Module):
     Any H, W >= 1: inside, the picture is padded at its right and bottom to a multiple of the window
     (mirrored, or its edge repeated where it is smaller than the padding), and the answer is cropped.
 
-    upscale: 2, 3, 4 or another power of two. depths, num_heads: one entry a group; heads divide embed_dim.
+    upscale: 1 (a restoration at the same size), 2, 3, 4 or another power of two up to 64. depths, num_heads: one entry
+    a group; heads divide embed_dim. compress_ratio, squeeze_factor: at most embed_dim, which is divided by them.
     overlap_ratio: how much larger than the window the keys' window of the cross-attention is.
     checkpointing: recompute each block in the backward pass, to save memory. Attention's scores and the MLPs'
     hidden maps, the largest, are not kept either way (scores are by torch.compile on a CPU).
     `config` holds these arguments; HAT(**model.config) is the same architecture.
-    Raises ValueError for a configuration that cannot be built.
+    Raises ValueError, naming the argument and what is allowed, for a configuration that cannot be built or run.
     """
 
     mean: Tensor
@@ -97,19 +98,12 @@ class HAT(nn.Module):
     ):
         super().__init__()
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        self.config |= {"depths": list(depths), "num_heads": list(num_heads)}
-        for name, value in (("img_range", img_range), ("conv_scale", conv_scale)):
-            if not 0 < value < float("inf"):
-                raise ValueError(f"{name} {value} must be a positive number")
-        if len(depths) != len(num_heads):
-            raise ValueError(f"depths {depths} and num_heads {num_heads} must have one entry a group each")
-        if any(embed_dim % h for h in num_heads):
-            raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
-        if window_size % 2:
-            raise ValueError(f"window_size {window_size} must be even: blocks are shifted by half a window")
+        for name in ("depths", "num_heads"):
+            if not isinstance(self.config[name], Sequence) or isinstance(self.config[name], str):
+                raise ValueError(f"{name} {self.config[name]!r} must be a list with one whole number a group")
+            self.config[name] = list(self.config[name])
+        _check(**self.config)
         key_window = int(window_size * overlap_ratio) + window_size
-        if (key_window - window_size) % 2 or not window_size <= key_window <= 3 * window_size:
-            raise ValueError(f"overlap_ratio {overlap_ratio}: window_size times it must be even, and at most 2 windows")
 
         self.window = window_size
         self.key_window = key_window
@@ -319,16 +313,78 @@ def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
 
 def _upsampler(scale: int, features: int) -> nn.Sequential:
-    if scale == 3:
-        factors = [3]
-    elif scale >= 2 and scale & (scale - 1) == 0:
-        factors = [2] * (scale.bit_length() - 1)
-    else:
-        raise ValueError(f"upscale {scale} is not 3 or a power of two")
+    """For scale 1 it is empty."""
     layers: list[nn.Module] = []
-    for r in factors:
+    for r in [3] if scale == 3 else [2] * (scale.bit_length() - 1):
         layers += [nn.Conv2d(features, features * r * r, 3, padding=1), nn.PixelShuffle(r)]
     return nn.Sequential(*layers)
+
+
+def _check(
+    *,
+    in_chans: int,
+    upscale: int,
+    embed_dim: int,
+    depths: list[int],
+    num_heads: list[int],
+    window_size: int,
+    compress_ratio: int,
+    squeeze_factor: int,
+    conv_scale: float,
+    overlap_ratio: float,
+    mlp_ratio: float,
+    img_range: float,
+    num_feat: int,
+    drop_path_rate: float,
+    checkpointing: bool,
+) -> None:
+    """Refuse what HAT cannot be built with, and what it could be built with but not run."""
+    for name, size in (("in_chans", in_chans), ("embed_dim", embed_dim), ("num_feat", num_feat)):
+        check_whole(name, size, most=4096)
+    for name, divisor in (("compress_ratio", compress_ratio), ("squeeze_factor", squeeze_factor)):
+        check_whole(name, divisor, most=embed_dim, why=", embed_dim, of which it leaves no channel")
+    check_whole("upscale", upscale)
+    if upscale != 3 and upscale not in (1, 2, 4, 8, 16, 32, 64):
+        raise ValueError(f"upscale {upscale} is not 1, 3 or a power of two up to 64")
+    for name, entries in (("depths", depths), ("num_heads", num_heads)):
+        for entry in entries:
+            check_whole(f"{name} {entries}: an entry", entry, most=100)
+    if not depths or len(depths) != len(num_heads):
+        raise ValueError(f"depths {depths} and num_heads {num_heads} must have one entry a group each, and one group")
+    if any(embed_dim % h for h in num_heads):
+        raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
+    check_whole("window_size", window_size, least=2, most=64)
+    if window_size % 2:
+        raise ValueError(f"window_size {window_size} must be even: blocks are shifted by half a window")
+    for name, value, least, most in (
+        ("img_range", img_range, 1e-6, 1e6),
+        ("conv_scale", conv_scale, 1e-6, 1e6),
+        ("overlap_ratio", overlap_ratio, 0, 2),
+        ("mlp_ratio", mlp_ratio, 0, 64),
+        ("drop_path_rate", drop_path_rate, 0, 1),
+    ):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
+            positive = "positive " if least else ""
+            raise ValueError(f"{name} {value!r} must be a {positive}number from {least:g} to {most:g}")
+    if int(window_size * overlap_ratio) % 2:
+        raise ValueError(
+            f"overlap_ratio {overlap_ratio}: window_size times it, {window_size * overlap_ratio:g}, is odd"
+        )
+    if int(embed_dim * mlp_ratio) < 1:
+        raise ValueError(
+            f"mlp_ratio {mlp_ratio} leaves no channel: it must be at least 1 / embed_dim, {1 / embed_dim:g}"
+        )
+    if drop_path_rate == 1:
+        raise ValueError("drop_path_rate 1 would leave out every branch of the last block: it must be below 1")
+    if not isinstance(checkpointing, bool):
+        raise ValueError(f"checkpointing {checkpointing!r} must be True or False")
+
+
+def check_whole(name: str, value: object, least: int = 1, most: int | None = None, why: str = "") -> None:
+    """Raise ValueError, naming the argument, when its value is not a whole number from `least` to `most`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
+        bounds = f"of at least {least}" if most is None else f"from {least} to {most}{why}"
+        raise ValueError(f"{name} {value!r} must be a whole number {bounds}")
 
 
 def _init_weights(module: nn.Module) -> None:

@@ -117,7 +117,7 @@ def test_patches_of_several_sizes_reach_stage_3(trained, folder, of_04, tmp_path
         ("02_stage1", {"scale": 1}, "scale 1: HAT upscales by 2, 3 or 4"),
         ("02_stage1", {"model": "vram9"}, "model 'vram9' is none of HAT-S"),
         ("02_stage1", {"lr_patch": 400}, "the largest packed are 64"),
-        ("03_tiling", {"tile_size": 20}, "tile 20 is not a multiple of the window 8"),
+        ("03_tiling", {"tile_size": 20}, "tile_size 20 is not a multiple of the window 8"),
         ("03_tiling", {"tile_pad": 8}, "every tile would see the whole patch"),
     ],
 )

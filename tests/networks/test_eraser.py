@@ -64,11 +64,32 @@ def test_tile_batches_change_memory_not_the_picture():
     assert torch.allclose(model(x), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [{"tile_size": 20}, {"tile_pad": 5}])
-def test_tiles_off_the_window_are_refused(wrong):
-    model = TiledSR(HAT(**TINY), use_tiling=True, **{"tile_size": 16, "tile_pad": 8, **wrong})
-    with pytest.raises(ValueError, match="not a multiple of the window 8"):
-        model(torch.rand(1, 3, 32, 32))
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"tile_size": 20}, "tile_size 20 is not a multiple of the window 8.*try 16 or 24"),
+        ({"tile_pad": 5}, "tile_pad 5 is not a multiple of the window 8.*try 0 or 8"),
+        ({"tile_size": 0}, "tile_size 0 must be a whole number of at least 8"),
+        ({"tile_size": 16.0}, "tile_size 16.0 must be a whole number"),
+        ({"tile_pad": -8}, "tile_pad -8 must be a whole number of at least 0"),
+        ({"tile_choices": (16, 20)}, "tile_choices: tile_size 20 is not a multiple"),
+        ({"tile_choices": 16}, "tile_choices 16 must be a list"),
+        ({"tile_batch": 0}, "tile_batch 0 must be a whole number of at least 1"),
+        ({"channels": 0}, "channels 0 must be a whole number of at least 1"),
+        ({"blocks": -1}, "blocks -1 must be a whole number of at least 0"),
+        ({"use_tiling": "no"}, "use_tiling 'no' must be True or False"),
+    ],
+)
+def test_what_it_cannot_run_with_is_refused_at_the_door(wrong, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        TiledSR(HAT(**TINY), **{"tile_size": 16, "tile_pad": 8, **wrong})
+
+
+@pytest.mark.parametrize("window", [4, 8, 12, 20])
+def test_the_default_tiles_lie_on_any_window_grid(window):
+    model = TiledSR(HAT(**{**TINY, "window_size": window}), use_tiling=True, blocks=0).eval()
+    assert model.tile_size % window == model.tile_pad % window == 0 and 64 <= model.tile_size < 64 + window
+    assert model(torch.rand(1, 3, 30, 30)).shape == (1, 3, 60, 60)
 
 
 def test_auto_leaves_room_for_as_many_tiles_as_go_through_at_once(monkeypatch):

@@ -156,7 +156,7 @@ def test_training_keeps_less_than_the_reference():
         ({"upscale": 5}, "power of two"),
         ({"window_size": 7}, "even"),
         ({"window_size": 10}, "overlap_ratio 0.5"),  # a margin of 2.5 pixels
-        ({"overlap_ratio": 2.5}, "at most 2 windows"),
+        ({"overlap_ratio": 2.5}, "overlap_ratio 2.5 must be a number from 0 to 2"),
     ],
 )
 def test_impossible_configurations_are_refused(wrong, message):
