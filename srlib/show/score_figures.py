@@ -89,7 +89,7 @@ def gains(table: pd.DataFrame, value: str, label: str, over: str = "bicubic") ->
                 text = wrapped(f"{variant}, {tiling}", 1.8, 8, 3)
                 axis.scatter(rows.reindex(part) - base[part], range(len(part)), s=50, label=text, **style)
         axis.axvline(0, color=BASELINE, lw=1)
-        if not np.isfinite([at for marks in axis.collections for at in marks.get_offsets()[:, 0]]).any():
+        if not any(np.isfinite(np.ma.filled(marks.get_offsets(), np.nan)).all(1).any() for marks in axis.collections):
             axis.text(0.5, 0.5, "not defined", ha="center", transform=axis.transAxes, fontsize=9)
         ticks = [f"{wrapped(name, 2, 8, 1)}\n{over} {base[name]:.2f}" for name in part]
         axis.set_yticks(range(len(part)), labels=ticks, fontsize=8)

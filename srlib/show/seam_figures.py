@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from torch import Tensor
 
 from srlib.show.style import (
@@ -28,7 +29,7 @@ from srlib.tiling.seams import Seams, seam_profile, seam_report, step_ratios
 _ACROSS = 4  # panels in a row
 _REACH = 12  # output pixels from a seam that a profile is drawn to
 _DASHES = ["-", "--", ":", "-."]
-_LEAST = 0.005  # levels: a ratio to less says nothing
+_LEAST = 0.05  # levels: a ratio to less says nothing
 _SEAMS_ALONG = {"rows": "#1f78b4", "columns": "#e31a1c"}
 
 
@@ -65,10 +66,10 @@ def seam_maps(pairs: dict[str, tuple[Tensor, Tensor]], seams: Seams, *, against:
             options = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
             change = show_picture(_titled(axes[row + 1, column], text), changes[name], seams, **options)
     upper = [axis for row in axes[::kinds] for axis in row]
-    figure.colorbar(image, ax=upper, shrink=0.8, label="|t - w|, 8-bit levels", extend="max")
+    figure.colorbar(image, ax=upper, shrink=0.8, extend="max").set_label("|tiled - whole|, levels", fontsize=8)
     if changes:
         lower = [axis for row in axes[1::2] for axis in row]
-        figure.colorbar(change, ax=lower, shrink=0.8, label="change, 8-bit levels", extend="both")
+        figure.colorbar(change, ax=lower, shrink=0.8, extend="both").set_label("change, levels", fontsize=8)
     figure.suptitle(wrapped(title, width * across, 10), fontsize=10)
     return plain(figure)
 
@@ -93,7 +94,7 @@ def seam_profiles(profiles: Mapping[tuple[str, str], Tensor]) -> Figure:
     relative to the first model's, tiled the same way.
 
     profiles: {(model, tiling): E(k)} in [0, 1], as of seam_profile. Colours are models, dashes are tilings. A ratio to
-    less than 0.005 levels is left out.
+    less than 0.05 levels is left out.
     """
     models, tilings = (list(dict.fromkeys(key[i] for key in profiles)) for i in (0, 1))
     panels = 2 if len(models) > 1 else 1
@@ -127,9 +128,9 @@ def _draw_ratios(axis: Axes, profiles: Mapping, first: str, colours: dict[str, s
             ratio = np.divide(values, base, out=np.full(len(values), np.nan), where=base >= _LEAST)
             _line(axis, ratio, colours[model], dashes[tiling])
     axis.axhline(1, color=colours[first], lw=1)
-    axis.set(xlabel="distance to the nearest seam, output pixels", ylabel="rms, relative")
-    axis.set_title(f"relative to {wrapped(first, 3, 9, 1)}: below 1 is better", fontsize=9, pad=10)
-    _from_zero(axis, f"less than {_LEAST} levels everywhere")
+    axis.set(xlabel="distance to the nearest seam, output pixels", ylabel="rms, relative (below 1 is better)")
+    axis.set_title(f"relative to {wrapped(first, 2, 9, 1)}, where that has {_LEAST} levels", fontsize=9, pad=10)
+    _from_zero(axis, f"{wrapped(first, 2, 9, 1)} has less than {_LEAST} levels everywhere")
 
 
 def _levels(profile: Tensor) -> np.ndarray:
@@ -169,6 +170,8 @@ def seam_sheet(tiled: Tensor, whole: Tensor, seams: Seams, title: str = "") -> F
         right.text(0.5, 0.6, "no seams, or none in detail", ha="center", transform=right.transAxes, fontsize=9)
     elif min(finite) > 0:
         right.set_yscale("log")
+        right.yaxis.set_major_formatter(LogFormatter())
+        right.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
     right.set_title("steps across each seam: 1 is ideal", fontsize=9)
     right.legend(fontsize=8)
     right.grid(alpha=0.3)

@@ -203,6 +203,7 @@ class SeamViewer:
         self.view.value = view
         figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.6), layout="constrained")
         show_picture(left, wipe)
+        left.axvline(self.position.value * wipe.shape[1] - 0.5, color="white", lw=2)
         left.set_title(f"left of the line {self.left.value}, right {self.right.value}", fontsize=9, pad=10)
         self._draw_difference(middle)
         seam_figures.draw_profiles(right, {(self.stage.value, ""): self._profile()})

@@ -80,7 +80,7 @@ def wrapped(text: str, inches: float, size: float = 9, lines: int = 2) -> str:
     broken = [text]
     for kept in range(len(text), 0, -1):
         shown = text if kept == len(text) else f"{text[: -(-kept // 2)]}…{text[len(text) - kept // 2 :]}"
-        broken = _broken(shown, inches * 72, size)
+        broken = _broken(shown, inches * 72 * 0.95, size)  # on a screen letters are rounded to pixels
         if len(broken) <= lines:
             break
     return "\n".join(broken)
