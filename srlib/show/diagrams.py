@@ -6,6 +6,8 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from srlib.show.style import plain
+
 INK, PAPER = "#333333", "#ffffff"
 BOX = (1.42, 0.62)  # width and height; a column is 2 wide, a row 1.25 high
 
@@ -69,7 +71,7 @@ def data_flow(steps: tuple[Step, ...] = STEPS) -> Figure:
     axis.annotate("", (-0.78, 0), (-1.15, 0), arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 1.6})
     axis.text(-1.2, 0, "your pictures,\nor embedded", ha="right", va="center", fontsize=9, color=INK)
     plt.close(figure)  # so that a notebook shows it once
-    return figure
+    return plain(figure)
 
 
 def _lines(axis: plt.Axes, step: Step, colour: str, steps: tuple[Step, ...], places: dict) -> None:
