@@ -15,18 +15,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from srlib.data import hdr as hdr_light
+from srlib.show.panels import levels_between, panel_size, show_difference, show_picture
 from srlib.show.picture_figures import to_array, upscale_nearest
-from srlib.show.style import (
-    BASELINE,
-    colours_of,
-    levels_between,
-    panel_size,
-    plain,
-    saved_dpi,
-    show_difference,
-    show_picture,
-    wrapped,
-)
+from srlib.show.style import BASELINE, colours_of, plain, saved_dpi, wrapped
 
 _PARTS = ("train", "validation", "test")
 _LEAST = 180  # pixels of the figure that a crop takes at least, for its title
@@ -59,7 +50,7 @@ def data_overview(manifest: pd.DataFrame, split: dict[str, str]) -> Figure:
     left.set(xlim=(0, 1.1 * pictures["hr_width"].max()), ylim=(0, 1.1 * pictures["hr_height"].max()))
     left.set(xlabel="width, pixels", ylabel="height, pixels")
     left.set_title(_sizes(pictures, high), fontsize=10)
-    left.legend(fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    figure.legend(*left.get_legend_handles_labels(), fontsize=8, frameon=False, ncols=3, loc="outside lower left")
 
     of = {part: pictures[pictures["part"] == part] for part in _PARTS if (pictures["part"] == part).any()}
     pixels = [float((rows["hr_width"] * rows["hr_height"]).sum() / 1e6) for rows in of.values()]
@@ -144,7 +135,7 @@ def compare_methods(hr: Tensor, lrs: dict[str, Tensor], reference: str, gain: fl
     return plain(figure)
 
 
-def compare_pair(lr: Tensor, hr: Tensor, *, hdr: bool = False) -> Figure:
+def compare_pair(lr: Tensor, hr: Tensor, *, hdr: bool = False, title: str = "") -> Figure:
     """A given pair side by side; of one size, input minus ground truth in 8-bit levels, too.
 
     hdr: both are log-mapped (srlib/data/hdr.py); shown so, and as light at two exposures.
@@ -159,7 +150,7 @@ def compare_pair(lr: Tensor, hr: Tensor, *, hdr: bool = False) -> Figure:
     if scale > 1:
         names = [f"{name} {p.shape[-1]}x{p.shape[-2]}" for name, p in (("LR", lr), ("HR", hr))]
     width, height = panel_size(hr.shape[-2:], _PAIR)
-    size = (len(names) * (width + 0.2) + 1.2, len(views) * (height + 0.4))
+    size = (len(names) * (width + 0.2) + 1.2, len(views) * max(height + 0.4, 1.8))
     figure, axes = plt.subplots(len(views), len(names), figsize=size, squeeze=False, layout="constrained")
     for row, (how, (low, high)) in zip(axes, views.items(), strict=True):
         for axis, name, picture in zip(row, names, (upscale_nearest(low, scale), high), strict=False):
@@ -167,10 +158,12 @@ def compare_pair(lr: Tensor, hr: Tensor, *, hdr: bool = False) -> Figure:
             axis.set_title(name, fontsize=9)
         row[0].set_ylabel(wrapped(how, height, 9), fontsize=9)
         if scale == 1:
-            difference = levels_between(low.clamp(0, 1), high.clamp(0, 1))
-            limit = max(1.0, float(np.quantile(np.abs(difference), 0.995)))
-            show_difference(row[2], difference, limit)
-            row[2].set_title(f"{names[2]}: rms {np.sqrt((difference**2).mean()):.1f} levels", fontsize=9)
+            low, high = low.clamp(0, 1), high.clamp(0, 1)
+            difference, rms = levels_between(low, high), float((low - high).square().mean().sqrt() * 255)
+            limit = max(4.0, float(np.quantile(np.abs(difference), 0.995)))
+            show_difference(row[2], difference, limit, label="8-bit levels, channel\nthat differs most")
+            row[2].set_title(f"{names[2]}: rms {rms:.1f} levels", fontsize=9)
+    figure.suptitle(wrapped(title, size[0] - 0.5, 10), fontsize=10)
     return plain(figure)
 
 

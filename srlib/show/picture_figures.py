@@ -13,7 +13,8 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from srlib.evaluation.metrics import psnr_y
-from srlib.show.style import panel_size, plain, seams_within, show_picture, wrapped
+from srlib.show.panels import panel_size, seams_within, show_picture
+from srlib.show.style import plain, wrapped
 from srlib.tiling.seams import Seams
 
 _CROP = 2.6  # inches of a crop's side

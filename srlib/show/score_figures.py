@@ -9,8 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from srlib.show.panels import panel_size, show_picture
 from srlib.show.picture_figures import to_array
-from srlib.show.style import BASELINE, colours_of, panel_size, plain, show_picture, wrapped
+from srlib.show.style import BASELINE, colours_of, plain, wrapped
 from srlib.tiling.seams import Seams
 
 _PICTURES = 25  # below one another; more stand in further columns

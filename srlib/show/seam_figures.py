@@ -14,16 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from torch import Tensor
 
-from srlib.show.style import (
-    BASELINE,
-    colours_of,
-    levels_between,
-    panel_size,
-    plain,
-    show_difference,
-    show_picture,
-    wrapped,
-)
+from srlib.show.panels import levels_between, panel_size, show_difference, show_picture
+from srlib.show.style import BASELINE, colours_of, plain, wrapped
 from srlib.tiling.seams import Seams, seam_profile, seam_report, step_ratios
 
 _ACROSS = 4  # panels in a row

@@ -15,7 +15,8 @@ from srlib.data.resize import upscale
 from srlib.evaluation.metrics import psnr_y
 from srlib.networks.eraser import TiledSR
 from srlib.show import picture_figures, seam_figures
-from srlib.show.style import levels_between, plain, seams_within, show_difference, show_picture, wrapped
+from srlib.show.panels import levels_between, seams_within, show_difference, show_picture
+from srlib.show.style import plain, wrapped
 from srlib.tiling.plan import BLENDS
 from srlib.tiling.seams import seam_profile, seam_report, worst_seam
 from srlib.tiling.tiled import STATISTICS, Execution, Report

@@ -43,7 +43,7 @@ def test_a_docstring_a_comment_and_layout_are_no_code(package):
 
 
 def test_code_concerns_the_notebooks_that_use_it(package):
-    assert changed(package / "show/style.py", "dpi=110", "dpi=90") == set(NAMES)
+    assert changed(package / "show/style.py", "110.0", "90.0") == set(NAMES)
     assert changed(package / "show/seam_viewer.py", "interval=500", "interval=400") == {"03_tiling", "05_eval"}
     later = set(NAMES) - {"01_data"}
     assert changed(package / "networks/hat.py", "num_feat: int = 64", "num_feat: int = 65") == later
