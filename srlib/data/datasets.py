@@ -16,7 +16,7 @@ from srlib.data.pairs import read_pair
 from srlib.data.patches import Mixture, OnlinePairs, PackedPairs
 from srlib.data.pictures import read_picture, to_float
 from srlib.data.resize import crop_to_multiple, downscale_integers
-from srlib.data.sources import pictures_in
+from srlib.data.sources import later_pages, pictures_in
 
 
 def training_patches(data_dir: Path | str, *, scale: int, lr_patch: int, methods: Sequence[str] = ()) -> Dataset:
@@ -140,7 +140,8 @@ class DownscaledPictures(Dataset):
     Each is cropped to a multiple of `scale`, downscaled and rounded to its own 8 or 16 bits when it is asked for.
     All are decoded once at the beginning, which takes little time compared with a network: those that cannot be read,
     or are too small for SSIM's window of 11 pixels inside the border that the protocol crops, are left out, each with
-    a line "name: reason" in `left_out`. Raises ValueError when none is left.
+    a line "name: reason" in `left_out`; `left_alone` is as of sources.Found, with the pages after the first.
+    Raises ValueError when none is left.
     """
 
     def __init__(self, folder: Path | str, *, scale: int):
@@ -159,6 +160,7 @@ class DownscaledPictures(Dataset):
                 self.left_out.append(f"{name}: {width}x{height} is too small, x{scale} needs {least} pixels a side")
             else:
                 self.names.append(name)
+        self.left_alone = [*found.left_alone, *later_pages(folder, self.names)]
         if not self.names:
             raise ValueError(f"{folder} holds no picture to score on: {self.left_out[0]}")
 

@@ -22,8 +22,8 @@ from srlib.data.manifest import COLUMNS, METHOD
 from srlib.data.packs import Pack, PackSettings, PictureSlots
 from srlib.data.passes import Made, Pass, Result
 from srlib.data.pictures import SUFFIXES, picture_size, read_picture, to_float
-from srlib.data.sources import split_pictures
-from srlib.files import digest, stamp
+from srlib.data.sources import later_pages, split_pictures, unusable_name
+from srlib.files import digest, printable, stamp
 
 _PARTS = ("train", "validation", "test")
 
@@ -49,6 +49,7 @@ def prepare_pairs(
     """
     folder, output = Path(folder).absolute(), Path(output).absolute()
     found, left_alone = _matched(folder)
+    left_alone += later_pages(folder, [name for pair in found.items() for name in pair])
     left_out = _copies_held_out(folder, list(found))
     found = {name: lr for name, lr in found.items() if name not in left_out}
     if not any(_part(name) == "train" for name in found):
@@ -168,11 +169,12 @@ def _matched(folder: Path) -> tuple[dict[str, str], list[str]]:
         for side, suffixes in (("input", SUFFIXES), ("gt", SUFFIXES + hdr.SUFFIXES)):
             root = folder / part / side
             listing = find_pictures(root, suffixes) if root.is_dir() else Listing()
-            left_alone += listing.left_alone
-            complaints += [f"{p.relative_to(folder)} {why}" for p, why in listing.troubles.items()]
+            left_alone += [printable(sentence) for sentence in listing.left_alone]
+            complaints += [printable(f"{p.relative_to(folder)} {why}") for p, why in listing.troubles.items()]
             stems = [p.relative_to(root).with_suffix("").as_posix() for p in listing.files]
             names = [p.relative_to(folder).as_posix() for p in listing.files]
             sides[side] = dict(zip(stems, names, strict=True))
+            complaints += filter(None, map(unusable_name, names))
             complaints += [
                 f"{part}/{side}/{stem} is there {n} times: keep one" for stem, n in Counter(stems).items() if n > 1
             ]

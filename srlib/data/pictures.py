@@ -16,7 +16,7 @@ from torch import Tensor
 from srlib.data.picture import Picture, from_channels
 from srlib.data.png import channels, plain_png, png, png_header, read_png
 from srlib.data.profiles import from_cmyk, to_srgb, with_profile
-from srlib.data.tiff import is_tiff, read_tiff, tiff_size
+from srlib.data.tiff import is_tiff, read_tiff, tiff_pages, tiff_size
 from srlib.files import atomic
 
 _JPEG, _TIFF = (".jpg", ".jpeg", ".jfif", ".jpe"), (".tif", ".tiff")
@@ -54,6 +54,20 @@ def picture_size(path: Path | str) -> tuple[int, int]:
         with _named(path, file), Image.open(file, formats=("PNG", *_BY_PILLOW)) as image:
             width, height = image.size
             return (width, height) if image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8) else (height, width)
+
+
+def page_count(path: Path | str) -> int:
+    """How many pages or frames a file holds, as Picture.pages, from its headers alone. ValueError when it has none."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+        file.seek(0)
+        if is_tiff(start):
+            return tiff_pages(path, file)
+        if start[:2] in (b"\xff\xd8", b"BM") or (header := png_header(file)) is not None and header.simple:
+            return 1
+        file.seek(0)
+        with _named(path, file), Image.open(file, formats=("PNG", "WEBP")) as image:
+            return getattr(image, "n_frames", 1)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from srlib.data.parallel import one_thread
 from srlib.data.passes import Made, Pass, Result
 from srlib.data.pictures import picture_size, read_picture, write_png
 from srlib.data.resize import METHODS, centre, crop_to_multiple, downscale_integers, upscale_integers
-from srlib.data.sources import pictures_in, sampled
+from srlib.data.sources import later_pages, pictures_in, sampled
 from srlib.files import digest, locked, stamp
 
 
@@ -109,8 +109,9 @@ def pregenerate(
         raise ValueError('no picture of the split is "train": packs need some')
     planned = list(_planned(input, output, training, recipe, packs)) if packs else []
     tasks = [PictureTask(input, output, name, stems[name], recipe, overwrite) for name in names]
+    left_alone = [*found.left_alone, *later_pages(input, names)]
     result = Pass(output, planned, jobs, overwrite, progress=progress).run(
-        tasks, sources=set(found.names), key=recipe.key, left_out=found.left_out, left_alone=found.left_alone
+        tasks, sources=set(found.names), key=recipe.key, left_out=found.left_out, left_alone=left_alone
     )
     asked = result.manifest[result.manifest["source"].isin(names)]
     asked = asked[asked["scale"].isin(recipe.scales) & asked["method"].isin(recipe.methods)]
@@ -129,8 +130,9 @@ def list_online(
     input, output = Path(input), Path(output)
     _check(input, output, 1)
     rows, found = [], pictures_in(input)
+    names = sampled(found.names, sample, seed)
     failures = [{"path": name, "reason": reason} for name, reason in found.left_out.items()]
-    for name in sampled(found.names, sample, seed):
+    for name in names:
         try:
             sides = picture_size(input / name)
             bytes_, time_ = stamp(input / name)
@@ -144,7 +146,8 @@ def list_online(
         for s, m in recipe.pairs:
             row = {"scale": s, "method": m, "hr_height": height - height % s, "hr_width": width - width % s}
             rows.append(shared | row | {"lr_height": height // s, "lr_width": width // s})
-    stats = {"failures": failures, "total_failed": len(failures), "left_alone": found.left_alone}
+    left_alone = [*found.left_alone, *later_pages(input, names)]
+    stats = {"failures": failures, "total_failed": len(failures), "left_alone": left_alone}
     with locked(output):
         return write_manifest(output, rows), stats
 

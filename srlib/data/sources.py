@@ -3,14 +3,16 @@
 import difflib
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from srlib.data.copies import united
 from srlib.data.drawings import draw
 from srlib.data.listing import find_pictures
-from srlib.data.pictures import SUFFIXES, write_png
-from srlib.files import atomic
+from srlib.data.pictures import SUFFIXES, page_count, write_png
+from srlib.files import atomic, printable
 
 # Photographs inside the scikit-image package, without motorcycle_right, which shows what motorcycle_left shows.
 _PHOTOGRAPHS = [
@@ -59,7 +61,7 @@ class Found:
     """The pictures of a folder by name, and what is not among them.
 
     names: paths relative to the folder, sorted; left_out: name -> a sentence that says why it cannot be used;
-    left_alone: a sentence for each hidden or linked folder that was not looked into.
+    left_alone: a sentence for each hidden or linked folder that was not looked into. All can be printed.
     """
 
     names: list[str]
@@ -68,7 +70,7 @@ class Found:
 
 
 def pictures_in(folder: Path | str) -> Found:
-    """What listing.find_pictures finds; names that no table can hold or that are too long are left out.
+    """What listing.find_pictures finds; names that no table can hold are left out (unusable_name).
 
     Raises FileNotFoundError when there is no folder or no picture that can be used.
     """
@@ -76,20 +78,39 @@ def pictures_in(folder: Path | str) -> Found:
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}: give the folder that holds the HR pictures")
     listing = find_pictures(folder)
-    left_out = {path.relative_to(folder).as_posix(): f"{path} {why}" for path, why in listing.troubles.items()}
+    left_out = {printable(p.relative_to(folder).as_posix()): printable(f"{p} {t}") for p, t in listing.troubles.items()}
     names = []
     for name in (path.relative_to(folder).as_posix() for path in listing.files):
-        if name.encode("utf-8", "replace") != name.encode("utf-8", "surrogateescape"):
-            printable = name.encode("utf-8", "backslashreplace").decode()
-            left_out[printable] = f"{printable}: its name is no valid text: rename it"
-        elif len(Path(name).name.encode()) > 220:  # temporary files add a few letters, systems take 255
-            left_out[name] = f"{name} has too long a name: rename it"
+        if why := unusable_name(name):
+            left_out[printable(name)] = why
         else:
             names.append(name)
     if not names:
         why = "".join(f"; {sentence}" for sentence in [*left_out.values(), *listing.left_alone][:3])
         raise FileNotFoundError(f"{folder} holds no pictures ({', '.join(SUFFIXES)}){why}")
-    return Found(names, left_out, listing.left_alone)
+    return Found(names, left_out, [printable(sentence) for sentence in listing.left_alone])
+
+
+def unusable_name(name: str) -> str:
+    """Why a picture of this name, a path, cannot be used, in a sentence that can be printed; "" for all others.
+
+    Bytes that are no UTF-8, line breaks and other control characters are no text that a table can hold.
+    """
+    if printable(name) != name:
+        return f"{printable(name)}: its name is no valid text: rename it"
+    if len(Path(name).name.encode()) > 220:  # temporary files add a few letters, systems take 255
+        return f"{name} has too long a name: rename it"
+    return ""
+
+
+def later_pages(folder: Path | str, names: Iterable[str]) -> list[str]:
+    """A sentence for each picture with several pages or frames: those after the first are not used."""
+    found = []
+    for path in (Path(folder) / name for name in names):
+        with suppress(ValueError, OSError):  # whoever decodes it says what is wrong
+            if (count := page_count(path)) > 1:
+                found.append(printable(f"{path}: {count - 1} of its {count} pages or frames, all but the first"))
+    return found
 
 
 def sampled(names: Sequence[str], share: float, seed: int = 0) -> list[str]:
@@ -117,7 +138,7 @@ def split_pictures(
     stems = Counter(Path(n).with_suffix("").as_posix() for n in names)
     by_stem = {Path(n).with_suffix("").as_posix(): n for n in names} | {n: n for n in names}
     split = dict.fromkeys(sorted(names), "train")
-    shows = {name: tuple(sorted(group)) for group in copies for name in group}  # with its copies
+    shows = {name: tuple(group) for group in united(copies) for name in group}  # with its copies
     for part, wanted in (("validation", validation), ("test", test)):
         if isinstance(wanted, int | float):
             continue
@@ -139,10 +160,15 @@ def split_pictures(
     for part, wanted in (("validation", validation), ("test", test)):
         if isinstance(wanted, int | float) and wanted > 0:
             missing = max(1, round(wanted * len(names)))
-            while free and missing > 0:
-                group = free.pop(0)
-                split |= dict.fromkeys(group, part)
+            taken: list[str] = []
+            while (group := next((g for g in free if len(g) <= missing), None)) is not None:
+                free.remove(group)
+                taken += group
                 missing -= len(group)
+            if not taken and free:  # all that is left are more copies of one picture than are wanted
+                free.remove(group := min(free, key=len))
+                taken += group
+            split |= dict.fromkeys(taken, part)
     if not free:
         raise ValueError(
             f"{len(names)} pictures leave none to train on: name fewer for validation and test, or add some"

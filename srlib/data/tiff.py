@@ -84,6 +84,12 @@ def tiff_size(path: Path | str, file: BinaryIO) -> tuple[int, int]:
         return (width, height) if page.tags.valueof(_ORIENTATION, 1) in (5, 6, 7, 8) else (height, width)
 
 
+def tiff_pages(path: Path | str, file: BinaryIO) -> int:
+    """How many pages the file holds, previews and masks apart. ValueError, as read_tiff."""
+    with _opened(path, file) as (_, pages):
+        return pages
+
+
 @contextmanager
 def _opened(path: Path | str, source: BinaryIO) -> Iterator[tuple["TiffPage", int]]:
     """The first page that is no preview and no mask, and how many such pages there are.

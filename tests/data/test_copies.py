@@ -1,13 +1,16 @@
 """Copies of one picture are found: of equal content, or saved again under the same name."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from srlib.data.copies import copies_among
+from srlib.data.copies import copies_among, copies_made, united
+from srlib.data.degrade import Degradation
 from srlib.data.drawings import draw
+from srlib.data.pregenerate import Recipe, pregenerate
 
 
 @pytest.fixture
@@ -60,3 +63,44 @@ def test_frames_of_several_films_are_no_copies(tmp_path, monkeypatch):
         Image.fromarray(np.full((8, 8, 3), film, np.uint8)).save(tmp_path / str(film) / "0001.png")
     monkeypatch.setattr("srlib.data.copies.read_picture", None)  # they are not even opened
     assert copies_among(tmp_path, names(tmp_path)) == []
+
+
+def test_a_numbering_is_no_copying(folder, monkeypatch):
+    for number in range(3):
+        shutil.copy(folder / "0.png", folder / f"img ({number}).png")
+        (folder / f"img ({number}).png").write_bytes(bytes([number]) * 100)  # of one size, of unequal content
+    monkeypatch.setattr("srlib.data.copies.read_picture", None)  # they are not even opened
+    assert copies_among(folder, names(folder)) == []
+
+
+def test_a_file_that_cannot_be_read_is_no_copy(folder, monkeypatch):
+    shutil.copy(folder / "0.png", folder / "locked.png")
+    shutil.copy(folder / "0.png", folder / "again.png")
+    opened = Path.open
+
+    def guarded(path, *args, **kwargs):
+        if path.name == "locked.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", guarded)
+    assert copies_among(folder, names(folder)) == [["0.png", "again.png"]]
+
+
+def test_equal_pixels_under_another_name_are_found_by_the_lr_pictures(folder):
+    with Image.open(folder / "0.png") as image:
+        image.save(folder / "other.bmp")
+        image.save(folder / "third.png", compress_level=1)
+    data, known = folder.parent / "data", names(folder)
+    made = pregenerate(folder, data, Recipe(methods=("bicubic",)), progress=False)
+    assert copies_made(data, folder, known) == [["0.png", "other.bmp", "third.png"]]
+    assert copies_made(data, folder, ["0.png", "1.png", "third.png"]) == [["0.png", "third.png"]]
+    shutil.copy(folder / "1.png", folder / "third.png")
+    assert copies_made(data, folder, known) == [["0.png", "other.bmp"]]  # of its new pixels nothing is known yet
+    assert copies_made(folder, folder, known) == [] and len(made.manifest) == 4
+    pregenerate(folder, data, Recipe(methods=("bicubic",), degradation=Degradation(noise=(5, 9))), progress=False)
+    assert copies_made(data, folder, known) == []
+
+
+def test_groups_that_share_a_name_are_one():
+    assert united([["d", "e"], ["a", "b"], ["c", "b"], ["f"]]) == [["a", "b", "c"], ["d", "e"]]

@@ -1,11 +1,13 @@
 """Patches are the pictures' own pixels; keys always mean the same pixels; missing things are named."""
 
 import pickle
+import shutil
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from srlib.data.datasets import DownscaledPictures, PicturePairs, find_pack, training_patches
@@ -277,6 +279,18 @@ def test_broken_and_tiny_pictures_of_a_folder_are_left_out_and_named(hr, scale, 
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # SSIM's when its window does not fit
         assert ssim_y(smallest, smallest, scale) == 1
+
+
+def test_hidden_folders_and_later_pages_of_a_folder_are_said(hr):
+    shutil.copytree(hr, hr / ".ipynb_checkpoints")
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "green")]
+    frames[0].save(hr / "film.webp", save_all=True, append_images=frames[1:])
+    pictures = DownscaledPictures(hr, scale=2)
+    assert pictures.names == ["a.png", "b.png", "c.png", "film.webp"] and not pictures.left_out
+    assert pictures.left_alone == [
+        f"{hr}/.ipynb_checkpoints: 3 pictures in a hidden folder",
+        f"{hr}/film.webp: 1 of its 2 pages or frames, all but the first",
+    ]
 
 
 def test_a_folder_without_a_single_sound_picture_is_refused(tmp_path):

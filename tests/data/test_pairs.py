@@ -1,5 +1,6 @@
 """Pairs that people have are matched, checked, split, packed and read; what does not fit is named."""
 
+import os
 import re
 import shutil
 
@@ -104,6 +105,19 @@ def test_hidden_folders_are_left_alone_and_broken_links_refused(folder):
     (folder / "train/gt/z.png").symlink_to("nowhere.png")
     with pytest.raises(ValueError, match="train/gt/z.png is a broken link to nowhere.png"):
         run(folder)
+
+
+def test_later_pages_are_left_alone_and_names_that_are_no_text_refused(folder):
+    frames = [Image.fromarray(noise(20, 24, seed=seed)) for seed in range(3)]
+    (folder / "train/gt/a.png").unlink()
+    frames[0].save(folder / "train/gt/a.tif", save_all=True, append_images=frames[1:])
+    result, _ = run(folder)
+    assert result.stats["left_alone"] == [f"{folder}/train/gt/a.tif: 2 of its 3 pages or frames, all but the first"]
+    assert np.array_equal(read_pair(folder.parent / "out", folder, rows(result)["train/gt/a.tif"])[1], frames[0])
+    write_pair(folder / "train", os.fsdecode(b"\xff\r"), noise(16, 16))
+    with pytest.raises(ValueError, match=r"train/gt/\\xff\\r.png: its name is no valid text: rename it") as error:
+        run(folder)
+    assert str(error.value).encode()
 
 
 def test_names_without_partner_are_listed(folder):

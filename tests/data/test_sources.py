@@ -3,12 +3,14 @@
 import os
 
 import pytest
+from PIL import Image
 
 from srlib.data.description import read_description, write_description
 from srlib.data.sources import (
     EMBEDDED_SPLIT,
     embedded_pictures,
     embedded_split,
+    later_pages,
     need_parts,
     pictures_in,
     sampled,
@@ -96,7 +98,28 @@ def test_names_that_no_file_or_table_can_hold_are_left_out_by_name(tmp_path):
     found = pictures_in(tmp_path)
     assert found.names == ["b.png"]
     assert found.left_out[long].endswith("has too long a name: rename it")
-    assert found.left_out["\\udcff.png"].encode()  # can be printed
+    assert found.left_out["\\xff.png"] == "\\xff.png: its name is no valid text: rename it"
+
+
+@pytest.mark.parametrize("odd", [b"\xff", b"a\nb", b"a\rb", b"a\tb", b"\x1b[31m", "\u2028".encode()])
+@pytest.mark.parametrize("where", ["file", "folder", "broken link", "hidden"])
+def test_names_that_are_no_text_are_escaped_in_every_sentence(tmp_path, odd, where):
+    folder = tmp_path / os.fsdecode(odd)
+    folder.mkdir()
+    (tmp_path / "a.png").write_bytes(b"")
+    if where == "file":
+        (tmp_path / os.fsdecode(odd + b".png")).write_bytes(b"")
+    elif where == "folder":
+        (folder / "b.png").write_bytes(b"")
+    elif where == "broken link":
+        (folder / "b.png").symlink_to(os.fsdecode(odd))
+    else:
+        (folder / ".Trash").mkdir()
+        (folder / ".Trash" / "b.png").write_bytes(b"")
+    found = pictures_in(tmp_path)
+    sentences = [*found.left_out, *found.left_out.values(), *found.left_alone]
+    assert found.names == ["a.png"] and sentences
+    assert all(sentence.isprintable() and sentence.encode() for sentence in sentences)
 
 
 def test_hidden_folders_and_broken_links_are_no_pictures_but_are_named(tmp_path):
@@ -119,6 +142,34 @@ def test_copies_stay_in_one_part():
         assert set(split.values()) == {"train", "validation", "test"} and set(split) == set(names)
         assert split == split_pictures(names[::-1], validation=0.2, test=0.2, copies=copies[::-1], seed=seed)
     assert without == split_pictures(names, validation=0.2, test=0.2, copies=[])
+
+
+def test_many_copies_of_one_picture_do_not_fill_a_small_part():
+    names = [f"{i:02}.png" for i in range(40)]
+    for seed in range(10):
+        split = split_pictures(names, validation=0.1, test=0.1, copies=[names[:20]], seed=seed)
+        assert [split[name] for name in names[:20]] == ["train"] * 20
+        assert list(split.values()).count("validation") == list(split.values()).count("test") == 4
+    split = split_pictures(names, validation=0.1, test=0.1, copies=[names[:19], names[19:38], names[38:]])
+    assert set(split.values()) == {"train", "validation", "test"}  # too many, where there is no other way
+
+
+def test_copies_of_copies_are_copies():
+    names = ["a.png", "b.png", "c.png", "d.png"]
+    split = split_pictures(names, validation=["a"], test=0.0, copies=[["b.png", "c.png"], ["a.png", "b.png"]])
+    assert split == {"a.png": "validation", "b.png": "validation", "c.png": "validation", "d.png": "train"}
+
+
+def test_pages_after_the_first_are_said(tmp_path):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green", "blue")]
+    for name in ("a.tif", "b.webp", "c.png"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    for name in ("d.tif", "e.webp", "f.png", "g.jpg", "h.bmp"):
+        frames[0].save(tmp_path / name)
+    (tmp_path / "i.png").write_bytes(b"no picture")
+    assert later_pages(tmp_path, pictures_in(tmp_path).names) == [
+        f"{tmp_path / name}: 2 of its 3 pages or frames, all but the first" for name in ("a.tif", "b.webp", "c.png")
+    ]
 
 
 def test_copies_of_named_pictures_follow_them():
