@@ -15,6 +15,7 @@ COLUMNS = {
     "SGR": ("SGR", 1, 3),
     "max_difference": ("largest difference, levels of 255", 255, 2),
     "differing_share": ("differing 8-bit values, %", 100, 2),
+    "published": ("published, dB", 1, 2),
 }
 
 
@@ -25,7 +26,7 @@ def in_words(means: pd.DataFrame) -> pd.DataFrame:
     """
     shown = {}
     for column in means:
-        words, factor, digits = COLUMNS.get(column, (column, 1, 3))
+        words, factor, digits = COLUMNS.get(column, (column, 1, 1 if "%" in column else 3))
         shown[words] = [_text(value * factor, digits) for value in means[column]]
     return pd.DataFrame(shown, index=means.index)
 

@@ -21,6 +21,7 @@ def test_columns_are_in_words_and_numbers_in_their_units():
             "max_difference": [0.1, 3.457e-07],
             "differing_share": [0.1234, 0.0],
             "gain, dB": [-0.25, 0.25],
+            "gap closed, % (of a)": [0.0, 81.26],
         },
         INDEX,
     )
@@ -35,8 +36,10 @@ def test_columns_are_in_words_and_numbers_in_their_units():
         "largest difference, levels of 255": "25.50",
         "differing 8-bit values, %": "12.34",
         "gain, dB": "-0.250",
+        "gap closed, % (of a)": "0",
     }
-    assert shown.loc["a", "exact"].tolist() == ["31.40", "12.30", "128.0", "equal", "1.000", "< 0.01", "0", "0.250"]
+    exact = ["31.40", "12.30", "128.0", "equal", "1.000", "< 0.01", "0", "0.250", "81.3"]
+    assert shown.loc["a", "exact"].tolist() == exact
 
 
 def test_no_number_has_an_exponent_and_no_column_an_underscore():
