@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srlib.networks.checkpoints import read
+from srlib.networks.reading import read
 
 
 class PerceptualLoss(nn.Module):

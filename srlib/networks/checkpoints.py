@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from srlib.files import atomic
 from srlib.networks.eraser import TiledSR
 from srlib.networks.hat import HAT
+from srlib.networks.reading import hat_prefixes, read
+from srlib.networks.wrappers import bare_names, unwrapped
 
 _Model = TypeVar("_Model", bound=nn.Module)
 
@@ -21,10 +21,14 @@ _Model = TypeVar("_Model", bound=nn.Module)
 def save_model(path: Path | str, model: nn.Module, **facts: Any) -> Path:
     """Write the weights of `model` and, as metadata, its class name, its `config` and `facts` (JSON values).
 
-    A HAT is written under the published names, so that other programs open it. Atomic.
+    A HAT is written under the published names, so that other programs open it; of a compiled, parallel or averaged
+    model the network inside is written. Atomic. Raises ValueError for a model without a `config`.
     """
+    model = unwrapped(model)
+    if not isinstance(getattr(model, "config", None), Mapping):
+        raise ValueError(f"a {type(model).__name__} has no config, without which a file of it could not be loaded")
     metadata = {"kind": type(model).__name__, "config": json.dumps(model.config), "facts": json.dumps(facts)}
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    state = {k: v.detach().cpu().contiguous() for k, v in bare_names(model.state_dict()).items()}
     with atomic(path, durable=True) as temporary:
         temporary.write_bytes(save(state, metadata))  # save_file's would be readable by its owner only
     return Path(path)
@@ -36,8 +40,8 @@ def load_model(path: Path | str, kind: type[_Model]) -> _Model:
     Raises FileNotFoundError, or ValueError for a file of another kind; the message names the file.
     """
     state, metadata = read(path)
-    if metadata.get("kind") != kind.__name__:
-        raise ValueError(f"{path} holds {metadata.get('kind') or 'a foreign model'}, not {kind.__name__}")
+    if _kind(metadata) not in ("OptimizedModule", kind.__name__):  # the former of older files
+        raise ValueError(f"{path} holds {_kind(metadata) or 'a foreign model'}, not {kind.__name__}")
     return _filled(_built(kind, json.loads(metadata["config"]), path), state, path)
 
 
@@ -57,10 +61,9 @@ def load(
     """
     told = {"img_range": img_range, "conv_scale": conv_scale, "checkpointing": checkpointing}
     told = {name: value for name, value in told.items() if value is not None}
-    state, metadata = read(path)
-    if metadata.get("kind") != "TiledSR":
-        return TiledSR(load_hat(path, **told), **changes).eval()
-    config = json.loads(metadata["config"])
+    state, config = _described(path)
+    if "hat" not in config:
+        return TiledSR(_filled(_built(HAT, {**config, **told}, path), state, path), **changes).eval()
     hat = _built(HAT, {**config.pop("hat"), **told}, path)
     return _filled(_built(TiledSR, {"hat_model": hat, **config, **changes}, path), state, path)
 
@@ -71,46 +74,42 @@ def load_hat(path: Path | str, **changes: Any) -> HAT:
 
     changes: arguments of HAT that no weight shows (conv_scale, img_range, drop_path_rate, ...).
     """
-    state, metadata = read(path)
-    if metadata.get("kind") == "HAT":
-        config = json.loads(metadata["config"])
-    elif metadata.get("kind") == "TiledSR":
-        config = json.loads(metadata["config"])["hat"]
-        state = {k.removeprefix("hat_model."): v for k, v in state.items() if k.startswith("hat_model.")}
-    else:
-        config = hat_config(state, path)
+    state, config = _described(path)
+    if "hat" in config:
+        config, state = config["hat"], _below("hat_model.", state)
     return _filled(_built(HAT, {**config, **changes}, path), state, path)
 
 
-def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(weights, metadata) of a .safetensors, .pth or .pt file; of the latter `params_ema` if there, else
-    `params`, else `state_dict`, else the bare dict. A `module.` before all names, left by DataParallel, is taken off.
-    Pickles are read as weights only: no code of theirs runs.
+def _described(path: Path | str) -> tuple[dict[str, Tensor], dict]:
+    """(weights, configuration) of the TiledSR, whose configuration has "hat", or the HAT in a file. Where no
+    configuration is in it, it is read from the weights, which may have a prefix before all names, or beside another
+    network's. Raises ValueError for other models, and for several HATs in one file.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}: train one first, or check the path")
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                return _bare({k: file.get_tensor(k) for k in file.keys()}), file.metadata() or {}  # noqa: SIM118
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as a checkpoint ({error}); is the download complete?") from error
-    except Exception as error:  # pickle raises its own, of many kinds, when a file is no plain checkpoint
-        raise ValueError(f"{path} is not a plain file of weights: {error}") from error
-    for key in ("params_ema", "params", "state_dict"):
-        if isinstance(content, Mapping) and key in content:
-            content = content[key]
-            break
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"{path} holds no weights under params_ema, params, state_dict or at its top level")
-    return _bare(content), {}
+    state, metadata = read(path)
+    if "config" in metadata and _kind(metadata) in ("TiledSR", "HAT", "OptimizedModule"):
+        return state, json.loads(metadata["config"])
+    if "config" in metadata and _kind(metadata):
+        raise ValueError(f"{path} holds {_kind(metadata)}, not a HAT or TiledSR")
+    prefixes = hat_prefixes(state)
+    if len(prefixes) > 1:
+        raise ValueError(f"{path} holds several HATs, {', '.join(prefixes)}: save one of them alone")
+    prefix = prefixes[0] if prefixes else ""
+    tiled = prefix.removesuffix("hat_model.")
+    if tiled != prefix and f"{tiled}out_conv.weight" in state:
+        state = _below(tiled, state)
+        blocks = {k.split(".")[2] for k in state if k.startswith("residual_block.body.")}
+        eraser = {"channels": state["out_conv.weight"].shape[1], "blocks": len(blocks)}
+        return state, {"hat": hat_config(_below("hat_model.", state), path), **eraser}
+    state = _below(prefix, state)
+    return state, hat_config(state, path)
 
 
-def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    parallel = all(str(k).startswith("module.") for k in state)
-    return {k.removeprefix("module."): v for k, v in state.items()} if parallel else dict(state)
+def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _kind(metadata: Mapping[str, str]) -> str:
+    return metadata.get("kind", "")
 
 
 def hat_config(state: Mapping[str, Tensor], path: Path | str = "the checkpoint") -> dict:
@@ -124,9 +123,17 @@ def hat_config(state: Mapping[str, Tensor], path: Path | str = "the checkpoint")
     missing = [k for k in needed if k not in state]
     if missing:
         raise ValueError(
-            f"{path} is not a HAT generator: it has no {missing[0]} but {', '.join(list(state)[:3])}, ...; "
-            "choose the generator's file, not a discriminator's or another architecture's"
+            f"{path} is not a HAT, and only HAT is read: it has no {missing[0]}, but {', '.join(list(state)[:4])}, ..."
         )
+    try:
+        return _from_shapes(state, groups)
+    except (LookupError, ValueError, ZeroDivisionError):
+        raise ValueError(f"{path} is not a HAT: it has a HAT's names, but weights of other shapes") from None
+
+
+def _from_shapes(state: Mapping[str, Tensor], groups: int) -> dict:
+    block = "layers.0.residual_group.blocks.0."
+    overlap_table = "layers.0.residual_group.overlap_attn.relative_position_bias_table"
     depths, heads = [], []
     for g in range(groups):
         prefix = f"layers.{g}.residual_group.blocks."
@@ -145,10 +152,16 @@ def hat_config(state: Mapping[str, Tensor], path: Path | str = "the checkpoint")
         "window_size": window,
         "compress_ratio": embed_dim // state[block + "conv_block.cab.0.weight"].shape[0],
         "squeeze_factor": embed_dim // state[block + "conv_block.cab.3.attention.1.weight"].shape[0],
-        "overlap_ratio": (key_window - window) / window,
-        "mlp_ratio": state[block + "mlp.fc1.weight"].shape[0] / embed_dim,
+        "overlap_ratio": _ratio(key_window - window, window),
+        "mlp_ratio": _ratio(state[block + "mlp.fc1.weight"].shape[0], embed_dim),
         "num_feat": state["conv_last.weight"].shape[1],
     }
+
+
+def _ratio(part: int, whole: int) -> float:
+    """What `whole` is multiplied by and rounded down to give `part`."""
+    ratio = part / whole
+    return ratio if int(whole * ratio) == part else math.nextafter(ratio, math.inf)
 
 
 def _built(kind: type[_Model], arguments: Mapping, path: Path | str) -> _Model:
