@@ -9,6 +9,7 @@ srlib check-parameters params/<run>
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
         add(command)
         command.set_defaults(run=run, prog=command.prog)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks is escaped
     given = vars(parser.parse_args(arguments))
     run, prog = given.pop("run"), given.pop("prog")
     try:

@@ -1,6 +1,7 @@
 """Pre-generation is complete, repeatable, resumable, and nothing broken stops it."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -198,6 +199,19 @@ def test_command_line(hr):
     command = [sys.executable, "-m", "srlib", "data", "--input", str(hr), "--output", str(hr.parent / "out")]
     done = subprocess.run([*command, "--scales", "2", "--methods", "area"], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1].startswith("3 made, 0 up to date, 0 left out")
+
+
+def test_names_that_the_terminal_lacks_are_printed_escaped(hr):
+    for name in ("ü.png", os.fsdecode(b"\xff.png")):
+        (hr / name).write_bytes(b"no picture")
+    (hr / "ö.png").symlink_to("a\nb")
+    command = [sys.executable, "-m", "srlib", "data", "--input", str(hr), "--output", str(hr.parent / "out")]
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*command, "--methods", "area"], capture_output=True, env=ascii_only, check=True)
+    lines = done.stdout.decode("ascii").splitlines()[1:]  # without the progress
+    assert len(lines) == 4 and lines[-1].startswith("3 made, 0 up to date, 3 left out")
+    assert lines[0].endswith("\\xff.png: its name is no valid text: rename it")
+    assert "\\xf6.png is a broken link to a\\nb" in lines[1] and "\\xfc.png is not a picture" in lines[2]
 
 
 def test_overwrite_redoes_what_is_asked_for_and_keeps_the_rest(hr):

@@ -149,3 +149,11 @@ def test_all_files_that_pictures_are_read_from_are_listed():
 def test_what_make_asks_at_every_start_imports_nothing_heavy():
     code = "import sys, srlib.experiments.uses\nassert not {'torch', 'numpy', 'pandas', 'PIL'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_names_that_are_no_text_count_too(tmp_path):
+    states = set()
+    for name in (b"a.png", b"\xff.png", b"\xfe.png"):
+        (tmp_path / os.fsdecode(name)).write_bytes(b"")
+        states.add(state_of_inputs({"input": str(tmp_path)}, tmp_path))
+    assert len(states) == 3
