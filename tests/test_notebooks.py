@@ -1,6 +1,7 @@
 """A tiny run of every notebook through papermill, in a folder of its own, and what happens when the input is wrong."""
 
 import ast
+import csv
 import json
 import re
 import shutil
@@ -12,11 +13,12 @@ import nbformat
 import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
+from PIL import Image
 from projects import NAMES, ROOT, TINY, execute
 
 from srlib.data.datasets import PicturePairs
 from srlib.data.drawings import draw
-from srlib.data.pictures import write_png
+from srlib.data.pictures import read_picture, write_png
 from srlib.data.resize import downscale_integers
 from srlib.networks.checkpoints import load
 from srlib.networks.hat import CONFIGS
@@ -137,13 +139,31 @@ def test_wrong_input_ends_in_one_clear_sentence(folder):
     assert "tile_size 20 is not a multiple of the window 8" in complaint(folder, "03_tiling", tile_size=20)
 
 
-def test_a_broken_picture_is_named_and_the_others_are_used(folder):
+def test_broken_and_hidden_pictures_and_copies_are_named_and_the_others_are_used(folder):
     shutil.copytree(folder / "pictures", folder / "some broken")
     whole = (folder / "pictures/0.png").read_bytes()
     (folder / "some broken/cut.png").write_bytes(whole[: len(whole) // 2])
-    done = execute(folder, "01_data", **{**TINY["01_data"], "input": "some broken", "run": "broken"})
+    shutil.copytree(folder / "pictures", folder / "some broken/.ipynb_checkpoints")
+    shutil.copy(folder / "pictures/1.png", folder / "some broken/again.png")
+    for number in range(4):  # equal pixels, some of them in another part at first
+        copy = folder / f"some broken/same{number}.bmp"
+        Image.fromarray(read_picture(folder / f"pictures/{number}.png").rgb).save(copy)
+    given = TINY["01_data"] | {"input": "some broken", "run": "broken"}
+    done = execute(folder, "01_data", **given)
     text = "".join(o.text for c in done.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "stream")
     assert "left out: cut.png" in text and "cannot be read" in text
+    assert ".ipynb_checkpoints: 4 pictures in a hidden folder" in text
+    assert "copies of one picture, all kept in" in text and "split again, as these have equal pixels" in text
+    split = json.loads((folder / "outputs/broken/data/data.json").read_text())["split"]
+    assert len(split) == 9 and split["again.png"] == split["1.png"]
+    assert all(split[f"{number}.png"] == split[f"same{number}.bmp"] for number in range(4))
+    packs = (folder / "outputs/broken/data/packs").glob("*/index.csv")
+    assert {row["source"] for path in packs for row in csv.DictReader(path.open())} == {
+        name for name, part in split.items() if part == "train"
+    }
+    execute(folder, "01_data", **given)  # what is known by now is known from the start
+    assert json.loads((folder / "outputs/broken/data/data.json").read_text())["split"] == split
+    assert json.loads((folder / "outputs/broken/data/processing_stats.json").read_text())["total_processed"] == 0
     shutil.rmtree(folder / "some broken")
     assert "no folder" in complaint(folder, "01_data", input="some broken", run="broken")
 
