@@ -23,6 +23,7 @@ def training(log: pd.DataFrame, baseline: float | None = None, average: str = "E
     learning rate, gradient norm; of several loss terms the raw values, and what enters the sum; the learned shares;
     the discriminator's loss. average: what the validated weights are called.
     """
+    log = log.dropna(axis=1, how="all")
     if "loss" not in log:
         figure = plt.figure(figsize=(4, 1))
         figure.text(0.5, 0.5, "nothing was logged", ha="center")
@@ -41,13 +42,23 @@ def training(log: pd.DataFrame, baseline: float | None = None, average: str = "E
     last = max(float(log["step"].max()), 1.0)
     for axis, panel in zip(axes.flat, panels, strict=False):
         panel(axis, steps)
-        axis.set(xlabel="step", xlim=(-0.03 * last, 1.03 * last))
+        axis.set_xlim(-0.03 * last, 1.03 * last)
         axis.grid(alpha=0.2)
+        _by_step(axis)
     for axis in axes.flat[len(panels) :]:
         axis.remove()
     if len(terms) > 1:
         _legend_of_terms(figure, axes.flat[panels.index(_raw)])
     return plain(figure)
+
+
+def _by_step(axis: Axes) -> None:
+    """Whole steps at the axis; a line of one point, after a few steps, is shown as that point."""
+    axis.set_xlabel("step")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    for line in axis.lines:
+        if len(line.get_xdata()) == 1:
+            line.set_marker("o")
 
 
 def _named(axis: Axes, title: str, label: str, legend: bool = True) -> None:
@@ -153,8 +164,9 @@ def learnable_weights(histories: dict[str, np.ndarray], names: Sequence[str]) ->
         for name, values in zip(names, weights.T, strict=True):
             axis.plot(values, color=colours[name], label=name.replace("_", " "))
         axis.axhline(1 / len(names), color="#cccccc", ls=":", zorder=0, label="equal shares")
-        axis.set(xlabel="step", ylim=(0, 1))
+        axis.set_ylim(0, 1)
         axis.set_title(form, fontsize=10)
+        _by_step(axis)
     axes[0, 0].set_ylabel("weight (sum 1)")
     _legend_of_terms(figure, axes[0, 0])
     return plain(figure)

@@ -72,6 +72,17 @@ def test_every_curve_begins_at_step_0_and_a_start_far_below_does_not_flatten_it(
         assert [t.get_text() for t in validation.texts] == (["below: 6.3 dB at step 0"] if start == 6.3 else [])
 
 
+def test_a_single_logged_step_is_seen_and_steps_are_whole_numbers():
+    figures = [
+        curves.training(a_log(1, 3)),
+        curves.learnable_weights({"plain": np.full((1, 2), 0.5)}, ["pixel", "gradient"]),
+    ]
+    for axis in (axis for figure in figures for axis in figure.axes):
+        assert all(line.get_marker() == "o" for line in axis.lines if len(line.get_xdata()) == 1)
+    for axis in curves.training(a_log(2, 1)).axes:
+        assert all(tick == round(tick) for tick in axis.get_xticks())
+
+
 def test_a_term_has_one_colour_everywhere():
     def colours(figure) -> dict:
         return {line.get_label(): line.get_color() for axis in figure.axes for line in axis.lines}
