@@ -100,8 +100,6 @@ def stage1(root: Path, p: Mapping) -> Training:
     out, scale = root / "outputs" / p["run"], p["scale"]
     if p["sharpen"] not in SHARPENERS:
         raise ValueError(f"sharpen {p['sharpen']!r} is none of {', '.join(SHARPENERS)}")
-    if scale < 2:
-        raise ValueError(f"scale {scale}: HAT upscales by 2, 3 or 4; pairs of one size are prepared by 01_data only")
     patches = _patches(need(out / "data" / "data.json", "01_data").parent, p, scale)
     torch.manual_seed(p["seed"])
     if p["start_from"]:

@@ -8,13 +8,18 @@ from srlib.networks.hat import HAT
 
 @torch.no_grad()
 def start_as_interpolation(hat: HAT) -> HAT:
-    """Change a HAT's initial weights, in place, so that its untrained answer is the bilinear upscaling.
+    """Change a HAT's initial weights, in place, so that its untrained answer is the bilinear upscaling; at scale 1 the
+    picture itself.
 
     The picture travels in channels of its own. A plus and a minus copy of each colour pass the LeakyReLU, whose
     difference is linear in the colour; the upsampler's kernels do the rest. Everything else stays random. On a
-    small network some hundred steps are saved, and the loss never starts from noise.
+    small network some hundred steps are saved, and the loss never starts from noise. Raises ValueError for a HAT whose
+    embed_dim or num_feat leaves no room for these channels.
     """
     colours = hat.conv_first.in_channels
+    for name, least in (("embed_dim", colours), ("num_feat", 2 * colours)):
+        if hat.config[name] < least:
+            raise ValueError(f"{name} {hat.config[name]} must be at least {least} to start as an interpolation")
     before_upsample, relu = hat.conv_before_upsample
     assert isinstance(before_upsample, nn.Conv2d) and isinstance(relu, nn.LeakyReLU)
     slope = relu.negative_slope
@@ -31,6 +36,10 @@ def start_as_interpolation(hat: HAT) -> HAT:
         before_upsample.weight[colours + c, c, 1, 1] = -1
         hat.conv_last.weight[c, c, 1, 1] = 1
     convs = [m for m in hat.upsample if isinstance(m, nn.Conv2d)]
+    if not convs:  # nothing else joins the two copies again
+        for c in range(colours):
+            hat.conv_last.weight[c, c, 1, 1] = 1 / (1 + slope)
+            hat.conv_last.weight[c, colours + c, 1, 1] = -1 / (1 + slope)
     for i, conv in enumerate(convs):
         r = round((conv.out_channels / conv.in_channels) ** 0.5)
         _clear(conv, colours * r * r)

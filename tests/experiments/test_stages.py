@@ -114,7 +114,7 @@ def test_patches_of_several_sizes_reach_stage_3(trained, folder, of_04, tmp_path
         ("03_tiling", {"run": "dmo"}, "no run 'dmo' in outputs/, which has cli, demo; did you mean 'demo'?"),
         ("04_artifact_ft", {"run": "dmo"}, "no run 'dmo' in outputs/"),
         ("02_stage1", {"start_from": "outputs/demo/stage1/bst.safetensors"}, "did you mean 'best.safetensors'?"),
-        ("02_stage1", {"scale": 1}, "scale 1: HAT upscales by 2, 3 or 4"),
+        ("02_stage1", {"scale": 1}, "no patches at scale 1 in"),
         ("02_stage1", {"model": "vram9"}, "model 'vram9' is none of HAT-S"),
         ("02_stage1", {"lr_patch": 400}, "the largest packed are 64"),
         ("03_tiling", {"tile_size": 20}, "tile_size 20 is not a multiple of the window 8"),

@@ -104,11 +104,25 @@ def test_saved_hat_opens_in_spandrel_and_gives_the_same_picture(tmp_path):
         assert (other.model.eval()(x) - model(x)).abs().max() < 1e-5
 
 
-def test_config_is_read_from_shapes():
-    arguments = {**TINY, "depths": (2, 4), "num_heads": (2, 4), "upscale": 4, "in_chans": 1, "mlp_ratio": 4.0}
-    found = hat_config(HAT(**arguments).state_dict())
+@pytest.mark.parametrize("upscale", [1, 3, 4])
+@pytest.mark.parametrize("mlp_ratio", [4.0, 0.1, 1 / 3, 1.7])
+def test_config_is_read_from_shapes(upscale, mlp_ratio):
+    arguments = {**TINY, "depths": (2, 4), "num_heads": (2, 4), "upscale": upscale, "in_chans": 1}
+    model = HAT(**arguments, mlp_ratio=mlp_ratio, overlap_ratio=0.75)
+    found = hat_config(model.state_dict())
     for name, value in arguments.items():
         assert found[name] == (list(value) if isinstance(value, tuple) else value), name
+    HAT(**found).load_state_dict(model.state_dict())
+
+
+@pytest.mark.parametrize("embed_dim", range(1, 100, 7))
+def test_ratios_are_read_so_that_the_sizes_are_the_files(embed_dim):
+    small = {"depths": (1,), "num_heads": (1,), "window_size": 4, "squeeze_factor": 1, "compress_ratio": 1}
+    for hidden in range(1, 2 * embed_dim, 5):
+        with torch.device("meta"):
+            model = HAT(**small, embed_dim=embed_dim, mlp_ratio=(hidden + 0.5) / embed_dim)
+            sizes = [HAT(**arguments).state_dict() for arguments in (model.config, hat_config(model.state_dict()))]
+        assert {k: v.shape for k, v in sizes[0].items()} == {k: v.shape for k, v in sizes[1].items()}
 
 
 def test_foreign_and_broken_files_are_refused_with_a_sentence(tiled, tmp_path):

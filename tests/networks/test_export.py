@@ -53,6 +53,13 @@ def test_onnx_takes_any_size_and_number(model, kind, tmp_path):
         assert difference < 1e-5
 
 
+def test_a_restoration_at_one_size_is_exported():
+    hat = HAT(embed_dim=18, depths=(2,), num_heads=(3,), window_size=8, squeeze_factor=4, upscale=1)
+    model, x = start_far_reaching(hat).eval(), torch.rand(1, 3, 9, 33)
+    with torch.no_grad():
+        assert (exported(model).module()(x) - model(x)).abs().max() < 1e-5
+
+
 def test_command(model, tmp_path, capsys):
     checkpoint = save_model(tmp_path / "m.safetensors", model)
     assert main(["export", str(checkpoint), str(tmp_path / "m.onnx")]) == 0

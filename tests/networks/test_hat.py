@@ -49,7 +49,7 @@ def test_golden_files_are_there():
     assert len(GOLDEN) == 3
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_scales_channels_and_odd_sizes(scale, channels):
     model = HAT(**TINY, upscale=scale, in_chans=channels).eval()

@@ -10,7 +10,7 @@ from srlib.networks.initial import start_as_interpolation
 TINY = {"embed_dim": 16, "depths": (2,), "num_heads": (2,), "window_size": 8, "squeeze_factor": 4}
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
 def test_untrained_network_interpolates_and_still_learns_everywhere(scale):
     model = start_as_interpolation(HAT(**TINY, upscale=scale))
     x = torch.rand(1, 3, 24, 24)
@@ -28,3 +28,9 @@ def test_untrained_network_interpolates_and_still_learns_everywhere(scale):
         (model(x) - torch.rand(1, 3, 24 * scale, 24 * scale)).square().mean().backward()
         optimizer.step()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+@pytest.mark.parametrize("narrow", [{"embed_dim": 2, "squeeze_factor": 2, "compress_ratio": 2}, {"num_feat": 5}])
+def test_a_network_too_narrow_to_carry_the_picture_is_refused(narrow):
+    with pytest.raises(ValueError, match="must be at least . to start as an interpolation"):
+        start_as_interpolation(HAT(**{**TINY, **narrow}))
