@@ -11,6 +11,7 @@ import pandas as pd
 from IPython.display import DisplayHandle, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from srlib.show.style import BASELINE, colours_of, keep_figure, plain
 
@@ -55,9 +56,9 @@ def training(log: pd.DataFrame, baseline: float | None = None, average: str = "E
 def _by_step(axis: Axes) -> None:
     """Whole steps at the axis; a line of one point, after a few steps, is shown as that point."""
     axis.set_xlabel("step")
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10]))
     for line in axis.lines:
-        if len(line.get_xdata()) == 1:
+        if np.size(line.get_xdata()) == 1:
             line.set_marker("o")
 
 
