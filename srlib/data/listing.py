@@ -23,25 +23,27 @@ class Listing:
     troubles: dict[Path, str] = field(default_factory=dict)
 
 
-def find_pictures(folder: Path | str, suffixes: Sequence[str] = ()) -> Listing:
+def find_pictures(folder: Path | str, suffixes: Sequence[str] = (), output: Path | str | None = None) -> Listing:
     """The files with one of `suffixes`, in lower or upper case, in `folder` and its subfolders; without suffixes those
     that read_picture knows.
 
     Names that begin with a dot and the folders of desktops and archives are left alone, with all below. Linked folders
     are followed after the real ones, each folder is read once, and a link to a folder above is not followed.
+    output: a folder that is not looked into, wherever a link leads to it, with all below.
     """
     if not suffixes:
         from srlib.data.pictures import SUFFIXES  # imported here: PyTorch takes a second, and make lists pictures, too
 
         suffixes = SUFFIXES
-    return _Walk(Path(folder), tuple(suffixes)).listing()
+    return _Walk(Path(folder), tuple(suffixes), None if output is None else Path(output)).listing()
 
 
 class _Walk:
-    def __init__(self, root: Path, suffixes: tuple[str, ...]):
+    def __init__(self, root: Path, suffixes: tuple[str, ...], output: Path | None):
         self.root, self.suffixes, self.found = root, suffixes, Listing()
         self.links: list[Path] = []
         self.read: set[tuple[int, int]] = set()  # device and inode of every folder
+        self.output = output.resolve() if output else None
         self.above = {_identity(os.stat(p)) for p in root.resolve().parents}
 
     def listing(self) -> Listing:
@@ -62,6 +64,9 @@ class _Walk:
                 entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
             except OSError as error:
                 self.found.troubles[folder] = f"cannot be looked into ({error.strerror})"
+                continue
+            if self.output and folder.resolve().is_relative_to(self.output):
+                self.found.left_alone.append(f"{folder}: the output, or a folder in it")
                 continue
             self.read.add(identity)
             for entry in entries:

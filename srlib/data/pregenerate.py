@@ -101,7 +101,7 @@ def pregenerate(
     """
     input, output = Path(input).absolute(), Path(output).absolute()  # a cluster's workers have another directory
     _check(input, output, jobs)
-    found = pictures_in(input)
+    found = pictures_in(input, output)
     stems = _lr_stems(found.names)
     names = sampled(found.names, sample, seed)
     training = [n for n in names if (split or {}).get(n) == "train"]
@@ -129,7 +129,7 @@ def list_online(
     """
     input, output = Path(input), Path(output)
     _check(input, output, 1)
-    rows, found = [], pictures_in(input)
+    rows, found = [], pictures_in(input, output)
     names = sampled(found.names, sample, seed)
     failures = [{"path": name, "reason": reason} for name, reason in found.left_out.items()]
     for name in names:

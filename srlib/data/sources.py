@@ -69,15 +69,15 @@ class Found:
     left_alone: list[str]
 
 
-def pictures_in(folder: Path | str) -> Found:
-    """What listing.find_pictures finds; names that no table can hold are left out (unusable_name).
+def pictures_in(folder: Path | str, output: Path | str | None = None) -> Found:
+    """What listing.find_pictures finds; names that no table can hold are left out (unusable_name). output: as there.
 
     Raises FileNotFoundError when there is no folder or no picture that can be used.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}: give the folder that holds the HR pictures")
-    listing = find_pictures(folder)
+    listing = find_pictures(folder, output=output)
     left_out = {printable(p.relative_to(folder).as_posix()): printable(f"{p} {t}") for p, t in listing.troubles.items()}
     names = []
     for name in (path.relative_to(folder).as_posix() for path in listing.files):

@@ -58,6 +58,19 @@ def test_linked_folders_are_followed_once(tmp_path):
     ]
 
 
+def test_links_to_the_output_are_not_followed(tmp_path):
+    touch(tmp_path, "own/a.png", "out/scale_2x/b.png", "out/own.png", "other/c.png")
+    for link, target in {"out": "out", "deep": "out/scale_2x", "other": "other"}.items():
+        (tmp_path / "own" / link).symlink_to(tmp_path / target)
+    (tmp_path / "other" / "again").symlink_to(tmp_path / "out")
+    found = find_pictures(tmp_path / "own", output=tmp_path / "out")
+    assert [p.name for p in found.files] == ["a.png", "c.png"]
+    assert sorted(s.partition(": the output")[0] for s in found.left_alone) == [
+        str(tmp_path / "own" / name) for name in ("deep", "other/again", "out")
+    ]
+    assert [p.name for p in find_pictures(tmp_path / "own", output=tmp_path / "new").files][:1] == ["a.png"]
+
+
 def test_a_folder_that_is_a_link_itself_is_read(tmp_path):
     touch(tmp_path / "real", "a.png")
     (tmp_path / "link").symlink_to(tmp_path / "real")

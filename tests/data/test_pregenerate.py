@@ -238,6 +238,15 @@ def test_pictures_downscaled_on_the_fly_are_listed_with_what_is_left_out(hr):
     assert failure["path"] == "text.png" and "text.png" in failure["reason"] and stats["total_failed"] == 1
 
 
+def test_what_was_made_is_no_source_of_a_second_run(hr):
+    (hr / "made").symlink_to(hr.parent / "out")
+    (hr.parent / "out").mkdir()
+    for _ in range(2):
+        result = run(hr)
+        assert set(result.manifest["source"]) == {"a.png", "sub/b.png", "sub/deep/c.png"}
+    assert result.stats["left_alone"] == [f"{hr / 'made'}: the output, or a folder in it"]
+
+
 def test_what_cannot_be_reached_is_counted_and_hidden_folders_are_left_alone(hr):
     (hr / ".Trash").mkdir()
     for target in (hr / ".Trash/a.png", hr / "linked.png"):
