@@ -56,7 +56,7 @@ _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first pickle in fil
 
 
 def weights_format(path: Path | str) -> str:
-    """ "safetensors" or "torch" (a .pth, .pt, .ckpt or .bin by torch.save), whatever the file's name ends in.
+    """The format, "safetensors" or "torch" (a .pth, .pt, .ckpt or .bin by torch.save), whatever the file's name ends in.
 
     Raises FileNotFoundError, or ValueError that says what the file is instead, and what to give.
     """
@@ -101,12 +101,17 @@ def _check_safetensors(path: Path, file: BinaryIO, size: int) -> None:
 
 
 def _zip(path: Path, head: bytes) -> str:
-    """ "torch" for a zip archive by torch.save."""
-    if not zipfile.is_zipfile(path):  # its table of contents stands at its end
+    """The format of a zip archive by torch.save; another is refused."""
+    names = None
+    try:
+        if zipfile.is_zipfile(path):  # its table of contents stands at its end
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise ValueError(f"{path}, a .pth or an archive, is damaged: {_AGAIN}") from error
+    if names is None:
         what = "a .pth" if b"data.pkl" in head or b".format_version" in head or b"/byteorder" in head else "an archive"
         raise ValueError(f"{path}, {what}, is cut short or damaged, its end is missing: {_AGAIN}")
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
     last = {name.rsplit("/", 1)[-1] for name in names}
     what, remedy = "an archive (zip)", _UNPACK
     models = [name for name in names if Path(name).suffix.lower() in _MODELS]

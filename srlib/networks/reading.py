@@ -1,6 +1,7 @@
 """Weights out of files: safetensors and what torch.save writes, under whatever key and names they lie there."""
 
 import pickletools
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -49,12 +50,13 @@ def hat_prefixes(state: Mapping[str, Tensor]) -> list[str]:
 def _loaded(path: Path) -> Any:
     """What torch.save wrote, unpickled as weights only."""
     try:
-        with path.open("rb") as file:  # of a path torch looks at the suffix
+        with path.open("rb") as file, warnings.catch_warnings():  # of a path torch looks at the suffix
+            warnings.simplefilter("ignore")  # of a rare pickle protocol
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle raises its own, of many kinds
         try:
             others = sorted(set(_globals(path)) - {"__builtin__.set", "builtins.set"})
-        except (ValueError, EOFError, zipfile.BadZipFile, OSError, KeyError):
+        except Exception:  # as many kinds, of a damaged file
             others = None
         if others:
             raise ValueError(
