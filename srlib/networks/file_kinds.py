@@ -56,7 +56,7 @@ _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first pickle in fil
 
 
 def weights_format(path: Path | str) -> str:
-    """The format, "safetensors" or "torch" (a .pth, .pt, .ckpt or .bin by torch.save), whatever the file's name ends in.
+    """The format, "safetensors" or "torch" (by torch.save: .pth, .pt, .ckpt, .bin), whatever the file's name ends in.
 
     Raises FileNotFoundError, or ValueError that says what the file is instead, and what to give.
     """

@@ -1,10 +1,11 @@
-"""Any arguments of a HAT are refused by a ValueError that names one of them, or the HAT runs."""
+"""Any arguments of a HAT or TiledSR are refused by a ValueError that names one of them, or the network runs."""
 
 import random
 
 import pytest
 import torch
 
+from srlib.networks.eraser import TiledSR
 from srlib.networks.hat import HAT
 
 SMALL = {"embed_dim": 12, "depths": (1,), "num_heads": (2,), "window_size": 4, "squeeze_factor": 4, "num_feat": 8}
@@ -25,6 +26,16 @@ ODD = {
     "num_feat": (1, 3, 64),
     "drop_path_rate": (0.0, 0.5, 0.999, 1.0, 1.5),
     "checkpointing": (True, "no"),
+}
+
+ODD_TILES = {
+    "use_tiling": (True, False, "yes"),
+    "tile_size": (None, 4, 8, 12, 6, 3, 0, -4, 64, 8.0, "auto"),
+    "tile_pad": (None, 0, 4, 8, 64, 6, -4, 4.0),
+    "tile_batch": (None, 1, 3, 0, -1, 2.0),
+    "channels": (1, 8, 0, -1, 2.5),
+    "blocks": (0, 1, 3, -1, 1.0),
+    "tile_choices": ((), (4,), [8, 12], (6,), (0,), 8, "8", (None,)),
 }
 
 
@@ -56,6 +67,25 @@ def test_random_arguments():
     for _ in range(300):
         chosen = rng.sample(sorted(ODD), rng.randint(1, 4))
         built += runs_or_is_refused({**SMALL, **{name: rng.choice(ODD[name]) for name in chosen}})
+    assert 30 < built < 270
+
+
+def test_random_arguments_of_tiled_sr():
+    rng, built, hat, x = random.Random(1), 0, HAT(**SMALL), torch.rand(1, 3, 13, 9)
+    for _ in range(300):
+        chosen = rng.sample(sorted(ODD_TILES), rng.randint(1, 3))
+        arguments = {"channels": 4, "blocks": 1, **{name: rng.choice(ODD_TILES[name]) for name in chosen}}
+        try:
+            model = TiledSR(hat, **arguments)
+        except ValueError as refusal:
+            assert any(name in str(refusal) for name in chosen), refusal
+            continue
+        built += 1
+        for training in (True, False):
+            with torch.no_grad():
+                assert model.train(training)(x).shape == (1, 3, 26, 18), arguments
+        assert model.tiled(x)[0].shape == (1, 3, 26, 18)
+        assert TiledSR(hat, **{k: v for k, v in model.config.items() if k != "hat"}).config == model.config
     assert 30 < built < 270
 
 
