@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from srlib.data import hdr as hdr_light
+from srlib.data.manifest import METHOD
 from srlib.show.panels import levels_between, panel_size, show_difference, show_picture
 from srlib.show.picture_figures import to_array, upscale_nearest
 from srlib.show.style import BASELINE, colours_of, plain, saved_dpi, wrapped
@@ -35,8 +36,9 @@ def data_overview(manifest: pd.DataFrame, split: dict[str, str]) -> Figure:
     low, high = ("input", "ground truth") if (manifest["scale"] == 1).all() else ("LR", "HR")
     sizes = {high: float(pictures["source_bytes"].sum())}
     for (scale, method), rows in manifest.groupby(["scale", "method"], sort=False):
-        sizes[low if low == "input" else f"LR x{scale} {method}"] = float(rows["lr_bytes"].sum())
-        sizes[f"LR x{scale} {method}, upscaled"] = float(rows["upscaled_bytes"].sum())
+        made = f"LR x{scale}" if method == METHOD else f"LR x{scale} {method}"  # METHOD: given, made by nobody here
+        sizes[low if low == "input" else made] = float(rows["lr_bytes"].sum())
+        sizes[f"{made}, upscaled"] = float(rows["upscaled_bytes"].sum())
     sizes = {name: size / 2**20 for name, size in sizes.items() if size or name == high}
 
     width_and_height = 13.5, max(3.8, 1.2 + 0.22 * len(sizes))
@@ -192,6 +194,8 @@ def spectra(lrs: dict[str, list[Tensor]], hrs: list[Tensor]) -> Figure:
         return np.where(sums > 1e-12, sums, np.nan) / np.maximum(counts, 1)  # a flat or tiny picture says nothing
 
     scale, colours = hrs[0].shape[-1] // next(iter(lrs.values()))[0].shape[-1], colours_of(lrs)
+    given = scale == 1 or list(lrs) == [METHOD]
+    low, high = ("LR", "HR") if scale > 1 else ("input", "ground truth")
     for method, pictures in lrs.items():
         shares = [power(lr, 1) / power(hr, scale) for lr, hr in zip(pictures, hrs, strict=True)]
         with warnings.catch_warnings():
@@ -200,13 +204,17 @@ def spectra(lrs: dict[str, list[Tensor]], hrs: list[Tensor]) -> Figure:
         axis.plot(
             (edges[1:] + edges[:-1]) / 2,
             decibels,
-            label=wrapped(method, 1.8, 8) if scale > 1 else "input",
+            label=low if given else wrapped(method, 1.8, 8),
             color="#333333" if method == "bicubic" else colours[method],
         )
-    low, high, what = ("LR", "HR", "each kernel keeps") if scale > 1 else ("input", "ground truth", "the input holds")
+    if not any(np.isfinite(line.get_ydata()).any() for line in axis.lines):
+        axis.text(0.25, 0.1, "these pictures are flat or tiny: nothing to compare", ha="center", fontsize=9)
+        axis.set(xlim=(0, 0.5), ylim=(-1, 1))
     axis.axhline(0, color=BASELINE, ls="--", lw=1, label=f"{high}, same frequency")
     axis.set(
-        xlabel=f"spatial frequency, cycles per {low} pixel", ylabel=f"power {low} / {high}, dB", title=f"What {what}"
+        xlabel=f"spatial frequency, cycles per {low} pixel",
+        ylabel=f"power {low} / {high}, dB",
+        title=f"What the {low} holds" if given else "What each kernel keeps",
     )
     axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return plain(figure)

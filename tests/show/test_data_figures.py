@@ -8,6 +8,7 @@ import torch
 from figures import faults
 
 from srlib.data.hdr import PEAK, log_mapped
+from srlib.data.manifest import METHOD
 from srlib.data.resize import downscale
 from srlib.show import data_figures
 
@@ -39,14 +40,14 @@ def test_the_overview_counts_pictures_and_bytes():
 
 
 def test_the_overview_of_pairs_of_one_size_says_input_and_ground_truth():
-    overview = data_figures.data_overview(*listed({"train": 2}, [1], ["given"], upscaled_bytes=0))
+    overview = data_figures.data_overview(*listed({"train": 2}, [1], [METHOD], upscaled_bytes=0))
     assert [text.get_text() for text in overview.axes[2].get_yticklabels()] == ["ground truth", "input"]
     assert overview.axes[0].get_title() == "ground truth: all 2 are 60x48"
 
 
 OVERVIEWS = [
     lambda: listed({"train": 3, "validation": 1, "test": 1}),
-    lambda: listed({"train": 3, "test": 1}, [1], ["given"], (4000, 300), upscaled_bytes=0),
+    lambda: listed({"train": 3, "test": 1}, [1], [METHOD], (4000, 300), upscaled_bytes=0),
     lambda: listed({"train": 1}, lr_bytes=0, upscaled_bytes=0),  # online
     lambda: listed({"train": 20000}, sides=(12000, 9000), source_bytes=0, lr_bytes=0, upscaled_bytes=0),
     lambda: listed(
@@ -149,6 +150,21 @@ def test_spectra_can_be_read(side, scale):
     for names in (["bicubic"], ["bicubic", "area", "nearest", "lanczos", "bilinear", LONG]):
         lrs = {m: [hr[:, ::scale, ::scale] for hr in hrs] for m in names[: 1 if scale == 1 else None]}
         assert faults(data_figures.spectra(lrs, hrs)) == []
+        assert (
+            faults(data_figures.spectra({m: [p * 0 for p in of] for m, of in lrs.items()}, [hr * 0 for hr in hrs]))
+            == []
+        )
+
+
+@pytest.mark.parametrize(("scale", "low", "high"), [(1, "input", "ground truth"), (2, "LR", "HR")])
+def test_given_pairs_are_called_what_they_are(scale, low, high):
+    hr = torch.rand(3, 64, 64)
+    (axis,) = data_figures.spectra({METHOD: [hr[:, ::scale, ::scale]]}, [hr]).axes
+    assert axis.get_title() == f"What the {low} holds" and axis.get_ylabel() == f"power {low} / {high}, dB"
+    assert [line.get_label() for line in axis.lines] == [low, f"{high}, same frequency"]
+    files = data_figures.data_overview(*listed({"train": 2}, [scale], [METHOD], upscaled_bytes=0)).axes[2]
+    made = low if scale == 1 else f"LR x{scale}"
+    assert [text.get_text() for text in files.get_yticklabels()] == [high, made]
 
 
 def test_spectra_show_what_a_kernel_keeps():
