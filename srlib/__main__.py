@@ -17,7 +17,7 @@ from typing import Any
 
 # Choices that PyTorch need not be imported for; tests compare them with the constants they repeat.
 STATISTICS = ("exact", "two_pass", "local")
-FORMATS = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff")
+FORMATS = ("png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "tif", "tiff")
 METHODS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
 
 
@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _upscale_options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "PNG, JPEG, WebP, TIFF and BMP; 8 and 16 bits; grey and transparency; the colour profile is kept, and EXIF "
-        "orientation is applied. Files that exist are skipped. Exit status 1 when a file failed."
+        "orientation is applied. Of several pages or frames the first is upscaled. Files that exist are skipped, "
+        "hidden folders left alone. Exit status 1 when a file failed, 2 when nothing could be done, 130 when stopped."
     )
     add = parser.add_argument
     add("model", help="a checkpoint saved here, or a published HAT (.safetensors, .pth)")
@@ -76,6 +77,7 @@ def _upscale_options(parser: argparse.ArgumentParser) -> None:
     add("--halo", type=int, help="LR pixels of context around a tile, not for exact; default two windows")
     add("--blend", choices=("crop", "ramp"), default="crop", help="how tiles meet, not for exact")
     add("--batch", type=int, default=1, help="tiles at once, default 1")
+    _unseen_options(parser)
     add("--device", help="cpu, cuda, cuda:1; default: a GPU where there is one")
     add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="arithmetic of the network; default fp32")
     add(
@@ -88,6 +90,12 @@ def _upscale_options(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="write again what exists")
 
 
+def _unseen_options(parser: argparse.ArgumentParser) -> None:
+    """What no weight of a checkpoint shows."""
+    parser.add_argument("--img-range", type=float, help="of a published HAT: 255 for one trained on 0..255; default 1")
+    parser.add_argument("--conv-scale", type=float, help="of a published HAT: weight of its convolutions; default 0.01")
+
+
 def _upscale(
     model: str,
     input: Path,
@@ -97,6 +105,8 @@ def _upscale(
     precision: str,
     features: str,
     format: str | None,
+    img_range: float | None,
+    conv_scale: float | None,
     tile: str,
     halo: int | None,
     **given: Any,
@@ -107,7 +117,8 @@ def _upscale(
     from srlib.networks.checkpoints import load
     from srlib.tiling.tiled import Execution
 
-    network, device = load(model), device or ("cuda" if torch.cuda.is_available() else "cpu")
+    network = load(model, img_range=img_range, conv_scale=conv_scale)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         network.to(device)
     except (RuntimeError, AssertionError) as error:  # the latter: torch without CUDA was asked for it
@@ -221,12 +232,13 @@ def _train(parameters: Path, p: list[list[str]]) -> int:
 def _export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="a checkpoint made here, or a published HAT")
     parser.add_argument("output", type=Path, help="the ONNX file to write")
+    _unseen_options(parser)
 
 
-def _export(model: Path, output: Path) -> int:
+def _export(model: Path, output: Path, **unseen: float | None) -> int:
     from srlib.networks.export import export_file
 
-    worst = export_file(model, output)
+    worst = export_file(model, output, **unseen)
     if worst > 1e-3:
         print(f"error: {output} does not give PyTorch's picture; do not use it", file=sys.stderr)
         return 1

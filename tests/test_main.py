@@ -36,7 +36,7 @@ def test_the_choices_are_the_rooms_own():
         (["upscale", "none.safetensors", "a.png", "b.png"], "srlib upscale: no checkpoint at none.safetensors"),
         (["data", "--input", "nowhere", "--output", "out"], "srlib data: no folder"),
         (["export", "none.safetensors", "a.onnx"], "srlib export: no checkpoint at none.safetensors"),
-        (["report", "none.ipynb"], "srlib report: [Errno 2] No such file"),
+        (["report", "none.ipynb"], "srlib report: {here}/none.ipynb does not exist"),
         (["check-parameters", "nowhere"], "srlib check-parameters: nowhere is no folder of parameter files"),
     ],
 )
@@ -44,7 +44,7 @@ def test_a_mistake_ends_in_one_sentence_and_status_2(line, said, capsys, tmp_pat
     monkeypatch.chdir(tmp_path)
     assert command.main(line) == 2
     error = capsys.readouterr().err
-    assert error.startswith(said) and error.count("\n") == 1
+    assert error.startswith(said.format(here=tmp_path)) and error.count("\n") == 1
 
 
 def test_a_fault_of_ours_is_not_hidden(monkeypatch):

@@ -1,16 +1,23 @@
 """Upscale files: a picture, or a folder with its subfolders; what the command `srlib upscale` does."""
 
+import errno
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from srlib.data.listing import Listing, find_pictures
 from srlib.data.pictures import SUFFIXES, Picture, check_format, read_picture, write_picture
+from srlib.files import check_name, check_writable, printable
 from srlib.inference.upscale import upscale
 from srlib.networks.eraser import TiledSR
 from srlib.progress import progress_bar
 from srlib.tiling.tiled import Execution
+
+# What the output's disk says of every file, not of one.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENODEV, errno.ESTALE)
 
 
 def upscale_folder(
@@ -27,46 +34,66 @@ def upscale_folder(
     """Upscale `input`, a picture or a folder, into `output`; prints what it does.
 
     suffix: of the written files, such as ".png"; empty keeps each file's own. quality: of JPEG and WebP, 1-100.
-    options: statistics, tile, halo, blend and batch of TiledSR.tiled. Returns what upscale_files returns.
-    Raises ValueError or OSError for a mistake in the arguments, before the first picture is read.
+    options: statistics, tile, halo, blend and batch of TiledSR.tiled. Returns what upscale_files returns; broken links
+    and folders that cannot be read are among what failed.
+    Raises ValueError or OSError for a mistake in the arguments, or an output that cannot be written, before the first
+    picture is computed; OSError also when the output's disk is full or gone later on.
     """
-    pairs = targets(input, output, suffix)
+    pairs, found = targets(input, output, suffix)
     tile, halo = options.get("tile", model.tile_size), options.get("halo", 0)
     if tile != "auto" and (not isinstance(tile, int) or tile < 1 or tile % model.window) or halo % model.window:
         raise ValueError(f"tile (or auto) and halo must be multiples of the model's window, {model.window}")
     if halo < 0 or options.get("batch", 1) < 1 or not 1 <= quality <= 100:
         raise ValueError("halo must be at least 0, batch at least 1, quality from 1 to 100")
-    if how.features not in ("device", "host") and not Path(how.features).is_dir():
-        raise ValueError(f"features {how.features}: give device, host, or a folder that exists")
+    if how.features not in ("device", "host"):
+        if not Path(how.features).is_dir():
+            raise ValueError(f"features {how.features}: give device, host, or a folder that exists")
+        check_writable(Path(how.features))
+    hinted = False
 
     def work(picture: Picture, path: Path) -> Picture:
-        with progress_bar(total=1, desc=f"   {path.name}", unit="step", leave=False, delay=2, mininterval=0.2) as bar:
+        nonlocal hinted
+        name = printable(path.name)
+        with progress_bar(total=1, desc=f"   {name}", unit="step", leave=False, delay=2, mininterval=0.2) as bar:
 
             def progress(done: int, total: int) -> None:
-                if done == 1:  # the colours' run, the alpha's, or a restart
+                if done == 1:  # the run, or a restart
                     bar.n, bar.total = 0, total
                 bar.update(done - bar.n)
 
-            told = replace(how, progress=progress)
-            upscaled, report = upscale(model, picture, how=told, **options)
+            upscaled, report = upscale(model, picture, how=replace(how, progress=progress), **options)
+        hints = [note for note in report.notes if note.startswith("hint")]
+        if hinted:  # one a run is enough
+            report.notes = [note for note in report.notes if note not in hints]
+        hinted = hinted or bool(hints)
         print("   " + str(report).replace("\n", "\n   "), flush=True)
         return upscaled
 
     try:
-        return upscale_files(pairs, work, scale=model.scale, quality=quality, overwrite=overwrite)
+        written, skipped, failed = upscale_files(pairs, work, scale=model.scale, quality=quality, overwrite=overwrite)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; the files written are complete, the same command makes the rest") from None
+    for path, why in found.troubles.items():
+        _say_failed(f"{path} {why}")
+    for sentence in found.left_alone:
+        print(f"left alone: {printable(sentence)}")
+    return written, skipped, failed | found.troubles
 
 
-def targets(source: Path, output: Path, suffix: str = "") -> dict[Path, Path]:
-    """Which picture is written where: a file to a file or into a folder, a folder's tree into a folder.
+def targets(source: Path, output: Path, suffix: str = "") -> tuple[dict[Path, Path], Listing]:
+    """Which picture is written where: a file to a file or into a folder, a folder's tree into a folder; and what a
+    folder holds besides (find_pictures).
 
     suffix: of the written files, such as ".png"; empty keeps each file's own. Pictures inside `output` are not
     sources. Raises FileNotFoundError or ValueError when there is nothing to do or two would be written to one.
     """
+    found = Listing()
     if not source.exists():
-        raise FileNotFoundError(f"{source} does not exist")
-    if source.is_file():
+        broken = f"is a broken link to {source.readlink()}" if source.is_symlink() else "does not exist"
+        raise FileNotFoundError(f"{source} {broken}")
+    if not source.is_dir():
+        if not source.is_file():
+            raise ValueError(f"{source} is a pipe, socket or device, not a file")
         into = output / source.name if output.is_dir() or not output.suffix else output
         pairs = {source: into.with_suffix(suffix) if suffix else into}
     else:
@@ -74,12 +101,13 @@ def targets(source: Path, output: Path, suffix: str = "") -> dict[Path, Path]:
             raise ValueError(f"{source} is a folder, {output} a file: give a folder for the output")
         if output.resolve() == source.resolve():
             raise ValueError(f"{output} holds the pictures themselves: give another folder for the output")
-        files = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        if output.resolve().is_relative_to(source.resolve()):  # an earlier run's pictures are no sources
-            files = [p for p in files if not p.resolve().is_relative_to(output.resolve())]
-        if not files:
-            raise FileNotFoundError(f"no pictures ({', '.join(SUFFIXES)}) in {source}")
-        pairs = {p: output / p.relative_to(source).with_suffix(suffix or p.suffix) for p in files}
+        inside = output.resolve().is_relative_to(source.resolve())
+        found = find_pictures(source, output=output if inside else None)  # an earlier run's pictures are no sources
+        if not found.files:
+            why = "".join(f"; {path} {trouble}" for path, trouble in list(found.troubles.items())[:3])
+            why += "".join(f"; left alone: {sentence}" for sentence in found.left_alone[:3])
+            raise FileNotFoundError(f"no pictures ({', '.join(SUFFIXES)}) in {source}{why}")
+        pairs = {p: output / p.relative_to(source).with_suffix(suffix or p.suffix) for p in found.files}
     sources = {path.resolve() for path in pairs}
     taken: dict[Path, Path] = {}
     for path, target in pairs.items():
@@ -90,7 +118,7 @@ def targets(source: Path, output: Path, suffix: str = "") -> dict[Path, Path]:
         if target in taken:
             raise ValueError(f"{taken[target]} and {path} would both be written to {target}: rename one")
         taken[target] = path
-    return pairs
+    return pairs, found
 
 
 def upscale_files(
@@ -105,20 +133,49 @@ def upscale_files(
 
     scale: by how much work upscales, to refuse beforehand what the format of the target cannot hold. A file that
     fails is named at once and the others are still upscaled. Returns how many were written and skipped, and what was
-    wrong with the others. Files are written atomically.
+    wrong with the others. Files are written atomically. Raises OSError, as soon as it is known, when nothing more can
+    be written: a full disk, a folder that is read-only.
     """
     written, skipped, failed = 0, 0, {}
     for number, (path, target) in enumerate(pairs.items(), 1):
-        if target.exists() and not overwrite:
-            skipped += 1
-            continue
-        print(f"{number}/{len(pairs)} {path}", flush=True)
         try:
-            picture = read_picture(path)
-            check_format(target, picture, scale)
-            write_picture(target, work(picture, path), quality)
-            written += 1
+            check_name(target)
+            if target.exists() and not overwrite:
+                skipped += 1
+                continue
+        except OSError as error:
+            failed[path] = str(error)
+            _say_failed(f"{path}: {error}")
+            continue
+        check_writable(target.parent)
+        print(f"{number}/{len(pairs)} {printable(path)}", flush=True)
+        try:
+            with warnings.catch_warnings(record=True) as noted:
+                warnings.simplefilter("always", UserWarning)
+                picture = read_picture(path)
+                check_format(target, picture, scale)
+            for note in noted:
+                print(f"   {printable(str(note.message))}", flush=True)
+            if picture.pages > 1:
+                print(f"   {picture.pages} pages or frames, only the first is written", flush=True)
+            upscaled = work(picture, path)
         except Exception as error:  # whatever is wrong with one file, the others are not to suffer
             failed[path] = str(error) or type(error).__name__
-            print(f"   failed: {failed[path]}", file=sys.stderr, flush=True)
+            _say_failed(failed[path])
+            continue
+        try:
+            write_picture(target, upscaled, quality)
+            written += 1
+        except (ValueError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in _DISK:
+                raise OSError(
+                    f"cannot write {printable(target)} ({error.strerror}): the {written} written are complete, the "
+                    "same command makes the rest"
+                ) from error
+            failed[path] = str(error)
+            _say_failed(failed[path])
     return written, skipped, failed
+
+
+def _say_failed(what: str) -> None:
+    print(f"   failed: {printable(what)}", file=sys.stderr, flush=True)
