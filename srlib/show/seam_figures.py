@@ -214,8 +214,9 @@ def _dots(axis: Axes, values: pd.Series, log: bool = False) -> None:
             continue
         x, hollow = 10**x if log else x, math.isinf(value) or (log and value == 0)
         axis.scatter(x, place, s=36, facecolors="none" if hollow else "#333333", edgecolors="#333333", zorder=3)
-        text = f"{value:.2g}" if log else "equal" if math.isinf(value) else f"{value:.1f}"
+        readable = value == 0 or value >= 1e-3  # the axis says less than that better
+        text = f"{value:.2g}" * readable if log else "equal" if math.isinf(value) else f"{value:.1f}"
         axis.annotate(text, (x, place), (7, 0), textcoords="offset points", va="center", fontsize=8)
-    ends = (low - 0.3 * span, high + 0.6 * span)
+    ends = (low - 0.3 * span, high + 0.4 * span)
     axis.set(xscale="log" if log else "linear", xlim=[10**end for end in ends] if log else ends)
     axis.grid(axis="x", alpha=0.3)
