@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from srlib.files import printable
+
 # Choices that PyTorch need not be imported for; tests compare them with the constants they repeat.
 STATISTICS = ("exact", "two_pass", "local")
 FORMATS = ("png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "tif", "tiff")
@@ -53,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{prog}: {str(stopped) or 'stopped'}", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError, FloatingPointError, Failed) as error:
-        print("; ".join([f"{prog}: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        said = "; ".join([f"{prog}: {error}", *getattr(error, "__notes__", ())])
+        print("\n".join(map(printable, said.splitlines())), file=sys.stderr)
         return 2
 
 

@@ -69,7 +69,7 @@ def check_writable(folder: Path) -> None:
             file.write(bytes(4096))  # a full disk may take an empty file
             file.flush()
     except OSError as error:
-        raise OSError(f"cannot write to {folder} ({base}: {error.strerror}): choose another output") from error
+        raise OSError(f"cannot write to {folder} ({base}: {error.strerror}): choose another folder") from error
 
 
 def _existing(path: Path) -> Path:

@@ -1,5 +1,7 @@
 """The command srlib: quick to answer, and what it repeats of the rooms' constants is true."""
 
+import io
+import os
 import subprocess
 import sys
 
@@ -45,6 +47,18 @@ def test_a_mistake_ends_in_one_sentence_and_status_2(line, said, capsys, tmp_pat
     assert command.main(line) == 2
     error = capsys.readouterr().err
     assert error.startswith(said.format(here=tmp_path)) and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", COMMANDS[:-1])
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_a_name_that_cannot_be_printed_is_escaped(name, encoding, monkeypatch):
+    """Also where the name is that of the file which the command is given."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(written, encoding, write_through=True))
+    odd = os.fsdecode(b"none\xe9\x1b[31m")
+    line = {"data": ["--input", odd, "--output", "out"], "upscale": [odd, "a.png", "b.png"], "export": [odd, "a.onnx"]}
+    assert command.main([name, *line.get(name, [odd])]) == 2
+    assert b"none\\xe9\\x1b[31m" in written.getvalue() and b"\x1b" not in written.getvalue()
 
 
 def test_a_fault_of_ours_is_not_hidden(monkeypatch):

@@ -1,6 +1,7 @@
 """Upscale files: a picture, or a folder with its subfolders; what the command `srlib upscale` does."""
 
 import errno
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -118,6 +119,9 @@ def targets(source: Path, output: Path, suffix: str = "") -> tuple[dict[Path, Pa
         if target in taken:
             raise ValueError(f"{taken[target]} and {path} would both be written to {target}: rename one")
         taken[target] = path
+    for target in taken:
+        if above := next((folder for folder in target.parents if folder in taken), None):
+            raise ValueError(f"{taken[above]} would be written to {above}, a folder of {target}: rename one")
     return pairs, found
 
 
@@ -133,21 +137,30 @@ def upscale_files(
 
     scale: by how much work upscales, to refuse beforehand what the format of the target cannot hold. A file that
     fails is named at once and the others are still upscaled. Returns how many were written and skipped, and what was
-    wrong with the others. Files are written atomically. Raises OSError, as soon as it is known, when nothing more can
-    be written: a full disk, a folder that is read-only.
+    wrong with the others. Files are written atomically. Raises OSError when nothing can be written, a full disk or a
+    folder that is read-only: before the first picture is read, or as soon as it is known.
     """
     written, skipped, failed = 0, 0, {}
-    for number, (path, target) in enumerate(pairs.items(), 1):
+    for folder in dict.fromkeys(p.parent for p in pairs.values() if overwrite or not os.path.exists(p)):
+        check_writable(folder)
+    for path, target in pairs.items():
         try:
             check_name(target)
-            if target.exists() and not overwrite:
-                skipped += 1
-                continue
+            if target.is_dir():
+                raise IsADirectoryError(f"{target} is a folder: rename it, or choose another output")
         except OSError as error:
             failed[path] = str(error)
             _say_failed(f"{path}: {error}")
+    for number, (path, target) in enumerate(pairs.items(), 1):
+        if path in failed:
             continue
-        check_writable(target.parent)
+        if target.exists() and not overwrite:
+            skipped += 1
+            continue
+        try:
+            check_writable(target.parent)  # it may have filled up since
+        except OSError as error:
+            raise _ended(str(error), written) from error
         print(f"{number}/{len(pairs)} {printable(path)}", flush=True)
         try:
             with warnings.catch_warnings(record=True) as noted:
@@ -166,15 +179,16 @@ def upscale_files(
         try:
             write_picture(target, upscaled, quality)
             written += 1
-        except (ValueError, OSError) as error:
+        except Exception as error:
             if isinstance(error, OSError) and error.errno in _DISK:
-                raise OSError(
-                    f"cannot write {printable(target)} ({error.strerror}): the {written} written are complete, the "
-                    "same command makes the rest"
-                ) from error
-            failed[path] = str(error)
+                raise _ended(f"cannot write {printable(target)} ({error.strerror})", written) from error
+            failed[path] = str(error) or type(error).__name__
             _say_failed(failed[path])
     return written, skipped, failed
+
+
+def _ended(why: str, written: int) -> OSError:
+    return OSError(f"{why}: the {written} written are complete, the same command makes the rest")
 
 
 def _say_failed(what: str) -> None:

@@ -1,5 +1,6 @@
 """Weights out of files: safetensors and what torch.save writes, under whatever key and names they lie there."""
 
+import os
 import pickletools
 import warnings
 import zipfile
@@ -27,8 +28,12 @@ def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     metadata: dict[str, str] = {}
     if weights_format(path) == "safetensors":
         try:
-            with safe_open(path, "pt") as file:
-                state, metadata = {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            with open(path, "rb") as opened:
+                plain = str(path) == os.fsencode(path).decode("utf-8", "replace")
+                # a name that is no UTF-8 is refused by safetensors, the open file's own is not
+                with safe_open(path if plain else f"/dev/fd/{opened.fileno()}", "pt") as file:
+                    state = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+                    metadata = file.metadata() or {}
         except SafetensorError as error:
             raise ValueError(f"{path} is a damaged safetensors file ({error}): download or copy it again") from error
     else:

@@ -94,7 +94,11 @@ class Chunks:
             return torch.empty(shape, dtype=dtype, device=place)
         size = torch.Size(shape).numel()
         with tempfile.NamedTemporaryFile(dir=self.features, prefix="features-") as file:
-            os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)  # a full disk is an error here, not a crash
+            try:
+                os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)  # a full disk is an error here, not a crash
+            except OSError as error:
+                room = f"a map of {size * dtype.itemsize / 2**20:.0f} MiB"
+                raise OSError(f"features {self.features}: no room for {room} ({error.strerror})") from error
             # unlinked at once: the space is given back when the last map of it goes, however the program ends
             return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(shape)
 

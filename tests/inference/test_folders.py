@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,10 @@ def test_targets_mirror_the_tree_and_refuse_collisions(tmp_path):
     (out / "old.png").unlink()
     with pytest.raises(FileNotFoundError, match="no pictures"):
         targets(out, tmp_path / "elsewhere")
+    write_picture(tmp_path / "c/x.png/y.png", Picture(ramp(8, 8)))
+    write_picture(tmp_path / "c/x.jpg", Picture(ramp(8, 8)))
+    with pytest.raises(ValueError, match="x.jpg would be written to .*x.png, a folder of .*y.png: rename one"):
+        targets(tmp_path / "c", tmp_path / "elsewhere", ".png")
     with pytest.raises(ValueError, match="none of .png"):
         targets(source / "a.png", tmp_path / "b.gif")
     with pytest.raises(FileNotFoundError, match="does not exist"):
@@ -194,7 +199,8 @@ def test_any_name_that_a_disk_takes_is_upscaled_and_printed(checkpoint, tmp_path
     source, out = tmp_path / "in", tmp_path / "out"
     for name in ODD_NAMES:
         write_picture(source / os.fsdecode(name + b".png"), Picture(ramp(8, 8)))
-    line = [sys.executable, "-m", "srlib", "upscale", checkpoint, source, out]
+    model = shutil.copy(checkpoint, tmp_path / os.fsdecode(b"mod\xe8le.safetensors"))
+    line = [sys.executable, "-m", "srlib", "upscale", model, source, out]
     done = subprocess.run(line, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding})
     assert done.returncode == 0 and done.stdout.splitlines()[-1].startswith(b"5 written, 0 skipped"), done.stderr
     assert len(done.stdout.splitlines()) == 2 * 5 + 1 and b"\x1b" not in done.stdout
@@ -221,6 +227,8 @@ def test_an_output_that_cannot_be_written_ends_the_run_before_the_work(checkpoin
         return capsys.readouterr().err
 
     monkeypatch.setattr(folders, "upscale", None)  # is not reached
+    (tmp_path / "link").symlink_to("nowhere")
+    assert "link: No such file or directory" in run(tmp_path / "link")
     assert "cannot write to" in run(tmp_path / "file" / "out") and run(Path("/proc/out")).count("\n") == 1
 
     def full(*_, **__):
@@ -228,6 +236,21 @@ def test_an_output_that_cannot_be_written_ends_the_run_before_the_work(checkpoin
 
     monkeypatch.setattr("tempfile.TemporaryFile", full)
     assert "No space left on device" in run(tmp_path / "out")
+
+
+def test_a_folder_below_that_cannot_be_written_is_found_first(tmp_path):
+    for name in ("a.png", "sub/b.png"):
+        write_picture(tmp_path / "in" / name, Picture(ramp(8, 8)))
+    pairs, _ = targets(tmp_path / "in", tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub").write_text("no folder")
+    with pytest.raises(OSError, match=r"cannot write to .*sub \(.*Not a directory\)"):
+        upscale_files(pairs, None, scale=2)
+    (tmp_path / "out" / "sub").unlink()
+    (tmp_path / "out" / "a.png").mkdir()  # in the place of a picture
+    for overwrite in (False, True):
+        written, skipped, failed = upscale_files(pairs, doubled, scale=2, overwrite=overwrite)
+        assert (written, skipped) == ((1, 0)) and "a.png is a folder: rename it" in next(iter(failed.values()))
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES])
@@ -246,6 +269,41 @@ def test_a_disk_that_fills_up_ends_the_run_and_what_is_written_stays(tmp_path, m
     with pytest.raises(OSError, match=r"cannot write .*b.png \(.*\): the 1 written are complete"):
         upscale_files(pairs, lambda p, path: worked.append(path.name) or p, scale=1)
     assert worked == ["a.png", "b.png"] and [p.name for p in (tmp_path / "out").iterdir()] == ["a.png"]
+
+
+def test_a_disk_that_has_filled_up_is_found_before_the_next_picture(tmp_path, monkeypatch):
+    for name in "abc":
+        write_picture(tmp_path / "in" / f"{name}.png", Picture(ramp(8, 8)))
+    pairs, _ = targets(tmp_path / "in", tmp_path / "out")
+    worked = []
+
+    def work(picture, path):
+        worked.append(path.name)
+        if path.name == "b.png":
+            monkeypatch.setattr("tempfile.TemporaryFile", full)
+        return doubled(picture, path)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left on device.*: the 2 written are complete"):
+        upscale_files(pairs, work, scale=2)
+    assert worked == ["a.png", "b.png"] and len(list((tmp_path / "out").iterdir())) == 2
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("of a codec"), OSError(errno.EFBIG, "File too large")])
+def test_a_picture_that_cannot_be_written_fails_alone(tmp_path, monkeypatch, error):
+    for name in "ab":
+        write_picture(tmp_path / "in" / f"{name}.png", Picture(ramp(8, 8)))
+
+    def write(path, picture, quality):
+        if path.name == "a.png":
+            raise error
+        write_picture(path, picture, quality)
+
+    monkeypatch.setattr(folders, "write_picture", write)
+    written, _, failed = upscale_files(targets(tmp_path / "in", tmp_path / "out")[0], doubled, scale=2)
+    assert written == 1 and [p.name for p in failed] == ["a.png"]
 
 
 def test_a_source_that_may_not_be_read_fails_alone(tmp_path, monkeypatch):

@@ -85,6 +85,27 @@ def test_orientation_is_applied_and_16_bit_tiff_goes_in_and_out(model, tmp_path)
     assert cv2.imread(str(tmp_path / "out" / "deep.tif"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
 
 
+@pytest.mark.parametrize("options", [{"statistics": "exact"}, {"halo": 8}])
+def test_no_hint_for_a_model_that_upscales_whatever_the_picture(model, options):
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (24, 24, 3), np.uint8)
+    dots = np.zeros((24, 24, 3), np.uint8)
+    dots[::2, ::2] = 255
+    for rgb in (ramp(), noise, dots, np.zeros_like(noise), np.full_like(noise, 255), ramp(dtype=np.uint16)):
+        assert not upscale(model, Picture(rgb), tile=16, **options)[1].notes
+
+
+@pytest.mark.parametrize("factor", [255, -5])  # of the answer, whose mean may stay where it was
+def test_a_hint_for_a_model_that_is_far_off(factor):
+    model = TiledSR(start_as_interpolation(HAT(**TINY)), channels=8).eval()
+    with torch.no_grad():
+        model.hat_model.conv_last.weight *= factor
+    for rgb in (ramp(), ramp(dtype=np.uint16), np.full((24, 24, 3), 9, np.uint8)):
+        for statistics in ("exact", "local"):
+            (note,) = upscale(model, Picture(rgb), tile=16, statistics=statistics)[1].notes
+            assert note.startswith("hint: the mean goes from") and "--img-range (try 255)" in note
+
+
 def test_a_downscaled_picture_comes_back(model, tmp_path):
     """End to end on a real round trip: downscale, write, command's function, read, compare with the original."""
     hr = ramp(48, 64)
