@@ -38,12 +38,12 @@ def conclusion(table: pd.DataFrame, tile: int, halos: Sequence[int], *, scale: i
     where = f"In tiles of {tile} LR pixels {_context(halo)}"
     lines = [f"**{where}, {cost(tiled)}.** PSNR-Y, mean of {len(scores)} {of}, x{scale}.", ""]
     over = {m: scores[m, tiled] - scores["bicubic", "whole"] for m in newest_first}
-    lines.append(f"- So tiled, {_compared(over, 'bicubic')}.")
+    lines.append(f"- Tiled this way, {_compared(over, 'bicubic')}.")
     steps = [*zip(models[1:], models[:-1], strict=True), *([(models[-1], models[0])] if len(models) > 2 else [])]
     for after, before in steps:
         gain = scores[after, tiled] - scores[before, tiled]
         lines.append(
-            f"- So tiled, {_compared({after: gain}, before)}; better on {(gain > 0).sum()} of {len(gain)} pictures."
+            f"- Tiled this way, {_compared({after: gain}, before)}; better on {(gain > 0).sum()} of {len(gain)} pictures."
         )
     lines.append(f"- {_seams(table[table['tiling'] == tiled], models)}")
     lines += [f"- W{_context(more)[1:]}, {cost(tiling_name(tile, more))}." for more in others]
