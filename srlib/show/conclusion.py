@@ -42,9 +42,8 @@ def conclusion(table: pd.DataFrame, tile: int, halos: Sequence[int], *, scale: i
     steps = [*zip(models[1:], models[:-1], strict=True), *([(models[-1], models[0])] if len(models) > 2 else [])]
     for after, before in steps:
         gain = scores[after, tiled] - scores[before, tiled]
-        lines.append(
-            f"- Tiled this way, {_compared({after: gain}, before)}; better on {(gain > 0).sum()} of {len(gain)} pictures."
-        )
+        better = f"better on {(gain > 0).sum()} of {len(gain)} pictures"
+        lines.append(f"- Tiled this way, {_compared({after: gain}, before)}; {better}.")
     lines.append(f"- {_seams(table[table['tiling'] == tiled], models)}")
     lines += [f"- W{_context(more)[1:]}, {cost(tiling_name(tile, more))}." for more in others]
     exact = table[table["tiling"] == "exact"]
