@@ -35,7 +35,7 @@ from srlib.data.patches import OnlinePairs, PackedPairs
 from srlib.data.pictures import read_picture, write_png
 from srlib.data.pregenerate import Recipe, pregenerate
 from srlib.data.resize import crop_to_multiple, downscale, downscale_integers
-from srlib.data.sources import embedded_pictures, list_pictures
+from srlib.data.sources import embedded_pictures, pictures_in
 
 SCALES = (2, 3, 4)
 
@@ -62,7 +62,7 @@ def reference(array: np.ndarray, scale: int) -> np.ndarray:
 
 def exact(hr: Path) -> None:
     print("\nexact: bicubic against a float64 reference, largest difference in levels of 255\n")
-    picture = read_picture(hr / list_pictures(hr)[0]).rgb
+    picture = read_picture(hr / pictures_in(hr).names[0]).rgb
     rows = []
     for scale in SCALES:
         array = crop_to_multiple(picture, scale)
@@ -107,7 +107,7 @@ def plain_script(hr: Path, out: Path, names: list[str], methods: list[str], upsc
 
 def as_png(hr: Path, folder: Path, repeat: int = 1) -> Path:
     """The 8-bit pictures as PNG written by Pillow, so that both sides decode the same files."""
-    for name in list_pictures(hr):
+    for name in pictures_in(hr).names:
         picture = read_picture(hr / name)
         for number in range(repeat if picture.rgb.dtype == np.uint8 else 0):
             target = folder / f"{number}" / Path(name).with_suffix(".png")
@@ -124,7 +124,7 @@ def timed(call, *arguments, **named) -> float:
 
 def speed(hr: Path, work: Path, rounds: int) -> None:
     source = as_png(hr, work / "png")
-    names = list_pictures(source)
+    names = pictures_in(source).names
     pixels = sum(np.prod(read_picture(source / n).rgb.shape[:2]) for n in names) / 1e6
     print(f"\nspeed: scales 2 3 4 of {len(names)} pictures, {pixels:.1f} megapixels, one process, {rounds} rounds\n")
     rows = []
@@ -155,7 +155,7 @@ def speed(hr: Path, work: Path, rounds: int) -> None:
 
 def processes(hr: Path, work: Path, rounds: int) -> None:
     source = as_png(hr, work / "many", repeat=32)
-    print(f"\nprocesses: scales 2 3 4, bicubic, LR only, {len(list_pictures(source))} pictures, {rounds} rounds\n")
+    print(f"\nprocesses: scales 2 3 4, bicubic, LR only, {len(pictures_in(source).names)} pictures, {rounds} rounds\n")
     recipe = Recipe(SCALES, ["bicubic"])
     pregenerate(source, work / "out", recipe, jobs=2, progress=False)  # starts the workers, as in a long run
     seconds = {1: [], 2: []}
@@ -172,7 +172,7 @@ class PlainPairs:
     """Online degradation as one writes it in ten minutes: Pillow decodes, crops, downscales."""
 
     def __init__(self, folder: Path, patch: int):
-        self.paths, self.patch = [folder / n for n in list_pictures(folder)], patch
+        self.paths, self.patch = [folder / n for n in pictures_in(folder).names], patch
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -189,7 +189,7 @@ class PlainPairs:
 def loading(hr: Path, work: Path, patch: int, seconds: float) -> None:
     print(f"\nloading: one worker, HR patches of {patch} and their LR patches at x2, uint8\n")
     source, out = as_png(hr, work / "png"), work / "loading"
-    split = dict.fromkeys(list_pictures(source), "train")
+    split = dict.fromkeys(pictures_in(source).names, "train")
     options = {"split": split, "packs": [PackSettings(patch=patch)], "jobs": 2, "progress": False}
     pregenerate(source, out, Recipe(methods=["bicubic"]), **options)
     write_description(out, hr_root=source, split=split, scales=[2], methods=["bicubic"])
@@ -268,8 +268,8 @@ _PACKING = """
 import sys
 from srlib.data.pregenerate import Recipe, pregenerate
 from srlib.data.packs import PackSettings
-from srlib.data.sources import list_pictures
-split = dict.fromkeys(list_pictures(sys.argv[1]), "train")
+from srlib.data.sources import pictures_in
+split = dict.fromkeys(pictures_in(sys.argv[1]).names, "train")
 recipe = Recipe((2, 3), upscaled=True)
 pregenerate(sys.argv[1], sys.argv[2], recipe, split=split, packs=[PackSettings(patch=48)], jobs=2, progress=False)
 """
@@ -290,7 +290,7 @@ def recorded(out: Path) -> list[Path]:
 def dask(work: Path) -> None:
     print("\ndask: a LocalCluster of two workers against one process\n")
     source = many_pictures(work / "dask", 60)
-    split = dict.fromkeys(list_pictures(source), "train")
+    split = dict.fromkeys(pictures_in(source).names, "train")
     recipe, options = Recipe((2, 3)), {"split": split, "packs": [PackSettings(patch=48)], "progress": False}
     pregenerate(source, work / "alone", recipe, **options)
     with cluster("local", 2):
@@ -302,7 +302,7 @@ def formats(folder: Path, work: Path) -> None:
     result = pregenerate(folder, work / "formats", Recipe(methods=["bicubic"]), progress=False)
     reasons = {f["path"]: f["reason"] for f in result.stats["failures"]}
     made = result.manifest.set_index("source")
-    for name in list_pictures(folder):
+    for name in pictures_in(folder).names:
         if name in reasons:
             print(f"{name}: refused: {reasons[name]}")
         else:
