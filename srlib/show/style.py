@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedLocator
 
-from srlib.files import atomic
+from srlib.files import atomic, printable
 
 BASELINE = "#7f7f7f"  # what others are compared with: bicubic, the whole picture, chance
 _COLOURS = {
@@ -58,18 +58,18 @@ def plain(figure: Figure) -> Figure:
     numbers = {text for axis in numbered for text in axis.findobj(Text)} - {axis.label for axis in axes}
     for text in set(figure.findobj(Text)) - numbers:
         text.set_parse_math(False)
-        if text.get_text() != (printable := _printable(text.get_text())):
-            text.set_text(printable)
+        if text.get_text() != (shown := _lines(text.get_text())):
+            text.set_text(shown)
     return figure
 
 
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+def _lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def wrapped(text: str, inches: float, size: float = 9, lines: int = 2) -> str:
     """The text in at most so many lines, none longer than `inches` at `size` points; a longer one loses its middle."""
-    text = _printable(text)
+    text = _lines(text)
     broken = [text]
     for kept in range(len(text), 0, -1):
         shown = text if kept == len(text) else f"{text[: -(-kept // 2)]}…{text[len(text) - kept // 2 :]}"

@@ -74,4 +74,4 @@ def test_a_long_name_keeps_its_ends_and_fits():
     assert wrapped(text, 9) == text and wrapped("", 1) == "" and wrapped("a\nb", 9) == "a\nb"
     short = wrapped(text, 1, 9, 2)
     assert short[0] == "p" and short[-1] == "g" and "…" in short
-    assert wrapped("a\udcff\tb", 9) == r"a\udcff\tb"
+    assert wrapped("a\udcff\tb", 9) == r"a\xff\tb"
