@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -18,7 +19,7 @@ from srlib.data import hdr as hdr_light
 from srlib.data.manifest import METHOD
 from srlib.show.panels import levels_between, panel_size, show_difference, show_picture
 from srlib.show.picture_figures import to_array, upscale_nearest
-from srlib.show.style import BASELINE, colours_of, plain, saved_dpi, wrapped
+from srlib.show.style import colours_of, plain, saved_dpi, wrapped
 
 _PARTS = ("train", "validation", "test")
 _LEAST = 180  # pixels of the figure that a crop takes at least, for its title
@@ -34,16 +35,18 @@ def data_overview(manifest: pd.DataFrame, split: dict[str, str]) -> Figure:
     pictures = manifest.drop_duplicates("source")
     pictures = pictures.assign(part=pictures["source"].map(split))
     low, high = ("input", "ground truth") if (manifest["scale"] == 1).all() else ("LR", "HR")
-    sizes = {high: float(pictures["source_bytes"].sum())}
+    sizes, kinds = {high: float(pictures["source_bytes"].sum())}, {high: "HR"}
     for (scale, method), rows in manifest.groupby(["scale", "method"], sort=False):
         made = f"LR x{scale}" if method == METHOD else f"LR x{scale} {method}"  # METHOD: given, made by nobody here
-        sizes[low if low == "input" else made] = float(rows["lr_bytes"].sum())
+        made = low if low == "input" else made
+        sizes[made] = float(rows["lr_bytes"].sum())
         sizes[f"{made}, upscaled"] = float(rows["upscaled_bytes"].sum())
+        kinds |= {made: method, f"{made}, upscaled": method}
     sizes = {name: size / 2**20 for name, size in sizes.items() if size or name == high}
 
     width_and_height = 13.5, max(3.8, 1.2 + 0.22 * len(sizes))
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=width_and_height, layout="constrained")
-    colours = colours_of(_PARTS)
+    colours = colours_of([*_PARTS, *kinds.values()])
     for part, marker, size in zip(_PARTS, "os^", (120, 60, 25), strict=True):
         rows = pictures[pictures["part"] == part]
         left.scatter(
@@ -64,11 +67,10 @@ def data_overview(manifest: pd.DataFrame, split: dict[str, str]) -> Figure:
     middle.set_title("What each part holds", fontsize=10)
     middle.set_xlabel(f"megapixels (MP) of {high}")
 
-    bars = right.barh(
-        list(sizes), list(sizes.values()), color=[BASELINE if name == high else "#333333" for name in sizes]
-    )
+    bars = right.barh(list(sizes), list(sizes.values()), color=[colours[kinds[name]] for name in sizes])
     right.bar_label(bars, [f"{size:.3g}" for size in sizes.values()], fontsize=8, padding=3)
     right.tick_params(axis="y", labelsize=8)
+    right.xaxis.set_major_locator(MaxNLocator(5))
     right.set_title("Files on disk" if len(sizes) > 1 else "Files on disk; LR is made while training", fontsize=10)
     right.set_xlabel("MiB")
     for axis, reach in ((middle, 1.8), (right, 1.25)):
@@ -193,7 +195,7 @@ def spectra(lrs: dict[str, list[Tensor]], hrs: list[Tensor]) -> Figure:
         sums, counts = (np.histogram(frequency, edges, weights=w)[0] for w in (values, None))
         return np.where(sums > 1e-12, sums, np.nan) / np.maximum(counts, 1)  # a flat or tiny picture says nothing
 
-    scale, colours = hrs[0].shape[-1] // next(iter(lrs.values()))[0].shape[-1], colours_of(lrs)
+    scale, colours = hrs[0].shape[-1] // next(iter(lrs.values()))[0].shape[-1], colours_of(["HR", *lrs])
     given = scale == 1 or list(lrs) == [METHOD]
     low, high = ("LR", "HR") if scale > 1 else ("input", "ground truth")
     for method, pictures in lrs.items():
@@ -205,12 +207,12 @@ def spectra(lrs: dict[str, list[Tensor]], hrs: list[Tensor]) -> Figure:
             (edges[1:] + edges[:-1]) / 2,
             decibels,
             label=low if given else wrapped(method, 1.8, 8),
-            color="#333333" if method == "bicubic" else colours[method],
+            color=colours[method],
         )
     if not any(np.isfinite(line.get_ydata()).any() for line in axis.lines):
         axis.text(0.25, 0.1, "these pictures are flat or tiny: nothing to compare", ha="center", fontsize=9)
         axis.set(xlim=(0, 0.5), ylim=(-1, 1))
-    axis.axhline(0, color=BASELINE, ls="--", lw=1, label=f"{high}, same frequency")
+    axis.axhline(0, color=colours["HR"], ls="--", lw=1, label=f"{high}, same frequency")
     axis.set(
         xlabel=f"spatial frequency, cycles per {low} pixel",
         ylabel=f"power {low} / {high}, dB",

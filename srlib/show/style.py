@@ -33,14 +33,22 @@ _COLOURS = {
     "ms_ssim": "#66a61e",
     "artifact_class": "#6a3d9a",
     "artifact_feature": "#fb9a99",
+    "nearest": "#a6cee3",  # the kernels that make LR pictures; bicubic is above
+    "area": "#a6761d",
+    "bilinear": "#1f78b4",
+    "lanczos": "#e7298a",
+    "input": "#1f78b4",  # given pairs'
+    "train": "#6a3d9a",  # the parts of the split
+    "validation": "#e6ab02",
+    "test": "#66a61e",
 }
 _OTHERS = ["#1f78b4", "#e7298a", "#66a61e", "#a6761d", "#e6ab02", "#6a3d9a", "#e31a1c", "#fb9a99", "#333333", "#a6cee3"]
 _PRINTED: dict[Any, Any] = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none"}  # text stays text
 
 
 def colours_of(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each name: stages, baselines and terms of the loss have theirs in every figure, other names get
-    those that are left, in their order.
+    """A colour for each name: stages, baselines, terms of the loss, kernels and parts of the split have theirs in every
+    figure, other names get those that are left, in their order.
     """
     names = list(dict.fromkeys(names))
     taken = {_COLOURS[name] for name in names if name in _COLOURS}

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from figures import faults
+from matplotlib.colors import to_rgba
 
 from srlib.data.hdr import PEAK, log_mapped
 from srlib.data.manifest import METHOD
@@ -178,3 +179,18 @@ def test_spectra_show_what_a_kernel_keeps():
     areas = [downscale(flat, 2, "area"), lrs["bicubic"][0]]
     lines = data_figures.spectra({"area": areas}, [flat, hrs[0]]).axes[0].lines
     assert np.isfinite(lines[0].get_ydata()).all()
+
+
+def test_a_kernel_has_one_colour_in_all_figures_of_the_data():
+    kernels = ["nearest", "area", "bilinear", "bicubic", "lanczos"]
+    manifest = pd.DataFrame({"source": "a", "scale": 2, "method": sorted(kernels), "hr_width": 50, "hr_height": 60})
+    manifest[["source_bytes", "lr_bytes", "upscaled_bytes"]] = [2**20, 2**19, 0]
+    right = data_figures.data_overview(manifest, {"a": "train"}).axes[2]
+    names = [label.get_text().split()[-1] for label in right.get_yticklabels()]
+    files = dict(zip(names, (bar.get_facecolor() for bar in right.patches), strict=True))
+    hr = torch.rand(3, 60, 60)
+    for some in (kernels, kernels[::-2]):
+        lines = data_figures.spectra({m: [downscale(hr, 2, m)] for m in some}, [hr]).axes[0].lines
+        drawn = {line.get_label(): to_rgba(line.get_color()) for line in lines}
+        assert {m: drawn[m] for m in some} == {m: files[m] for m in some}
+        assert drawn["HR, same frequency"] == files["HR"] and len(set(files.values())) == 6
