@@ -82,7 +82,7 @@ def _seams(tiled: pd.DataFrame, models: Sequence[str]) -> str:
     ratios = ratios.reindex(models).dropna()
     if ratios.empty:
         return "Seams: there are none in these pictures, or all lie in blank parts."
-    said = ", ".join(f"{model} {ratio:.2f} times" for model, ratio in ratios.items())
+    said = ", ".join(f"{model}: {ratio:.2f} times" for model, ratio in ratios.items())
     text = f"Steps across the seams have, of the energy that they have in the whole picture (1 is ideal): {said}"
     off = (ratios - 1).abs()
     worse = len(off) > 1 and off.iloc[-1] > off.iloc[0] + 0.005

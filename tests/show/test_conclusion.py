@@ -46,8 +46,8 @@ def test_where_every_stage_helps():
         "- Tiled this way, stage 2 gains 0.19 dB over stage 1; better on 4 of 4 pictures.",
         "- Tiled this way, stage 3 gains 0.23 dB over stage 2; better on 4 of 4 pictures.",
         "- Tiled this way, stage 3 gains 0.42 dB over stage 1; better on 4 of 4 pictures.",
-        "- Steps across the seams have, of the energy that they have in the whole picture (1 is ideal): stage 1 1.80 "
-        "times, stage 2 1.50 times, stage 3 1.20 times.",
+        "- Steps across the seams have, of the energy that they have in the whole picture (1 is ideal): stage 1: 1.80 "
+        "times, stage 2: 1.50 times, stage 3: 1.20 times.",
         "- With 8 LR pixels of context, stage 3 is level with its whole picture, to 0.01 dB, stage 2 is level, stage 1 "
         "loses 0.01 dB.",
         "- In exact tiles no value of any picture differs from the whole one's by as much as 0.01 levels of 255.",
