@@ -42,7 +42,7 @@ def load_model(path: Path | str, kind: type[_Model]) -> _Model:
     state, metadata = read(path)
     if _kind(metadata) not in ("OptimizedModule", kind.__name__):  # the former of older files
         raise ValueError(f"{path} holds {_kind(metadata) or 'a foreign model'}, not {kind.__name__}")
-    return _filled(_built(kind, json.loads(metadata["config"]), path), state, path)
+    return _filled(_built(kind, _config(metadata, path), path), state, path)
 
 
 def load(
@@ -86,10 +86,10 @@ def _described(path: Path | str) -> tuple[dict[str, Tensor], dict]:
     network's. Raises ValueError for other models, and for several HATs in one file.
     """
     state, metadata = read(path)
-    if "config" in metadata and _kind(metadata) in ("TiledSR", "HAT", "OptimizedModule"):
-        return state, json.loads(metadata["config"])
-    if "config" in metadata and _kind(metadata):
-        raise ValueError(f"{path} holds {_kind(metadata)}, not a HAT or TiledSR")
+    if config := _config(metadata, path):
+        if _kind(metadata) not in ("TiledSR", "HAT", "OptimizedModule"):
+            raise ValueError(f"{path} holds {_kind(metadata)}, not a HAT or TiledSR")
+        return state, config
     prefixes = hat_prefixes(state)
     if len(prefixes) > 1:
         raise ValueError(f"{path} holds several HATs, {', '.join(prefixes)}: save one of them alone")
@@ -110,6 +110,19 @@ def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _kind(metadata: Mapping[str, str]) -> str:
     return metadata.get("kind", "")
+
+
+def _config(metadata: Mapping[str, str], path: Path | str) -> dict:
+    """The configuration that save_model wrote; empty in other programs' files."""
+    if not _kind(metadata):
+        return {}
+    try:
+        config = json.loads(metadata.get("config", "{}"))
+    except ValueError:
+        config = None
+    if not isinstance(config, dict) or not isinstance(config.get("hat", {}), dict):
+        raise ValueError(f"{path} is damaged, the configuration in it cannot be read: download or copy it again")
+    return config
 
 
 def hat_config(state: Mapping[str, Tensor], path: Path | str = "the checkpoint") -> dict:

@@ -90,6 +90,10 @@ class TiledSR(nn.Module):
         """HAT itself, where hat_model is a compiled or parallel one."""
         return cast(HAT, unwrapped(self.hat_model))
 
+    def _walking(self, exact: bool) -> HAT:
+        """What tiles go through; exact tiling takes HAT itself, whose steps a parallel one hides."""
+        return self._hat if exact else self.hat_model
+
     @property
     def reach(self) -> int:
         """Output pixels around it that the eraser looks at for one pixel."""
@@ -132,7 +136,7 @@ class TiledSR(nn.Module):
         window = self.window if window is None else window
         tile = self.tile_size if tile is None else tile
         if tile == "auto":
-            return auto_plan(self.hat_model, x, halo=halo, window=window, batch=batch, exact=exact, how=how)
+            return auto_plan(self._walking(exact), x, halo=halo, window=window, batch=batch, exact=exact, how=how)
         if not isinstance(tile, int):
             raise ValueError(f'tile {tile!r} is neither a number of LR pixels nor "auto"')
         return plan_tiles(*x.shape[-2:], tile=tile, halo=0 if exact else halo, window=window)
@@ -182,7 +186,7 @@ class TiledSR(nn.Module):
         exact = statistics == "exact"
         plan = self.plan(x, tile=tile, halo=halo, window=window, batch=batch, exact=exact, how=how)
         _, report = tiled_apply(
-            self.hat_model,
+            self._walking(exact),
             x,
             plan,
             scale=self.scale,

@@ -6,7 +6,7 @@ The whole network is written, without tiling: what calls it cuts the tiles.
 import copy
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -17,16 +17,20 @@ from srlib.files import atomic
 from srlib.networks.checkpoints import load
 from srlib.networks.eraser import TiledSR
 from srlib.networks.hat import HAT
+from srlib.networks.wrappers import unwrapped
 
 
 def exported(model: HAT | TiledSR, *, batches: bool = False) -> ExportedProgram:
     """torch.export of the model in eval mode: (1, C, H, W) in [0, 1] -> (1, C, H*upscale, W*upscale).
 
     H and W are free, from a window and one pixel on. batches: the number of pictures is free as well; PyTorch
-    itself then wants two or more at a time, ONNX does not. The model's use_tiling is switched off for the export.
+    itself then wants two or more at a time, ONNX does not. The model's use_tiling is switched off for the export,
+    and what torch.compile, parallel training or averaging put around it or its HAT is left out.
     Export on the device that it will run on. Raises ValueError for another kind of model.
     """
-    hat = model.hat_model if isinstance(model, TiledSR) else model
+    model = cast(HAT | TiledSR, unwrapped(model))
+    given = model.hat_model if isinstance(model, TiledSR) else None
+    hat = unwrapped(model if given is None else given)
     if not isinstance(hat, HAT):
         raise ValueError(f"a {type(model).__name__} cannot be exported, only a HAT or a TiledSR")
     if not hasattr(symbolic_shapes, "backed_size_oblivious"):
@@ -38,6 +42,8 @@ def exported(model: HAT | TiledSR, *, batches: bool = False) -> ExportedProgram:
     example = torch.zeros(1 + batches, channels, 4 * window + 1, 5 * window + 3, device=hat.mean.device)
     free = {2: Dim.DYNAMIC, 3: Dim.DYNAMIC} | ({0: Dim.DYNAMIC} if batches else {})
     try:
+        if isinstance(model, TiledSR):
+            model.hat_model = hat
         # sizes stay unknown: otherwise one window more or less than the example would be another program
         with symbolic_shapes.patch(backed_size_oblivious=True), torch.no_grad():  # type: ignore[attr-defined]
             return torch.export.export(model.eval(), (example,), dynamic_shapes=(free,))
@@ -45,6 +51,8 @@ def exported(model: HAT | TiledSR, *, batches: bool = False) -> ExportedProgram:
         model.train(training)
         if tiling:
             model.use_tiling = True
+        if isinstance(model, TiledSR):
+            model.hat_model = cast(HAT, given)
 
 
 def export_onnx(model: HAT | TiledSR, path: Path | str) -> Path:
@@ -58,15 +66,14 @@ def export_onnx(model: HAT | TiledSR, path: Path | str) -> Path:
         import onnxscript  # noqa: F401 - torch's exporter asks for it late
     except ImportError as error:
         raise ImportError(f"{error.name} is needed to write ONNX: pip install -e .[export]") from error
-    model = copy.deepcopy(model).float().cpu()
+    model = copy.deepcopy(cast(HAT | TiledSR, unwrapped(model))).float().cpu()
     program = torch.onnx.export(exported(model, batches=True), dynamo=True, verbose=False)
     assert program is not None  # as it is with dynamo
     proto = program.model_proto
-    hat = model.hat_model if isinstance(model, TiledSR) else model
-    scale = hat.scale
+    scale = model.scale
     _rename(proto.graph.input[0], proto, "lr", ("batch", None, "height", "width"))
     _rename(proto.graph.output[0], proto, "sr", ("batch", None, f"{scale}*height", f"{scale}*width"))
-    onnx.helper.set_model_props(proto, {"scale": str(scale), "range": "0 to 1", "smallest side": str(hat.window + 1)})
+    onnx.helper.set_model_props(proto, {"scale": str(scale), "range": "0 to 1", "smallest side": str(model.window + 1)})
     with atomic(path) as temporary:
         onnx.save(proto, temporary)
     return Path(path)

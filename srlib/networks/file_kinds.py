@@ -18,6 +18,8 @@ _SIGNATURES: list[tuple[int, bytes, str, str]] = [
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, such as a Keras model", _SAFE),
     (0, b"\x93NUMPY", "a NumPy array (.npy)", _MODEL),
     (4, b"TFL3", "a TensorFlow Lite model", _SAFE),
+    (0, b"ptrt", "a TensorRT engine", _SAFE),
+    (0, b"ftrt", "a TensorRT engine", _SAFE),
     (4, b"ORTM", "an ONNX Runtime model", _SAFE),
     (0, b"7767517\n", "an NCNN model's description (.param)", _SAFE),
     (0, b"7767517\r\n", "an NCNN model's description (.param)", _SAFE),
@@ -63,8 +65,11 @@ def weights_format(path: Path | str) -> str:
     path = Path(path)
     if path.is_dir():
         names = sorted(p.name for p in path.iterdir() if p.suffix.lower() in _MODELS and p.is_file())
-        inside = f"the models in it are {', '.join(names[:5])}" if names else "no model is in it"
-        raise ValueError(f"{path} is a folder, not a model: {inside + (', ...' if len(names) > 5 else '')}")
+        inside = f"the models in it are {_listed(names)}"
+        if not names:
+            others = sorted(p.name for p in path.iterdir())
+            inside = f"no model is in it, but {_listed(others)}" if others else "it is empty"
+        raise ValueError(f"{path} is a folder, not a model: {inside}")
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}: train one first, or check the path")
     if not path.is_file():
@@ -83,6 +88,10 @@ def weights_format(path: Path | str) -> str:
             return _zip(path, head)
         what, remedy = _other(path, head, file, size)
     raise ValueError(f"{path} is {what}, which is not read: {remedy}")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join([*names[:5], *["..."][: len(names) > 5]])
 
 
 def _check_safetensors(path: Path, file: BinaryIO, size: int) -> None:
@@ -139,6 +148,8 @@ def _other(path: Path, head: bytes, file: BinaryIO, size: int) -> tuple[str, str
     for offset, signature, what, remedy in _SIGNATURES:
         if head[offset : offset + len(signature)] == signature:
             return what, remedy
+    if not head.strip(b"\0"):
+        return "filled with zeros, as where a download broke off", _AGAIN
     if head[:2] == b"BM" and int.from_bytes(head[2:6], "little") == size:
         return "a picture (BMP)", _MODEL
     if _is_onnx(file, size):

@@ -110,13 +110,16 @@ def _chosen(path: Path, content: Any) -> Mapping[str, Tensor]:
 
 
 def _sets(content: Any, key: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """(where it lies, weights) of every mapping from names to tensors, apart from optimizers'."""
+    """(where it lies, weights) of every mapping from names to tensors, apart from optimizers' and from what stands
+    beside other mappings, unless it is a HAT.
+    """
     if not isinstance(content, Mapping):
         return
-    inner = {k: v for k, v in content.items() if isinstance(v, Mapping)}
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor) and isinstance(k, str)}
-    if tensors and not inner:
-        yield key or "its top level", tensors
-    for name, value in inner.items():
+    deeper: list[tuple[str, dict[str, Tensor]]] = []
+    for name, value in content.items():
         if not any(word in str(name).lower() for word in ("optim", "sched", "scaler")):
-            yield from _sets(value, f"{key}.{name}" if key else str(name))
+            deeper += _sets(value, f"{key}.{name}" if key else str(name))
+    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor) and isinstance(k, str)}
+    if tensors and (not deeper or hat_prefixes(tensors)):
+        yield key or "its top level", tensors
+    yield from deeper

@@ -168,6 +168,16 @@ def test_a_mismatch_names_the_layer(tiled, tmp_path):
         load_hat(path)
 
 
+@pytest.mark.parametrize("config", ["{bad", "[1]", "null", '{"hat": 3}'])
+def test_a_damaged_configuration_is_said_to_be(config, tmp_path):
+    save_file(HAT(**TINY).state_dict(), tmp_path / "hat.safetensors", {"kind": "HAT", "config": config})
+    for read_in in (load, load_hat, lambda path: load_model(path, HAT)):
+        with pytest.raises(ValueError, match="hat.safetensors is damaged, the configuration in it cannot be read"):
+            read_in(tmp_path / "hat.safetensors")
+    save_file(HAT(**TINY).state_dict(), tmp_path / "other.safetensors", {"config": config})  # another program's
+    assert load_hat(tmp_path / "other.safetensors").window == 8
+
+
 def test_a_configuration_of_another_version_is_named(tmp_path):
     config = json.dumps({**HAT(**TINY).config, "gadget": 1})
     save_file(HAT(**TINY).state_dict(), tmp_path / "hat.safetensors", {"kind": "HAT", "config": config})

@@ -102,7 +102,9 @@ OTHERS = {
     "a text, beginning with 'not found'": [b"not found"],
     "a Python pickle that torch.save did not write": [pickle.dumps({"a": 1}), pickle.dumps(np.zeros(3))],
     "a PDF document": [b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n" + bytes(20)],
-    "of a kind unknown here": [bytes(64), bytes(range(255, 0, -1)), b"\x08\x07\x3a"],
+    "filled with zeros": [bytes(64)],
+    "a TensorRT engine": [b"ptrt\0" + bytes(64)],
+    "of a kind unknown here": [bytes(range(255, 0, -1)), b"\x08\x07\x3a"],
 }
 
 
@@ -217,7 +219,10 @@ def test_a_whole_model_is_more_than_weights(tmp_path):
 
 
 def test_a_folder_names_the_models_in_it(tmp_path):
-    with pytest.raises(ValueError, match="is a folder, not a model: no model is in it"):
+    with pytest.raises(ValueError, match="is a folder, not a model: it is empty"):
+        load(tmp_path)
+    (tmp_path / "saved_model.pb").touch()
+    with pytest.raises(ValueError, match="is a folder, not a model: no model is in it, but saved_model.pb$"):
         load(tmp_path)
     for name in ("b.PTH", "a.safetensors", "notes.txt"):
         (tmp_path / name).touch()

@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from srlib.networks.checkpoints import load, load_hat, load_model, save_model
 from srlib.networks.eraser import TiledSR
+from srlib.networks.export import exported
 from srlib.networks.hat import HAT
 from srlib.networks.reading import read
 from srlib.networks.wrappers import bare_names, unwrapped
@@ -109,6 +110,7 @@ def test_the_other_networks_and_the_optimizer_of_a_training_are_left(tmp_path):
     contents = {
         "apart": {"g": model.state_dict(), "d": other.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3},
         "together": {"state_dict": both, "epoch": 3, "loops": {"fit": {"done": 1}}},
+        "beside": {**model.state_dict(), "config": {"scale": 2}, "d": other.state_dict(), "epoch": 3},
         "with the average": {"params": network("HAT").state_dict(), "params_ema": model.state_dict()},
     }
     for name, content in contents.items():
@@ -136,6 +138,20 @@ def test_no_choice_is_made_in_silence(content, complaint, tmp_path):
     torch.save(content(network("HAT").state_dict()), tmp_path / "m.pth")
     with pytest.raises(ValueError, match=complaint):
         load_hat(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel, AveragedModel])
+def test_a_tiled_sr_of_a_wrapped_hat_tiles_exactly_and_is_exported(wrap):
+    model, x = network("TiledSR").eval(), torch.rand(1, 3, 17, 25)
+    with torch.no_grad():
+        expected = model.erase(model.hat_model(x))
+        given = model.hat_model = wrap(model.hat_model).eval()
+        for tile in (16, "auto"):
+            assert (model.tiled(x, statistics="exact", tile=tile)[0] - expected).abs().max() < 1e-5
+        for network_or_wrapped in (model, wrap(model)):
+            program = exported(network_or_wrapped).module()
+            assert (program(x) - expected).abs().max() < 1e-5
+    assert model.hat_model is given and model.use_tiling
 
 
 def test_names_of_other_networks_stay(tmp_path):
