@@ -1,17 +1,24 @@
-"""TiledSR: HAT through tiles, then a small residual network that erases what tiling left behind."""
+"""TiledSR: HAT through tiles, then a small residual network that erases what tiling left behind near the seams."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srlib.networks.hat import HAT, check_whole
+from srlib.networks.arguments import check_whole
+from srlib.networks.hat import HAT
+from srlib.networks.strips import SeamStrips
 from srlib.networks.wrappers import unwrapped
 from srlib.tiling.canvas import Out, checked, filtered, sink_of
 from srlib.tiling.exact import Chunks
 from srlib.tiling.plan import TilePlan, plan_tiles
-from srlib.tiling.tiled import Execution, Report, auto_plan, tiled_apply
+from srlib.tiling.seam_map import CHANNELS, near, seam_map
+from srlib.tiling.tiled import WALKED, Execution, Report, auto_plan, tiled_apply
+
+SEES = ("seams", "lr")
 
 
 class TiledSR(nn.Module):
@@ -21,12 +28,22 @@ class TiledSR(nn.Module):
     multiples of HAT's window; by default 64 and 32, or the next such multiples); False sends the picture through
     whole. In training mode the tile grid is shifted at random, so that the eraser cannot learn one grid. tile_batch:
     tiles per call of HAT (None: all at once, as training needs; a number bounds the memory of a large picture).
-    channels, blocks: the eraser's width and its number of residual pairs of convolutions.
     tile_choices: tile sizes of which one is drawn for every batch in training, instead of tile_size.
 
-    The eraser adds its output to the stitched picture and starts as the identity (out_conv is zero).
+    The eraser, residual_block and out_conv, works at LR resolution: it sees the stitched picture, folded by
+    pixel_unshuffle, and by `sees` the map of the seams (srlib.tiling.seam_map) and the LR picture, and adds its output
+    to the stitched picture within `radius` LR pixels of a seam. Everything else stays HAT's to the bit, and so does
+    what was not tiled. channels, blocks: its width and its number of residual pairs of convolutions.
+    gains: (halo, unit) pairs: in what unit its output counts for tiles of that context, the error that tiling makes
+    near seams; between two halos the logarithm is interpolated, above the largest it is 0. Stage 3 measures them;
+    without any, or with a unit of 0, nothing is erased. It starts as the identity (out_conv is zero).
+    radius 0 is the eraser of older checkpoints: at output resolution, blind to where seams are, so that it is applied
+    to everything, whole pictures too; `sees` and `gains` have no effect on it.
+
     Raises ValueError, naming the argument and what is allowed, for arguments that it cannot run with.
     """
+
+    eraser_facts: Tensor  # of a radius above 0: see gains
 
     def __init__(
         self,
@@ -36,8 +53,11 @@ class TiledSR(nn.Module):
         tile_size: int | None = None,
         tile_pad: int | None = None,
         tile_batch: int | None = None,
-        channels: int = 32,
-        blocks: int = 2,
+        channels: int = 64,
+        blocks: int = 6,
+        radius: int = 8,
+        sees: Sequence[str] = SEES,
+        gains: Sequence[Sequence[float]] = (),
         tile_choices: Sequence[int] = (),
     ):
         super().__init__()
@@ -57,10 +77,17 @@ class TiledSR(nn.Module):
             check_whole("tile_batch", tile_batch)
         check_whole("channels", channels)
         check_whole("blocks", blocks, least=0)
-        self.residual_block = ResidualBlock(colours, channels, blocks)
-        self.out_conv = nn.Conv2d(channels, colours, 3, padding=1)
+        check_whole("radius", radius, least=0)
+        if not isinstance(sees, list | tuple) or not set(sees) <= set(SEES):
+            raise ValueError(f"sees {sees!r} must be a list of {', '.join(SEES)}, or of none of them")
+        self.radius, self.sees = radius, tuple(name for name in SEES if name in sees)
+        planes = colours * (self._hat.scale**2 if radius else 1)  # of the stitched picture, folded
+        extra = {"seams": CHANNELS, "lr": colours} if radius else {}
+        self.residual_block = ResidualBlock(planes + sum(extra.get(n, 0) for n in self.sees), channels, blocks)
+        self.out_conv = nn.Conv2d(channels, planes, 3, padding=1)
         for parameter in self.out_conv.parameters():
             nn.init.zeros_(parameter)
+        self.gains = gains
         self.use_tiling = use_tiling
         self.tile_size = tile_size
         self.tile_pad = tile_pad
@@ -73,7 +100,23 @@ class TiledSR(nn.Module):
     def config(self) -> dict:
         """What a checkpoint carries: HAT's arguments under "hat", and this class's."""
         tiling = {name: getattr(self, name) for name in ("use_tiling", "tile_size", "tile_pad")}
-        return {"hat": self._hat.config, **tiling, **self._sizes, "tile_choices": list(self.tile_choices)}
+        eraser = {**self._sizes, "radius": self.radius, "sees": list(self.sees), "gains": self.gains}
+        kind = type(self._hat).__name__
+        named = {} if kind == "HAT" else {"network": kind}
+        return {"hat": self._hat.config, **named, **tiling, **eraser, "tile_choices": list(self.tile_choices)}
+
+    @property
+    def gains(self) -> list[list[float]]:
+        """[[halo, unit], ...] by halo, in fp32; of radius 0 none."""
+        return self.eraser_facts[1:].tolist() if self.radius else []
+
+    @gains.setter
+    def gains(self, gains: Sequence[Sequence[float]]) -> None:
+        pairs = _checked_gains(gains)
+        if self.radius:  # weights alone say what they are for: row 0 the radius and what it sees, then the gains
+            code = float(sum(2 ** SEES.index(name) for name in self.sees))
+            facts = torch.tensor([[float(self.radius), code], *pairs], device=self.out_conv.weight.device)
+            self.register_buffer("eraser_facts", facts)
 
     @property
     def scale(self) -> int:
@@ -96,14 +139,32 @@ class TiledSR(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Output pixels around it that the eraser looks at for one pixel."""
+        """LR pixels (radius 0: output pixels) around it that the eraser looks at for one pixel."""
         return 2 + 2 * self._sizes["blocks"]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W) in [0, 1] -> (B, C, H*scale, W*scale), not clamped.
+    def unit(self, halo: int) -> float:
+        """In what unit the eraser's output counts for tiles with `halo` LR pixels of context: see gains."""
+        gains = self.gains
+        if not gains or halo > gains[-1][0]:
+            return 0.0
+        last = next(i for i, (known, _) in enumerate(gains) if halo <= known)
+        (low, below), (high, above) = gains[max(last - 1, 0)], gains[last]
+        if halo >= high or not below or not above:
+            return above
+        if halo <= low:
+            return below
+        return math.exp(math.log(below) + (math.log(above) - math.log(below)) * (halo - low) / (high - low))
+
+    def forward(
+        self, x: Tensor, stitched: Tensor | None = None, seams: Tensor | None = None, unit: Tensor | float = 1.0
+    ) -> Tensor:
+        """x: (B, C, H, W) in [0, 1] -> (B, C, H*scale, W*scale), not clamped. stitched, seams, unit: as of erase; then
+        HAT does not run, whose stitched answer is known.
 
         Raises ValueError when tile_size or tile_pad is not a multiple of HAT's window.
         """
+        if stitched is not None:
+            return self.erase(stitched, x, seams, unit)
         if not self.use_tiling:
             return self.erase(self.hat_model(x))
         window, tile, offset = self.window, self.tile_size, (0, 0)
@@ -115,7 +176,14 @@ class TiledSR(nn.Module):
         plan = plan_tiles(*x.shape[-2:], tile=tile, halo=self.tile_pad, window=window, offset=offset)
         stitched, _ = tiled_apply(self.hat_model, x, plan, scale=self.scale, batch=self.tile_batch)
         assert stitched is not None  # no `out` was given
-        return self.erase(stitched)
+        return self.erase(stitched, x, self.seen(plan, x.device), self.unit(plan.halo))
+
+    def seen(self, plan: TilePlan, device: torch.device | str | None = None) -> Tensor | None:
+        """The map of a plan's seams that the eraser gets, (1, 4, H, W); None of radius 0."""
+        if not self.radius:
+            return None
+        places = (range(plan.y.size), range(plan.x.size))
+        return seam_map(plan.seams(1), *places, radius=self.radius, context=plan.halo, device=device)
 
     def plan(
         self,
@@ -149,6 +217,7 @@ class TiledSR(nn.Module):
         out: Out | None = None,
         chunk: int = 512,
         statistics: str = "local",
+        span: int = 0,
         blend: str = "crop",
         batch: int | None = None,
         tile: int | str | None = None,
@@ -160,12 +229,12 @@ class TiledSR(nn.Module):
         (B, C, H*scale, W*scale), or None where `out` takes it.
 
         tile, halo, window: as `plan` takes them. batch: tiles at once, by default tile_batch or else 1. statistics,
-        blend, out, how: as of tiled_apply; a function as `out` gets its bands on the CPU, and nothing but finite ones:
-        FloatingPointError is raised before NaN or infinity would go to any `out`.
-        The eraser sees across the seams: it is applied to the stitched picture, band by band, each with the
-        `reach` rows around it that it looks at, in squares of `chunk` output pixels. So the answer is the eraser's
-        to the whole stitched picture, and with statistics="exact" that of the whole network. Without gradients;
-        training goes through forward.
+        span, blend, out, how: as of tiled_apply; a function as `out` gets its bands on the CPU, and nothing but finite
+        ones: FloatingPointError is raised before NaN or infinity would go to any `out`.
+        The eraser sees across the seams: it is applied to the stitched picture as that comes, in strips near seams, in
+        squares of `chunk` output pixels with the `reach` around them that it looks at. So the answer is the eraser's
+        to the whole stitched picture; with statistics "exact" or "window" there are no seams, and it is the network's.
+        Without gradients; training goes through forward.
         """
         B, C, H, W = x.shape
         size = (H * self.scale, W * self.scale)
@@ -175,16 +244,16 @@ class TiledSR(nn.Module):
             sink = sink_of(picture, B, *size)
         else:
             sink = checked(sink_of(out, B, *size), how.dtype or x.dtype)
-        step = Chunks(chunk, device=self.out_conv.weight.device, features="host")
-
-        def erase(band: Tensor) -> Tensor:
-            erased = step(self._erase_map, band.permute(0, 2, 3, 1), reach=self.reach)
-            assert erased is not None  # no `out` was given
-            return erased.permute(0, 3, 1, 2)
-
         batch = self.tile_batch or 1 if batch is None else batch
-        exact = statistics == "exact"
+        exact = statistics in WALKED
         plan = self.plan(x, tile=tile, halo=halo, window=window, batch=batch, exact=exact, how=how)
+        device, started = self.out_conv.weight.device, None
+        if not self.radius:
+            sink = filtered(self._blind(Chunks(chunk, device=device, features="host")), self.reach, size[0], sink)
+        elif not exact:
+            distances = {"radius": self.radius, "reach": self.reach, "chunk": chunk}
+            sink = SeamStrips(self.erase, x, scale=self.scale, unit=self.unit, **distances, device=device, sink=sink)
+            started = sink.start
         _, report = tiled_apply(
             self._walking(exact),
             x,
@@ -192,10 +261,14 @@ class TiledSR(nn.Module):
             scale=self.scale,
             blend=blend,
             statistics=statistics,
+            span=span,
             batch=batch,
-            out=filtered(erase, self.reach, size[0], sink),
+            out=sink,
             how=how,
+            started=started,
         )
+        if not self.radius and self.out_conv.weight.any():
+            report.notes.append("the eraser is of the older kind, blind to where seams are: it changes everything")
         return picture, report
 
     @torch.no_grad()
@@ -207,9 +280,36 @@ class TiledSR(nn.Module):
             return self.erase(self.hat_model(x))
         return self.tiled(x, statistics="exact", tile=8 * self.window, how=Execution(on_oom="shrink"))[0]
 
-    def erase(self, stitched: Tensor) -> Tensor:
-        """The eraser alone: (B, C, H, W) at output size -> the same."""
-        return stitched + self.out_conv(self.residual_block(stitched))
+    def erase(
+        self, stitched: Tensor, lr: Tensor | None = None, seams: Tensor | None = None, unit: Tensor | float = 1.0
+    ) -> Tensor:
+        """The eraser alone: (B, C, H*scale, W*scale) -> the same.
+
+        lr: (B, C, H, W), the LR picture; seams: (B or 1, 4, H, W), as `seen` makes it; unit: a number or (B, 1, 1, 1),
+        as `unit` gives it for the tiles' halo. Without seams there is nothing to erase.
+        """
+        if not self.radius:
+            return stitched + self.out_conv(self.residual_block(stitched))
+        if seams is None or (isinstance(unit, float) and not unit):
+            return stitched
+        assert lr is not None  # comes with the seams
+        s = self.scale
+        shown = {"lr": lr, "seams": seams.expand(len(stitched), -1, -1, -1)}
+        features = torch.cat([F.pixel_unshuffle(stitched, s), *(shown[name] for name in self.sees)], 1)
+        features = features.contiguous(memory_format=torch.channels_last)  # a tenth less time on a processor
+        residual = F.pixel_shuffle(self.out_conv(self.residual_block(features)), s)  # (B, C, H*s, W*s)
+        counts = near(seams).repeat_interleave(s, -2).repeat_interleave(s, -1)
+        return torch.where(counts, stitched + unit * residual, stitched)
+
+    def _blind(self, chunks: Chunks) -> Any:
+        """The eraser of radius 0 as `filtered` takes it."""
+
+        def rows(held: Tensor, first: int, top: int, bottom: int) -> Tensor:
+            erased = chunks(self._erase_map, held.permute(0, 2, 3, 1), reach=self.reach)
+            assert erased is not None  # no `out` was given
+            return erased.permute(0, 3, 1, 2)[:, :, top - first : bottom - first]
+
+        return rows
 
     def _erase_map(self, stitched: Tensor) -> Tensor:
         """(B, H, W, C) -> the same."""
@@ -237,6 +337,27 @@ def _check_grid(name: str, value: object, window: int, least: int) -> None:
             f"{name} {value} is not a multiple of the window {window}: off the window grid tiles cannot match the "
             f"whole picture; try {max(down, least)} or {down + window}"
         )
+
+
+def eraser_config(state: Mapping[str, Tensor]) -> dict:
+    """The eraser's arguments, out of a TiledSR's weights."""
+    blocks = {name.split(".")[2] for name in state if name.startswith("residual_block.body.")}
+    sizes: dict[str, Any] = {"channels": state["out_conv.weight"].shape[1], "blocks": len(blocks)}
+    if "eraser_facts" not in state:
+        return {**sizes, "radius": 0}
+    (radius, code), *gains = state["eraser_facts"].tolist()
+    sees = [name for bit, name in enumerate(SEES) if int(code) >> bit & 1]
+    return {**sizes, "radius": int(radius), "sees": sees, "gains": gains}
+
+
+def _checked_gains(gains: object) -> list[list[float]]:
+    """[[halo, unit], ...] by halo."""
+    pairs = list(gains) if isinstance(gains, list | tuple) else [None]
+    for pair in pairs:
+        whole = isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(v, int | float) for v in pair)
+        if not whole or min(cast(Sequence[float], pair)) < 0:
+            raise ValueError(f"gains {gains!r} must be a list of pairs of numbers, (halo, unit), not negative")
+    return sorted([float(v) for v in cast(Sequence[float], pair)] for pair in pairs)
 
 
 class ResidualBlock(nn.Module):

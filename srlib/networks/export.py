@@ -1,15 +1,17 @@
 """Export to other programs, ONNX and torch.export, for pictures of any size.
 
-The whole network is written, without tiling: what calls it cuts the tiles.
+The whole network is written, without tiling: what calls it cuts the tiles. An eraser that is told where seams are has
+none to erase here, and is left out; srlib.networks.export_tiles writes it, with HAT for tiles of one size.
 """
 
 import copy
 import importlib.util
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as symbolic_shapes
 
@@ -19,34 +21,35 @@ from srlib.networks.eraser import TiledSR
 from srlib.networks.hat import HAT
 from srlib.networks.wrappers import unwrapped
 
+Sizes = Sequence[str | None]  # of an input or output: the names of its free dimensions, None for the others
 
-def exported(model: HAT | TiledSR, *, batches: bool = False) -> ExportedProgram:
+
+def exported(model: HAT | TiledSR, *, batches: bool = False, side: int | None = None) -> ExportedProgram:
     """torch.export of the model in eval mode: (1, C, H, W) in [0, 1] -> (1, C, H*upscale, W*upscale).
 
     H and W are free, from a window and one pixel on. batches: the number of pictures is free as well; PyTorch
-    itself then wants two or more at a time, ONNX does not. The model's use_tiling is switched off for the export,
-    and what torch.compile, parallel training or averaging put around it or its HAT is left out.
-    Export on the device that it will run on. Raises ValueError for another kind of model.
+    itself then wants two or more at a time, ONNX does not. side: H and W are fixed, to this many LR pixels.
+    The model's use_tiling is switched off for the export, and what torch.compile, parallel training or averaging put
+    around it or its HAT is left out. Export on the device that it will run on. Raises ValueError for another kind of
+    model.
     """
     model = cast(HAT | TiledSR, unwrapped(model))
     given = model.hat_model if isinstance(model, TiledSR) else None
     hat = unwrapped(model if given is None else given)
     if not isinstance(hat, HAT):
         raise ValueError(f"a {type(model).__name__} cannot be exported, only a HAT or a TiledSR")
-    if not hasattr(symbolic_shapes, "backed_size_oblivious"):
-        raise ImportError(f"export needs a newer PyTorch than {torch.__version__}: 2.11 and 2.15 can")
     training, tiling = model.training, getattr(model, "use_tiling", None)
     if tiling:
         model.use_tiling = False
     window, channels = hat.window, hat.config["in_chans"]
-    example = torch.zeros(1 + batches, channels, 4 * window + 1, 5 * window + 3, device=hat.mean.device)
-    free = {2: Dim.DYNAMIC, 3: Dim.DYNAMIC} | ({0: Dim.DYNAMIC} if batches else {})
+    height, width = (side, side) if side else (4 * window + 1, 5 * window + 3)
+    example = torch.zeros(1 + batches, channels, height, width, device=hat.mean.device)
+    free = {} if side else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    free |= {0: Dim.DYNAMIC} if batches else {}
     try:
         if isinstance(model, TiledSR):
             model.hat_model = hat
-        # sizes stay unknown: otherwise one window more or less than the example would be another program
-        with symbolic_shapes.patch(backed_size_oblivious=True), torch.no_grad():  # type: ignore[attr-defined]
-            return torch.export.export(model.eval(), (example,), dynamic_shapes=(free,))
+        return free_program(model.eval(), (example,), (free,))
     finally:
         model.train(training)
         if tiling:
@@ -55,31 +58,65 @@ def exported(model: HAT | TiledSR, *, batches: bool = False) -> ExportedProgram:
             model.hat_model = cast(HAT, given)
 
 
+def free_program(module: nn.Module, examples: tuple[Tensor, ...], free: tuple[dict, ...]) -> ExportedProgram:
+    """torch.export of a module in eval mode. free: of every input its free dimensions, {number: torch.export.Dim}."""
+    if not hasattr(symbolic_shapes, "backed_size_oblivious"):
+        raise ImportError(f"export needs a newer PyTorch than {torch.__version__}: 2.11 and 2.15 can")
+    # sizes stay unknown: otherwise one window more or less than the example would be another program
+    with symbolic_shapes.patch(backed_size_oblivious=True), torch.no_grad():  # type: ignore[attr-defined]
+        return torch.export.export(module, examples, dynamic_shapes=free)
+
+
 def export_onnx(model: HAT | TiledSR, path: Path | str) -> Path:
     """Write the model as one ONNX file: "lr" (batch, C, height, width) -> "sr", fp32, all but C free. Atomic.
 
     Pictures must be larger than a window, the smallest side is in the file's metadata. Raises ImportError, with the
     remedy, without the packages of the extra `export`.
     """
+    check_onnx()
+    model = copied(model)
+    scale = model.scale
+    program, facts = exported(model, batches=True), {"range": "0 to 1", "smallest side": model.window + 1}
+    sizes = {"lr": ("batch", None, "height", "width"), "sr": ("batch", None, f"{scale}*height", f"{scale}*width")}
+    return write_onnx(program, path, sizes, {"scale": scale, **facts})
+
+
+def check_onnx() -> None:
+    """Raise ImportError, with the remedy, without the packages of the extra `export`."""
     try:
-        import onnx
+        import onnx  # noqa: F401
         import onnxscript  # noqa: F401 - torch's exporter asks for it late
     except ImportError as error:
         raise ImportError(f"{error.name} is needed to write ONNX: pip install -e .[export]") from error
-    model = copy.deepcopy(cast(HAT | TiledSR, unwrapped(model))).float().cpu()
-    program = torch.onnx.export(exported(model, batches=True), dynamo=True, verbose=False)
-    assert program is not None  # as it is with dynamo
-    proto = program.model_proto
-    scale = model.scale
-    _rename(proto.graph.input[0], proto, "lr", ("batch", None, "height", "width"))
-    _rename(proto.graph.output[0], proto, "sr", ("batch", None, f"{scale}*height", f"{scale}*width"))
-    onnx.helper.set_model_props(proto, {"scale": str(scale), "range": "0 to 1", "smallest side": str(model.window + 1)})
+
+
+def copied(model: HAT | TiledSR) -> Any:
+    """The model as it is exported: a copy, out of its wrappers, in fp32 on the CPU."""
+    return copy.deepcopy(unwrapped(model)).float().cpu().eval()
+
+
+def write_onnx(
+    program: ExportedProgram, path: Path | str, sizes: Mapping[str, Sizes], facts: Mapping[str, object]
+) -> Path:
+    """Write a program with one output as ONNX, in one file. Atomic.
+
+    sizes: name -> the dimensions, of the inputs in their order, then of the output. facts: the file's metadata.
+    """
+    import onnx
+
+    onnx_program = torch.onnx.export(program, dynamo=True, verbose=False)
+    assert onnx_program is not None  # as it is with dynamo
+    proto = onnx_program.model_proto
+    values = (*proto.graph.input, *proto.graph.output)
+    for value, (name, own) in zip(values, sizes.items(), strict=True):
+        _rename(value, proto, name, own)
+    onnx.helper.set_model_props(proto, {name: str(fact) for name, fact in facts.items()})
     with atomic(path) as temporary:
         onnx.save(proto, temporary)
     return Path(path)
 
 
-def _rename(value: Any, proto: Any, name: str, sizes: tuple[str | None, ...]) -> None:
+def _rename(value: Any, proto: Any, name: str, sizes: Sizes) -> None:
     """Name a graph's input or output, everywhere it is used, and its free dimensions."""
     for node in proto.graph.node:
         for names in (node.input, node.output):
@@ -90,15 +127,25 @@ def _rename(value: Any, proto: Any, name: str, sizes: tuple[str | None, ...]) ->
             dim.dim_param = size
 
 
-def largest_difference(path: Path | str, model: nn.Module, shape: tuple[int, ...]) -> float:
-    """Between the model and its ONNX file, in onnxruntime, for a random picture of that shape."""
+def largest_difference(path: Path | str, model: Callable[..., Tensor], inputs: Mapping[str, Tensor]) -> float:
+    """Between the model's answer to these inputs, in their order, and its ONNX file's, in onnxruntime; infinity where
+    one has a NaN.
+    """
     import onnxruntime
 
-    x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (sr,) = session.run(["sr"], {"lr": x.numpy()})
+    (sr,) = session.run(["sr"], {name: value.numpy() for name, value in inputs.items()})
     with torch.no_grad():
-        return (torch.from_numpy(sr) - model(x)).abs().max().item()
+        difference = (torch.from_numpy(sr) - model(*inputs.values())).abs().max().item()
+    return difference if difference == difference else float("inf")
+
+
+def can_compare() -> bool:
+    """Whether onnxruntime is there; says so where it is not."""
+    there = importlib.util.find_spec("onnxruntime") is not None
+    if not there:
+        print("not compared with PyTorch: onnxruntime is not installed")
+    return there
 
 
 def export_file(
@@ -113,12 +160,14 @@ def export_file(
     export_onnx(network, output)
     channels, window = network.hat_model.config["in_chans"], network.window
     print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
-    if importlib.util.find_spec("onnxruntime") is None:
-        print("not compared with PyTorch: onnxruntime is not installed")
+    if network.radius and network.gains:
+        print("the eraser is not in it, a whole picture has no seams; --tile writes both")
+    if not can_compare():
         return 0.0
-    worst = 0.0
+    worst, random = 0.0, torch.Generator().manual_seed(0)
     for height, width in ((2 * window, 3 * window), (2 * window + 5, window + 1)):
-        difference = largest_difference(output, network, (1, channels, height, width))
+        lr = torch.rand(1, channels, height, width, generator=random)
+        difference = largest_difference(output, network, {"lr": lr})
         print(f"{width}x{height}: largest difference from PyTorch {difference:.1e}")
-        worst = max(worst, difference if difference == difference else float("inf"))
+        worst = max(worst, difference)
     return worst

@@ -11,7 +11,8 @@ TINY = {"embed_dim": 16, "depths": (2,), "num_heads": (2,), "window_size": 8, "s
 
 
 def tiny(**arguments) -> TiledSR:
-    return TiledSR(HAT(**TINY), tile_size=16, tile_pad=8, channels=8, **arguments)
+    arguments = {"channels": 8, "blocks": 2, "gains": [[8, 0.1]], **arguments}
+    return TiledSR(HAT(**TINY), tile_size=16, tile_pad=8, **arguments)
 
 
 def test_eraser_starts_as_the_identity():
@@ -36,13 +37,13 @@ def test_stage_3_trains_the_eraser_and_nothing_else():
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     for _ in range(3):
         optimizer.zero_grad()
-        (model(torch.rand(1, 3, 32, 32)) - 0.5).square().mean().backward()
+        (model(torch.rand(1, 3, 48, 48)) - 0.5).square().mean().backward()
         optimizer.step()
     assert not model.hat_model.training and model.residual_block.training
     assert all(p.grad is None for p in model.hat_model.parameters())
     for name, value in model.state_dict().items():
         same = torch.equal(value, before[name])
-        assert same == name.startswith("hat_model."), name
+        assert same == name.startswith(("hat_model.", "eraser_facts")), name
 
 
 def test_training_draws_the_grid_and_evaluation_does_not():
@@ -78,6 +79,11 @@ def test_tile_batches_change_memory_not_the_picture():
         ({"channels": 0}, "channels 0 must be a whole number of at least 1"),
         ({"blocks": -1}, "blocks -1 must be a whole number of at least 0"),
         ({"use_tiling": "no"}, "use_tiling 'no' must be True or False"),
+        ({"radius": -1}, "radius -1 must be a whole number of at least 0"),
+        ({"sees": ["hr"]}, r"sees \['hr'\] must be a list of seams, lr"),
+        ({"sees": "lr"}, "sees 'lr' must be a list"),
+        ({"gains": [0.1]}, r"gains \[0.1\] must be a list of pairs of numbers"),
+        ({"gains": [[0, -0.1]]}, "must be a list of pairs of numbers, .* not negative"),
     ],
 )
 def test_what_it_cannot_run_with_is_refused_at_the_door(wrong, complaint):

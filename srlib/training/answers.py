@@ -1,0 +1,327 @@
+"""A frozen network's answers, computed once: what the eraser learns from, at the speed of the small network.
+
+HAT does not change in stage 3, so its whole and its tiled pictures never do. Each crop of a picture is run once as a
+whole and once on each of several tile grids, and kept in a file; training reads patches around seams out of these.
+"""
+
+import json
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from srlib.evaluation.metrics import RESTORED, blank, psnr_y
+from srlib.files import atomic, digest
+from srlib.networks.eraser import TiledSR
+from srlib.progress import progress_bar
+from srlib.tiling.plan import TilePlan, plan_tiles
+from srlib.tiling.seam_map import near, seam_map, turned
+from srlib.tiling.seams import Seams, consistency, seam_gradient_ratio
+from srlib.tiling.tiled import tiled_apply
+from srlib.training.states import fingerprint
+
+_EQUAL = 150.0  # dB: TC of pictures that are equal to rounding, which infinity would keep from being compared
+_SEEN = 1 / (16 * 255)  # rms of an error that is worth erasing: a sixteenth of an 8-bit level
+_REUSE = 8  # epochs that a moving subset lasts: each of its patches in eight flips and rotations, on average
+
+
+@dataclass(frozen=True)
+class Crops:
+    """What is cut out of the pictures, and the tile grids it is run on; LR pixels.
+
+    count: crops in all, 0 for one of each picture; side: their largest side, smaller pictures are taken whole. grids:
+    tile grids per crop; tiles, pads: the sizes and contexts that they have in turn. drawn: False takes the middle of
+    each picture, and grids that begin at its corner, as validation does. gib: how much may lie on disk.
+    """
+
+    count: int
+    side: int
+    grids: int
+    tiles: tuple[int, ...]
+    pads: tuple[int, ...]
+    gib: float
+    seed: int = 0
+    drawn: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (("count", 0), ("side", 16), ("grids", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} of crops is {getattr(self, name)}; it must be at least {least}")
+        if not self.tiles or not self.pads:
+            raise ValueError("crops need at least one tile size and one tile_pad")
+
+
+class Answers(Dataset):
+    """Patches of stitched pictures with what they should be, out of files in `folder`, which `prepare` makes.
+
+    Items {"lr": (lr, stitched, seams, unit), the arguments of TiledSR.forward, "target": (whole, unit), "hr": the
+    ground truth, "name"}; lr (C, h, h), seams (4, h, h), unit (1, 1, 1), the others (C, h*scale, h*scale), of patches
+    with a seam in them, flipped and rotated. Keys are those of srlib.data.patches.draw_keys; len counts the crops that
+    are on disk at once times their grids. When all crops do not fit in crops.gib, they are taken in turns: each turn
+    lasts _REUSE epochs and depends on the epoch alone, so that a resumed training sees what an unbroken one would.
+
+    model: its HAT, frozen, answers. pictures: items {"lr", "hr", "name"} with `names` and a `key` for their content.
+    lr_patch: side of a patch. Raises ValueError when no picture is large enough to have a seam or a patch.
+    """
+
+    def __init__(self, model: TiledSR, pictures: Any, folder: Path, crops: Crops, *, lr_patch: int):
+        self.model, self.pictures, self.crops, self.lr_patch = model, pictures, crops, lr_patch
+        self.scale, self.window, self.radius = model.scale, model.window, model.radius or 8
+        self.units: dict[int, float] = {}  # by halo, measured by prepare
+        origin = json.dumps([asdict(crops), pictures.key, self.scale, self.window, self.radius], sort_keys=True)
+        self.key = digest([origin, fingerprint(model.hat_model)])
+        self.folder = folder / self.key[:16]
+        self.sizes = [self._size(i) for i in range(len(pictures))]
+        self.usable = [i for i, size in enumerate(self.sizes) if self._grids_for(size) and min(size) >= lr_patch]
+        if not self.usable:
+            raise ValueError(
+                f"no picture of {pictures.names[0]}, ... is large enough for patches of {lr_patch} LR pixels with a "
+                f"seam of tiles {list(crops.tiles)} + {list(crops.pads)}, cut to {crops.side}: lower lr_patch or the "
+                "tiles, or raise crop_side"
+            )
+        self.count = crops.count or len(self.usable)
+        channels = model.config["hat"]["in_chans"]
+        each = max(math.prod(self.sizes[i]) for i in self.usable) * channels * self._bytes_per_pixel()
+        room = int(crops.gib * 2**30 / each)
+        self.moving = room < self.count
+        self.together = max(room // 2, 1) if self.moving else self.count  # the next turn is made while one lasts
+
+    def _bytes_per_pixel(self) -> int:
+        """Of a crop, per LR pixel and channel: lr in fp32; hr, whole and the error of each grid in fp16."""
+        return 4 + 2 * self.scale**2 * (2 + self.crops.grids)
+
+    def _size(self, index: int) -> tuple[int, int]:
+        height, width = self.pictures.size(index)
+        return min(height, self.crops.side), min(width, self.crops.side)
+
+    def _grids_for(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Pairs of tile and pad that give a picture of this size a seam, wherever the grid begins."""
+        pairs = [(tile, pad) for pad in self.crops.pads for tile in self.crops.tiles]
+        plans = {p: plan_tiles(*size, tile=p[0], halo=p[1], window=self.window) for p in pairs}
+        return [pair for pair, plan in plans.items() if any(plan.seams(1))]
+
+    def __len__(self) -> int:
+        return self.together * self.crops.grids
+
+    def __getstate__(self) -> dict:
+        return {k: v for k, v in vars(self).items() if k not in ("model", "pictures")}  # workers only read files
+
+    def crop(self, number: int) -> tuple[int, int, int]:
+        """Picture, top and left of a crop."""
+        turn, place = divmod(number, len(self.usable))
+        rng = np.random.default_rng([self.crops.seed, turn])
+        index = self.usable[int(rng.permutation(len(self.usable))[place]) if self.crops.drawn else place]
+        height, width = self.pictures.size(index)
+        free = (height - self.sizes[index][0], width - self.sizes[index][1])
+        if not self.crops.drawn:
+            return index, free[0] // 2, free[1] // 2
+        rng = np.random.default_rng([self.crops.seed, number, 1])
+        return index, int(rng.integers(free[0] + 1)), int(rng.integers(free[1] + 1))
+
+    def plans(self, number: int, size: tuple[int, int]) -> list[TilePlan]:
+        """The tile grids of a crop of this size."""
+        pairs, rng, plans = self._grids_for(size), np.random.default_rng([self.crops.seed, number, 2]), []
+        for g in range(self.crops.grids):
+            tile, halo = pairs[(number * self.crops.grids + g) % len(pairs)]
+            row, column = (int(o) * self.window for o in rng.integers(0, tile // self.window, 2))
+            grid: dict[str, Any] = {"tile": tile, "halo": halo, "window": self.window}
+            plan = plan_tiles(*size, **grid, offset=(row, column) if self.crops.drawn else (0, 0))
+            plans.append(plan if any(plan.seams(1)) else plan_tiles(*size, **grid))
+        return plans
+
+    def turn(self, epoch: int) -> list[int]:
+        """The crops of an epoch, by number."""
+        first = epoch // _REUSE * self.together if self.moving else 0
+        return [(first + i) % self.count for i in range(self.together)]
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.safetensors"
+
+    def prepare(self, drawn: int = 0, ahead: int = 0) -> None:
+        """Make the files that the items drawn from number `drawn` to `drawn` + `ahead` need, and remove others.
+
+        Made are those that are missing, by the first process; the units are measured over all that are there.
+        """
+        epochs = range(drawn // len(self), (drawn + ahead) // len(self) + 1)
+        wanted = {number for epoch in epochs for number in self.turn(epoch)}
+        missing = [n for n in sorted(wanted) if not self._path(n).is_file()]
+        process = PartialState()
+        if missing and process.is_main_process:
+            self._remove_others(wanted)
+            bar = progress_bar(total=len(missing), desc="answers", unit="crop")
+            for number in missing:
+                self._make(number)
+                bar.update()
+            bar.close()
+        process.wait_for_everyone()
+        if not self.units:
+            self.units = self._measure(sorted(wanted))
+
+    def _remove_others(self, wanted: set[int]) -> None:
+        """All files in the folder above but those of these crops: of other networks, pictures or turns."""
+        keep = {self._path(n) for n in wanted}
+        for file in self.folder.parent.glob("*/*.safetensors"):
+            if file not in keep:
+                file.unlink(missing_ok=True)
+        for folder in self.folder.parent.glob("*/"):
+            if folder != self.folder and not any(folder.iterdir()):
+                folder.rmdir()
+
+    @torch.no_grad()
+    def _make(self, number: int) -> None:
+        """Run the network on one crop and write its file."""
+        hat = self.model.hat_model.eval()
+        device = next(hat.parameters()).device
+        index, top, left = self.crop(number)
+        item, (height, width), s = self.pictures[index], self.sizes[index], self.scale
+        lr = item["lr"][:, top : top + height, left : left + width]
+        hr = item["hr"][:, top * s : (top + height) * s, left * s : (left + width) * s]
+        x = lr[None].to(device)
+        whole = hat(x)
+        stored = {"lr": lr, "whole": whole[0].half(), "hr": hr.half()}
+        grids = []
+        for g, plan in enumerate(self.plans(number, (height, width))):
+            stitched, _ = tiled_apply(hat, x, plan, scale=s, batch=16)
+            assert stitched is not None  # no `out` was given
+            error = (stitched - whole)[0]
+            seams = seam_map(plan.seams(1), range(height), range(width), radius=self.radius, device=device)
+            counts = near(seams).repeat_interleave(s, -2).repeat_interleave(s, -1)[0, 0]
+            squares = error.square().mean(0)[counts].double()
+            stored[f"error_{g}"] = error.half()
+            grid = {"tile": plan.tile, "halo": plan.halo, "offset": plan.offset}
+            grids.append({**grid, "energy": squares.sum().item(), "pixels": squares.numel()})
+        if not all(t.isfinite().all() for t in stored.values()):
+            raise FloatingPointError(f"HAT's answer to {item['name']} is not finite: use another checkpoint")
+        about = {"name": item["name"], "grids": grids}
+        stored = {name: t.detach().cpu().contiguous() for name, t in stored.items()}
+        with atomic(self._path(number)) as temporary:
+            temporary.write_bytes(save(stored, {"about": json.dumps(about)}))
+
+    def _measure(self, numbers: Sequence[int]) -> dict[int, float]:
+        """By halo the rms of tiled - whole within the radius of seams; 0 where nobody could see it, which is then
+        neither learned nor erased: in its own unit it would weigh as much as one that matters.
+        """
+        sums: dict[int, tuple[float, int]] = {}
+        for number in numbers:
+            with safe_open(self._path(number), "pt") as file:
+                for grid in json.loads(file.metadata()["about"])["grids"]:
+                    energy, pixels = sums.get(grid["halo"], (0.0, 0))
+                    sums[grid["halo"]] = (energy + grid["energy"], pixels + grid["pixels"])
+        units = {halo: math.sqrt(energy / max(pixels, 1)) for halo, (energy, pixels) in sorted(sums.items())}
+        return {halo: unit if unit > _SEEN else 0.0 for halo, unit in units.items()}
+
+    @property
+    def gains(self) -> list[list[float]]:
+        """The units as TiledSR's `gains` takes them."""
+        return [[float(halo), unit] for halo, unit in self.units.items()]
+
+    def __getitem__(self, key: tuple) -> dict:
+        number, draw = key[:2]
+        side = (key[2] if len(key) > 2 else None) or self.lr_patch
+        place, grid = divmod(number, self.crops.grids)
+        rng = random.Random(number << 96 | draw)
+        crop = self.turn(draw % 2**32)[place]  # the low 32 bits of draw_keys' draw are the epoch
+        useful = self._useful(crop)
+        return self.patch(crop, useful[grid % len(useful)] if useful else grid, side, rng)
+
+    def _useful(self, crop: int) -> list[int]:
+        """The grids of a crop that make an error to learn from."""
+        with safe_open(self._path(crop), "pt") as file:
+            grids = json.loads(file.metadata()["about"])["grids"]
+        return [number for number, grid in enumerate(grids) if self.units[grid["halo"]]]
+
+    def patch(self, crop: int, grid: int, side: int | None = None, rng: random.Random | None = None) -> dict:
+        """An item: a random patch of so many LR pixels, or, without a side, all of the crop as it is."""
+        with safe_open(self._path(crop), "pt") as file:
+            about = json.loads(file.metadata()["about"])
+            known, s = about["grids"][grid], self.scale
+            parts = {name: file.get_slice(name) for name in ("lr", "whole", "hr", f"error_{grid}")}
+            height, width = parts["lr"].get_shape()[1:]
+            plan = plan_tiles(
+                height, width, tile=known["tile"], halo=known["halo"], window=self.window, offset=tuple(known["offset"])
+            )
+            rows, columns = range(height), range(width)
+            if side is not None:
+                assert rng is not None  # comes with a side
+                rows, columns = self._place(plan, side, rng)
+            large = (slice(rows.start * s, rows.stop * s), slice(columns.start * s, columns.stop * s))
+            lr = parts["lr"][:, rows.start : rows.stop, columns.start : columns.stop]
+            whole, hr, error = (parts[n][:, large[0], large[1]].float() for n in ("whole", "hr", f"error_{grid}"))
+        seams = seam_map(plan.seams(1), rows, columns, radius=self.radius, context=plan.halo)[0]
+        pictures = [lr, whole + error, whole, hr]
+        if rng is not None:
+            turn = rng.randrange(8)
+            pictures, seams = [_turned(p, turn) for p in pictures], turned(seams, turn)
+        lr, stitched, whole, hr = pictures
+        unit = torch.full((1, 1, 1), self.units[plan.halo])
+        return {"lr": (lr, stitched, seams, unit), "target": (whole, unit), "hr": hr, "name": about["name"]}
+
+    def seams(self, crop: int, grid: int) -> Seams:
+        """Rows and columns of the output at which this crop's tiles start."""
+        index, _, _ = self.crop(crop)
+        return self.plans(crop, self.sizes[index])[grid].seams(self.scale)
+
+    @staticmethod
+    def _place(plan: TilePlan, side: int, rng: random.Random) -> tuple[range, range]:
+        """Rows and columns of a patch with one of the seams somewhere in it, the other axis anywhere."""
+        sizes = (plan.y.size, plan.x.size)
+        if side > min(sizes):
+            raise ValueError(f"a patch of {side} LR pixels does not fit into a crop of {sizes[1]}x{sizes[0]}")
+        starts = [rng.randrange(size - side + 1) for size in sizes]
+        lines = [(axis, c) for axis, seams in enumerate(plan.seams(1)) for c in seams]
+        axis, c = lines[rng.randrange(len(lines))]
+        starts[axis] = min(max(c - rng.randrange(1, side), 0), sizes[axis] - side)
+        return range(starts[0], starts[0] + side), range(starts[1], starts[1] + side)
+
+
+def _turned(picture: Tensor, turn: int) -> Tensor:
+    """(C, h, h) in one of eight flips and rotations, as seam_map.turned."""
+    axes = [axis for bit, axis in ((1, -2), (2, -1)) if turn & bit]
+    picture = picture.flip(axes) if axes else picture
+    return (picture.transpose(-2, -1) if turn & 4 else picture).contiguous()
+
+
+def validate_erased(answers: Answers) -> Callable[[TiledSR], dict[str, float]]:
+    """A `validate` for train: mean TC (dB) of the erased against the whole pictures, SGR, and PSNR-Y (dB) against the
+    ground truth, over the crops of `answers`, whose network does not run again.
+
+    Means are over the pictures that have the figure: SGR of flat ones and PSNR-Y of blank ones are left out.
+    """
+    answers.prepare()
+    items = [(number, grid) for number in answers.turn(0) for grid in range(answers.crops.grids)]
+
+    def validate(model: TiledSR) -> dict[str, float]:
+        device = model.out_conv.weight.device
+        rows = []
+        process = PartialState()
+        for number, grid in items[process.process_index :: process.num_processes]:
+            item = answers.patch(number, grid)
+            shown = [part[None].to(device) for part in item["lr"]]
+            erased = model(*shown).clamp(0, 1).cpu()
+            whole, hr = item["target"][0][None].clamp(0, 1), item["hr"][None]
+            seams = answers.seams(number, grid)
+            detail = not blank(hr, answers.scale).item()
+            psnr = psnr_y(erased, hr, answers.scale).clamp(max=RESTORED).item() if detail else math.nan
+            row = {"tc": min(consistency(erased, whole), _EQUAL), "sgr": seam_gradient_ratio(erased, whole, seams)}
+            rows.append((number, grid, row | {"psnr_y": psnr}))
+        if process.num_processes > 1:
+            rows = gather_object(rows)
+        ordered = [row for *_, row in sorted(rows, key=lambda entry: entry[:2])]
+        means = {}
+        for name in ("tc", "sgr", "psnr_y"):
+            values = [row[name] for row in ordered if math.isfinite(row[name])]
+            means[name] = float(np.mean(values)) if values else math.nan
+        return means
+
+    return validate

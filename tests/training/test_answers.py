@@ -1,0 +1,182 @@
+"""HAT's answers are computed once, known by content, bounded on disk; resumed trainings see what unbroken ones do."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import interpolate
+from trainings import same, settings, stop_at, tiny, weights
+
+from srlib.losses.erasure import ErasureLoss
+from srlib.networks.eraser import TiledSR
+from srlib.tiling.seam_map import near
+from srlib.tiling.tiled import tiled_apply
+from srlib.training import answers as module
+from srlib.training.answers import Answers, Crops, validate_erased
+from srlib.training.train import train
+
+CROPS = Crops(count=4, side=24, grids=2, tiles=(8, 16), pads=(0,), gib=1.0)
+
+
+class Pictures:
+    """Smooth random pictures x2, of several sizes."""
+
+    def __init__(self, sizes=((24, 24), (40, 24), (32, 33)), key="a"):
+        self.sizes, self.key = list(sizes), key
+        self.names = [f"picture {i}" for i in range(len(self.sizes))]
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def size(self, index):
+        return self.sizes[index]
+
+    def __getitem__(self, index):
+        noise = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(index))
+        lr, hr = (interpolate(noise, size=[k * s for s in self.sizes[index]], mode="bicubic")[0] for k in (1, 2))
+        return {"lr": lr.clamp(0, 1), "hr": hr.clamp(0, 1), "name": self.names[index]}
+
+
+def model(**arguments) -> TiledSR:
+    made = tiny(**arguments).freeze_hat()
+    with torch.no_grad():
+        for parameter in made.hat_model.parameters():  # or its tiles are all but its whole picture
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    return made
+
+
+def answers(folder, crops=CROPS, pictures=None, net=None, patch=16) -> Answers:
+    made = Answers(net or model(), pictures or Pictures(), folder, crops, lr_patch=patch)
+    made.prepare()
+    return made
+
+
+def files(folder):
+    return sorted(folder.rglob("*.safetensors"))
+
+
+def test_the_same_key_is_the_same_patch_with_a_seam_and_what_it_should_be(tmp_path):
+    data = answers(tmp_path)
+    assert len(data) == 8
+    for number in range(len(data)):
+        item, again = (data[(number, 3, 12)] for _ in range(2))
+        lr, stitched, seams, unit = item["lr"]
+        assert all(torch.equal(a, b) for a, b in zip(item["lr"], again["lr"], strict=True))
+        assert lr.shape == (3, 12, 12) and stitched.shape == item["target"][0].shape == item["hr"].shape == (3, 24, 24)
+        assert near(seams[None]).any() and unit.item() == pytest.approx(data.units[0]) and unit > 0
+    assert any(not torch.equal(data[(0, a)]["lr"][0], data[(0, 3)]["lr"][0]) for a in (4, 5))
+
+
+def test_patches_are_parts_of_hats_own_answers(tmp_path):
+    net = model()
+    data = answers(tmp_path, net=net)
+    for crop in range(4):
+        index, top, left = data.crop(crop)
+        height, width = data.sizes[index]
+        lr = Pictures()[index]["lr"][:, top : top + height, left : left + width]
+        whole = net.hat_model(lr[None])[0]
+        for grid, plan in enumerate(data.plans(crop, (height, width))):
+            item = data.patch(crop, grid)
+            stitched, _ = tiled_apply(net.hat_model, lr[None], plan, scale=2)
+            assert torch.equal(item["lr"][0], lr) and (item["target"][0] - whole).abs().max() < 1e-3  # as fp16
+            error = (stitched[0] - whole).detach()
+            assert (item["lr"][1] - item["target"][0] - error).abs().max() < 1e-3 * error.abs().max() + 1e-6
+            assert data.seams(crop, grid) == plan.seams(2)
+
+
+def test_the_unit_is_the_error_near_seams(tmp_path):
+    net, squares = model(), []
+    data = answers(tmp_path, net=net)
+    for crop in range(4):
+        for grid in range(2):
+            item = data.patch(crop, grid)
+            counts = near(item["lr"][2][None])[0, 0].repeat_interleave(2, 0).repeat_interleave(2, 1)
+            squares.append((item["lr"][1] - item["target"][0]).square().mean(0)[counts])
+    assert data.gains == [[0.0, pytest.approx(math.sqrt(torch.cat(squares).mean()), rel=1e-2)]]
+
+
+def test_files_are_made_once_and_known_by_content(tmp_path, monkeypatch):
+    first = answers(tmp_path)
+    times = {f: f.stat().st_mtime_ns for f in files(tmp_path)}
+    assert len(times) == 4
+    files(tmp_path)[1].unlink()
+    made = []
+    make = Answers._make
+    monkeypatch.setattr(Answers, "_make", lambda self, number: (made.append(number), make(self, number)))
+    again = answers(tmp_path)
+    assert made == [1] and again.key == first.key
+    for other in (
+        {"crops": replace(CROPS, seed=1)},
+        {"pictures": Pictures(key="b")},
+        {"net": model(hat={"embed_dim": 8})},
+        {"crops": replace(CROPS, pads=(0, 8), side=32)},
+    ):
+        made.clear()
+        data = answers(tmp_path, **other)
+        assert data.key != first.key and made == [0, 1, 2, 3]
+        assert {f.parent for f in files(tmp_path)} == {data.folder}  # those of others are gone
+
+
+def test_more_crops_than_fit_take_turns_and_the_bound_holds(tmp_path):
+    each = 24 * 24 * 3 * (4 + 2 * 4 * 4)
+    bounded = replace(CROPS, count=9, gib=5 * each / 2**30)
+    data = answers(tmp_path, bounded)
+    assert data.moving and data.together == 2 and len(data) == 4
+    seen = set()
+    for epoch in range(40):
+        data.prepare(epoch * len(data), len(data))
+        seen |= set(data.turn(epoch))
+        assert sum(f.stat().st_size for f in files(tmp_path)) < 5 * each
+        for number in range(len(data)):
+            assert data[(number, epoch)]["lr"][0].shape == (3, 16, 16)
+    assert seen == set(range(9))
+
+
+def trained(folder, crops=CROPS, callback=None, **changes):
+    net = model()
+    data = answers(folder / "answers", crops, net=net)
+    net.gains = data.gains
+    held_out = Answers(net, Pictures(), folder / "held", replace(CROPS, count=0, grids=1, drawn=False), lr_patch=8)
+    log = train(
+        net,
+        ErasureLoss(),
+        data,
+        settings(**changes),
+        folder=folder / "run",
+        validate=validate_erased(held_out),
+        best_by="tc",
+        callback=callback,
+    )
+    return net, log
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_resumed_training_through_several_turns_is_the_unbroken_one(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(module, "_REUSE", 2)
+    each = 24 * 24 * 3 * (4 + 2 * 4 * 4)
+    bounded = replace(CROPS, count=9, gib=5 * each / 2**30)
+    unbroken, _ = trained(tmp_path / "a", bounded, workers=workers, iterations=20)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "b", bounded, stop_at(9), workers=workers, iterations=20)
+    resumed, _ = trained(tmp_path / "b", bounded, workers=workers, iterations=20)
+    assert same(weights(unbroken), weights(resumed))
+
+
+def test_stage_3_erases_and_leaves_hat_as_it_was(tmp_path):
+    before = weights(model().hat_model)
+    net, log = trained(tmp_path, iterations=80, learning_rate=3e-3, validate_every=20, batch=4)
+    assert same(before, weights(net.hat_model))
+    scores = log.dropna(subset=["tc"])
+    assert {"tc", "sgr", "psnr_y"} <= set(scores) and scores["tc"].iloc[-1] > scores["tc"].iloc[0]
+
+
+def test_small_pictures_are_left_out_and_none_left_is_said(tmp_path):
+    data = answers(tmp_path, pictures=Pictures([(24, 24), (8, 40), (10, 10)]))
+    assert {data.crop(n)[0] for n in range(8)} == {0}
+    with pytest.raises(ValueError, match="no picture of picture 0, .* is large enough for patches of 16 LR pixels"):
+        answers(tmp_path, pictures=Pictures([(8, 8)]))
+    with pytest.raises(ValueError, match="lower lr_patch or the tiles, or raise crop_side"):
+        answers(tmp_path, replace(CROPS, tiles=(24,)))
+    with pytest.raises(ValueError, match="side of crops is 4"):
+        replace(CROPS, side=4)
