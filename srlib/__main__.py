@@ -1,9 +1,10 @@
 """The command `srlib`, also `python -m srlib`. Nothing heavy is imported before the subcommand is known.
 
-srlib upscale MODEL INPUT OUTPUT      pictures, upscaled without seams
+srlib upscale MODEL INPUT OUTPUT      pictures, upscaled or restored without seams
+srlib hdr MODEL INPUT OUTPUT          LDR pictures as HDR, .exr, .hdr or gain-map JPEG
 srlib data --input hr --output data   LR pictures out of HR pictures
 srlib train params/<run>/02_stage1.yaml
-srlib export MODEL model.onnx
+srlib export MODEL model.onnx         with --tile 64 for tiles of one size, and the eraser beside it
 srlib report outputs/<run>/05_eval.ipynb
 srlib check-parameters params/<run>
 """
@@ -18,7 +19,8 @@ from typing import Any
 from srlib.files import printable
 
 # Choices that PyTorch need not be imported for; tests compare them with the constants they repeat.
-STATISTICS = ("exact", "two_pass", "local")
+STATISTICS = ("exact", "two_pass", "local", "window")
+HDR_FORMATS = ("exr", "hdr", "npy", "jpg")
 FORMATS = ("png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "tif", "tiff")
 METHODS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
 
@@ -34,10 +36,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="srlib", description="Super-resolution without seams.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, add, run, what in (
-        ("upscale", _upscale_options, _upscale, "upscale a picture, or a folder of them with its subfolders"),
+        (
+            "upscale",
+            _upscale_options,
+            _upscale,
+            "upscale or restore a picture, or a folder of them with its subfolders",
+        ),
+        ("hdr", _hdr_options, _hdr, "make HDR of an LDR picture, or of a folder of them, by a trained DiffIR"),
         ("data", _data_options, _data, "make LR pictures out of a folder of HR pictures"),
         ("train", _train_options, _train, "train what a notebook trains; see accelerate launch for several devices"),
-        ("export", _export_options, _export, "write a model as ONNX, for pictures of any size"),
+        ("export", _export_options, _export, "write a model as ONNX, for pictures of any size or tiles of one"),
         ("report", _report_options, _report, "write an executed notebook as one HTML file without code"),
         ("check-parameters", _check_options, _check, "check a run's parameter files before its first notebook"),
     ):
@@ -67,27 +75,28 @@ def _upscale_options(parser: argparse.ArgumentParser) -> None:
         "hidden folders left alone. Exit status 1 when a file failed, 2 when nothing could be done, 130 when stopped."
     )
     add = parser.add_argument
-    add("model", help="a checkpoint saved here, or a published HAT (.safetensors, .pth)")
+    add("model", help="a checkpoint saved here, or a published HAT or Restormer (.safetensors, .pth)")
     add("input", type=Path, help="a picture or a folder")
     add("output", type=Path, help="a picture or a folder")
     add(
         "--statistics",
         choices=STATISTICS,
         default="exact",
-        help="exact (default): equal to the whole picture; local: independent tiles; two_pass: tiles that share means",
+        help="exact (default): equal to the whole picture; local: independent tiles; two_pass: tiles that share means; "
+        "window: as exact, but sums are taken over windows of --span (Restormer)",
     )
+    add("--span", type=int, default=0, help="LR pixels of the windows of window: the patches it was trained on")
     add("--tile", default="auto", help="LR pixels, a multiple of the window, or auto (default): as memory allows")
     add("--halo", type=int, help="LR pixels of context around a tile, not for exact; default two windows")
     add("--blend", choices=("crop", "ramp"), default="crop", help="how tiles meet, not for exact")
     add("--batch", type=int, default=1, help="tiles at once, default 1")
-    _unseen_options(parser)
-    add("--device", help="cpu, cuda, cuda:1; default: a GPU where there is one")
-    add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="arithmetic of the network; default fp32")
     add(
-        "--features",
-        default="device",
-        help="where exact keeps its maps: device (default), host, or a folder on a fast disk",
+        "--answer",
+        choices=("low", "high"),
+        help="of a network with two: at the picture's size (default) or at twice it",
     )
+    _unseen_options(parser)
+    _device_options(parser)
     add("--format", choices=FORMATS, help="of the written files, whatever the output's suffix")
     add("--quality", type=int, default=95, help="quality of JPEG and WebP, default 95; 100 makes WebP lossless")
     add("--overwrite", action="store_true", help="write again what exists")
@@ -110,28 +119,96 @@ def _upscale(
     format: str | None,
     img_range: float | None,
     conv_scale: float | None,
+    answer: str | None,
     tile: str,
     halo: int | None,
     **given: Any,
 ) -> int:
-    import torch
-
     from srlib.inference.folders import upscale_folder
     from srlib.networks.checkpoints import load
-    from srlib.tiling.tiled import Execution
 
-    network = load(model, img_range=img_range, conv_scale=conv_scale)
+    network = _placed(load(model, img_range=img_range, conv_scale=conv_scale, answer=answer), device)
+    given |= {"tile": _size(tile), "halo": 2 * network.window if halo is None else halo}
+    given |= {"suffix": f".{format}" if format else "", "how": _how(precision, features)}
+    return _ended(*upscale_folder(network, input, output, **given))
+
+
+def _placed(network: Any, device: str | None) -> Any:
+    import torch
+
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        network.to(device)
+        return network.to(device)
     except (RuntimeError, AssertionError) as error:  # the latter: torch without CUDA was asked for it
         raise Failed(f"--device {device}: {error}") from error
+
+
+def _how(precision: str, features: str) -> Any:
+    import torch
+
+    from srlib.tiling.tiled import Execution
+
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    given |= {"tile": int(tile) if tile.isdigit() else tile, "halo": 2 * network.window if halo is None else halo}
-    given |= {"suffix": f".{format}" if format else "", "how": Execution(None, dtype, features, "shrink")}
-    written, skipped, failed = upscale_folder(network, input, output, **given)
+    return Execution(None, dtype, features, "shrink")
+
+
+def _size(tile: str) -> int | str:
+    return int(tile) if tile.isdigit() else tile
+
+
+def _ended(written: int, skipped: int, failed: dict) -> int:
     print(f"{written} written, {skipped} skipped because they exist, {len(failed)} failed")
     return 1 if failed else 0
+
+
+def _hdr_options(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "An LDR picture is taken as clip(light / 1000 * dgain, 0, 1) ** (1 / gamma) of light in cd/m2. A text file of "
+        "its name beside it, with lines dgain: and gamma:, says so for one picture, the options for all others."
+    )
+    add = parser.add_argument
+    add("model", help="a checkpoint of DiffIR's second stage, made by 08_hdr or published")
+    add("input", type=Path, help="an LDR picture or a folder")
+    add("output", type=Path, help="an HDR file or a folder")
+    add("--format", choices=HDR_FORMATS, help="of the written files; jpg: with a gain map, readable everywhere")
+    add("--dgain", type=float, default=10.0, help="default 10: white is at 100 cd/m2")
+    add("--gamma", type=float, default=2.2, help="default 2.2")
+    add("--preview", action="store_true", help="also write a tone-mapped PNG of each, NAME_preview.png")
+    add("--tile", default="auto", help="pixels of the chunks, a multiple of 8, or auto (default): as memory allows")
+    _device_options(parser)
+    add("--quality", type=int, default=95, help="quality of JPEG, default 95")
+    add("--overwrite", action="store_true", help="write again what exists")
+
+
+def _device_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--device", help="cpu, cuda, cuda:1; default: a GPU where there is one")
+    add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="arithmetic of the network; default fp32")
+    add(
+        "--features",
+        default="device",
+        help="where exact keeps its maps: device (default), host, or a folder on a fast disk",
+    )
+
+
+def _hdr(
+    model: str,
+    input: Path,
+    output: Path,
+    *,
+    device: str | None,
+    precision: str,
+    features: str,
+    format: str | None,
+    tile: str,
+    **given: Any,
+) -> int:
+    from srlib.inference.hdr import hdr_folder
+    from srlib.networks.checkpoints import load
+
+    network = _placed(load(model), device)
+    given |= {"tile": _size(tile), "suffix": f".{format}" if format else "", "how": _how(precision, features)}
+    return _ended(*hdr_folder(network, input, output, **given))
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
@@ -214,7 +291,7 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
 def _train(parameters: Path, p: list[list[str]]) -> int:
     import yaml
 
-    from srlib.experiments.stages import train_notebook
+    from srlib.experiments.commands import train_notebook
     from srlib.training.resume import Stopped
 
     over = {}
@@ -235,13 +312,25 @@ def _train(parameters: Path, p: list[list[str]]) -> int:
 def _export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="a checkpoint made here, or a published HAT")
     parser.add_argument("output", type=Path, help="the ONNX file to write")
+    parser.add_argument(
+        "--tile",
+        type=int,
+        help="LR pixels, a multiple of the window: HAT for tiles of this one size, and the eraser as OUTPUT_eraser",
+    )
+    parser.add_argument("--halo", type=int, help="with --tile: LR pixels of context around it; default the model's")
     _unseen_options(parser)
 
 
-def _export(model: Path, output: Path, **unseen: float | None) -> int:
+def _export(model: Path, output: Path, *, tile: int | None, halo: int | None, **unseen: float | None) -> int:
     from srlib.networks.export import export_file
+    from srlib.networks.export_tiles import export_tile_files
 
-    worst = export_file(model, output, **unseen)
+    if tile is not None:
+        worst = export_tile_files(model, output, tile=tile, halo=halo, **unseen)
+    elif halo is not None:
+        raise ValueError("--halo is the context of tiles: give their size with --tile, too")
+    else:
+        worst = export_file(model, output, **unseen)
     if worst > 1e-3:
         print(f"error: {output} does not give PyTorch's picture; do not use it", file=sys.stderr)
         return 1

@@ -18,6 +18,9 @@ TINY = {
     "03_tiling": {"tile_size": 16, "lr_patch": 32, "iterations": 2, "batch": 1, "validate_every": 2},
     "04_artifact_ft": {
         "tile_size": 16,
+        "channels": 8,
+        "blocks": 1,
+        "grids": 1,
         "lr_patch": 32,
         "detector_iterations": 3,
         "detector_batch": 2,
@@ -29,7 +32,36 @@ TINY = {
         "compare_learnable": 2,
     },
     "05_eval": {"tile_size": 16, "tile_pads": [0, 8]},
-    "06_ablation": {"recipe": "tiny"},
+    "06_ablation": {
+        "recipe": "tiny",
+        "arms": [
+            "1, sharpened",
+            "1+3",
+            "1, longer+3",
+            "1+2+3, blind",
+            "1+2+3",
+            "1+2+3, any tile",
+            "1+2+3, ground truth and detector",
+        ],
+    },
+    "07_restoration": {
+        "model": "Restormer, lite",
+        "lr_patch": 32,
+        "span": 32,
+        "batch": 1,
+        "iterations": 20,
+        "validate_every": 10,
+        "show": 1,
+    },
+    "08_hdr": {
+        "lr_patch": 32,
+        "batch": 1,
+        "iterations": 20,
+        "prior_iterations": 20,
+        "joint_iterations": 20,
+        "validate_every": 10,
+        "pictures": 1,
+    },
 }
 
 

@@ -1,5 +1,6 @@
 """The benchmarks still run, on tiny sizes, and say what they are there to say."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from srlib.data.pictures import write_png
+from srlib.networks.checkpoints import save_model
+from srlib.networks.hat import CONFIGS, HAT
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,6 +75,32 @@ def test_data_names_what_becomes_of_each_file(tmp_path):
     (tmp_path / "cut.png").write_bytes((tmp_path / "grey16.png").read_bytes()[:60])
     text = output("benchmarks/data.py", "--formats", str(tmp_path))
     assert "grey16.png: uint16, grey, HR 30x20, LR 15x10" in text and "cut.png: refused: " in text
+
+
+def test_what_the_eraser_costs():
+    text = output("benchmarks/eraser.py", "steps", "inference", "--networks", "demo", "--rounds", "1")
+    rows = [line.split() for line in text.splitlines() if line.startswith(("demo", "      "))]
+    assert [len(row) for row in rows if row[0] == "demo"] == [4, 5]
+
+
+def test_how_much_an_eraser_learns_by_crops(tmp_path):
+    save_model(tmp_path / "hat.safetensors", HAT(**{**CONFIGS["demo"], "depths": [1], "num_heads": [2]}, upscale=2))
+    small = ["--counts", "2", "--steps", "2", "--batch", "1", "--channels", "4", "--blocks", "1", "--drawings", "1"]
+    text = output(
+        "benchmarks/eraser_crops.py", str(tmp_path / "hat.safetensors"), *small, "--tile", "32", "--side", "64"
+    )
+    row = json.loads(next(line for line in text.splitlines() if line.startswith("{")))
+    assert row["crops"] == 2 and 0.5 < row["left, unseen"] < 1.5 and row["TC before"] > 20
+
+
+def test_restoration():
+    small = ["--side", "128", "--chunk", "32", "--span", "32"]
+    text = output("benchmarks/restoration.py", *small, "--network", "Restormer, lite")
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if len(line.split()) == 6}
+    assert set(rows) == {"spandrel-extra-arches", "whole", "exact", "window", "tiles"}
+    assert float(rows["exact"][-1]) < 1e-4 and float(rows["whole"][-1]) < 1e-4 < float(rows["tiles"][-1])
+    text = output("benchmarks/restoration.py", *small, "--network", "Phaseformer, lite")
+    assert "exact" in text and "window " not in text
 
 
 def test_the_soak_kills_a_training_and_finds_it_whole():

@@ -22,8 +22,24 @@ from srlib.losses.total import DualLoss, TotalLoss
 from srlib.losses.weights import FORMS
 from srlib.networks.checkpoints import load
 from srlib.networks.eraser import TiledSR
+from srlib.networks.restormer import Restormer
 from srlib.show.seam_viewer import SeamViewer
 from srlib.tiling.tiled import Execution
+
+
+@pytest.mark.parametrize("attention", ["channel", "phase"])
+@pytest.mark.parametrize("features", ["device", "host"])
+@torch.no_grad()
+def test_transposed_attention(attention, features):
+    torch.manual_seed(0)
+    network = Restormer(dim=8, blocks=(1, 1), heads=(1, 2), refinement=1, attention=attention, gates=True)
+    x, model = torch.rand(1, 3, 24, 32), TiledSR(network).eval()
+    ways = [{"statistics": "exact"}, *([{"statistics": "window", "span": 16}] if attention == "channel" else [])]
+    for way in ways:
+        expected, _ = model.cpu().tiled(x, tile=8, **way)
+        with second_device() as device:
+            found, _ = model.to(device).tiled(x, tile=8, how=Execution(features=features), **way)
+            assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_what_lies_on_two_devices_is_refused_here_too():

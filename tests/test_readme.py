@@ -13,6 +13,10 @@ from projects import ROOT, tiny_parameters
 
 from srlib.data.drawings import draw
 from srlib.data.pictures import write_png
+from srlib.networks import restormer
+from srlib.networks.checkpoints import save_model
+from srlib.networks.diffir import CONFIGS as DIFFIR
+from srlib.networks.diffir import DiffIR
 from srlib.networks.hat import CONFIGS, HAT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -24,6 +28,10 @@ ELSEWHERE = {  # what would run these very tests, a browser, an installer, for h
     "make RUN=div2k outputs/div2k/01_data.ipynb": "make -n RUN=div2k outputs/div2k/01_data.ipynb",
     "make RUN=photos outputs/photos/02_stage1.ipynb": "make -n RUN=photos outputs/photos/02_stage1.ipynb",
     "make RUN=anime": "make -n RUN=anime",
+    "make RUN=lsui_cpu outputs/lsui_cpu/07_restoration.ipynb": "make -n RUN=lsui_cpu outputs/lsui_cpu/07_restoration.ipynb",
+    "make RUN=itm outputs/itm/08_hdr.ipynb": "make -n RUN=itm outputs/itm/08_hdr.ipynb",
+    "make hdr": "make -n hdr",
+    "make RUN=lsui outputs/lsui/07_restoration.ipynb": "make -n RUN=lsui outputs/lsui/07_restoration.ipynb",
     "pip install -e .[export]": "python -c 'import onnx, onnxruntime'",
 }
 MACHINES = "accelerate launch --multi_gpu --num_machines 2"  # is only read: two machines with GPUs
@@ -50,6 +58,10 @@ def project(folder):
     for run in ("vram12", "vram24"):
         tiny_parameters(folder, run)
     torch.save({"params_ema": HAT(**CONFIGS["demo"], upscale=2).state_dict()}, folder / "HAT_SRx2.pth")
+    lite = {name: restormer.Restormer(**restormer.CONFIGS[f"{name}, lite"]) for name in ("Restormer", "Phaseformer")}
+    torch.save({"params": lite["Restormer"].state_dict()}, folder / "restormer.pth")
+    save_model(folder / "phaseformer.safetensors", lite["Phaseformer"])
+    save_model(folder / "outputs/hdr/hdr/stage2/best.safetensors", DiffIR(**DIFFIR["DiffIR, lite"]))
     for seed in range(4):
         write_png(folder / f"my_photos/trip/{seed}.png", draw(seed, 120, 130))
     return folder
@@ -75,6 +87,7 @@ BEFORE = {  # what the page's Python takes for granted
     "README.md": "",
     "api.md": "",
     "data.md": "",
+    "restoration.md": "",
     "hat.md": "import torch\nfrom srlib.networks.hat import CONFIGS, HAT\n"
     "torch.save({'params_ema': HAT(**CONFIGS['demo'], upscale=4).state_dict()}, 'HAT_SRx4.pth')\n",
     "tiling.md": "import numpy as np\nimport torch\nlr = torch.rand(1, 3, 80, 96)\n"
@@ -85,6 +98,7 @@ AFTER = {
     "api.md": "assert report.seams[0] == [128, 256] and len(log)\nassert srlib.load("
     "'mine.safetensors').tile_size == 16",
     "README.md": "assert sr.shape == (1, 3, 2 * lr.shape[2], 2 * lr.shape[3])",
+    "restoration.md": "assert low.shape == (1, 3, 100, 140) and picture.shape == high.shape == (1, 3, 200, 280)",
     "hat.md": "assert load_hat('mine.safetensors').state_dict().keys() == hat.state_dict().keys()",
     "tiling.md": "assert picture.shape == (1, 3, 160, 192) and memory_map.std() > 0 and report.plan",
 }

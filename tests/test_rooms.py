@@ -22,8 +22,12 @@ FLOORS = (  # from the bottom; rooms of one floor do not know each other
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 ALONE = {  # what can be copied without the rest: each may import these only
     **dict.fromkeys((ROOT / "srlib/tiling").glob("*.py"), ("srlib.tiling",)),
-    ROOT / "srlib/networks/hat.py": ("srlib.networks.attention",),
+    ROOT / "srlib/networks/hat.py": ("srlib.networks.attention", "srlib.networks.walk", "srlib.networks.arguments"),
+    ROOT / "srlib/networks/restormer.py": tuple(f"srlib.networks.{n}" for n in ("walk", "arguments", "transposed")),
+    ROOT / "srlib/networks/transposed.py": (),
+    ROOT / "srlib/networks/arguments.py": (),
     ROOT / "srlib/networks/attention.py": (),
+    ROOT / "srlib/networks/walk.py": (),
 }
 FILES = sorted((ROOT / "srlib").rglob("*.py"))
 

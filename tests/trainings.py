@@ -39,7 +39,8 @@ class Patches(Dataset):
 def tiny(**arguments) -> TiledSR:
     torch.manual_seed(5)
     hat = HAT(**{**TINY, **arguments.pop("hat", {})})
-    return TiledSR(start_as_interpolation(hat), channels=8, blocks=1, **{"tile_size": 8, "tile_pad": 0, **arguments})
+    known = {"channels": 8, "blocks": 1, "gains": [[0, 0.1]], "tile_size": 8, "tile_pad": 0}
+    return TiledSR(start_as_interpolation(hat), **{**known, **arguments})
 
 
 def settings(iterations=8, **changes) -> Settings:
@@ -52,6 +53,9 @@ def build(stage=1, form="normalised", dropped=0.3):
     -> model, loss, discriminator."""
     tiles = {"use_tiling": stage > 1, "tile_choices": (8, 16) if stage == 3 else ()}
     model = tiny(**tiles, hat={"drop_path_rate": dropped} if stage == 1 else {})
+    if stage == 1:  # the eraser stays out, as in srlib.experiments.stages
+        model.residual_block.requires_grad_(False)
+        model.out_conv.requires_grad_(False)
     if stage < 3:
         return model, TotalLoss(learnable=form if stage == 2 else None), None
     model.freeze_hat()

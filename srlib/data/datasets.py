@@ -17,6 +17,7 @@ from srlib.data.patches import Mixture, OnlinePairs, PackedPairs
 from srlib.data.pictures import read_picture, to_float
 from srlib.data.resize import crop_to_multiple, downscale_integers
 from srlib.data.sources import later_pages, pictures_in
+from srlib.files import digest
 
 
 def training_patches(data_dir: Path | str, *, scale: int, lr_patch: int, methods: Sequence[str] = ()) -> Dataset:
@@ -124,6 +125,16 @@ class PicturePairs(Dataset):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def key(self) -> str:
+        """A checksum of what the pictures are."""
+        known = ("source", "method", "scale", "source_bytes", "source_checksum", "lr_checksum", "settings")
+        return digest(str([row[name] for name in known]) for row in self.rows)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Rows and columns of an LR picture, which is not read."""
+        return self.rows[index]["lr_height"], self.rows[index]["lr_width"]
 
     def __getitem__(self, index: int) -> dict:
         row = self.rows[index]

@@ -2,8 +2,8 @@
 
 folder/train/input/sub/a.png    folder/train/gt/sub/a.png       LR and HR of one name; suffixes may differ
 folder/test/input/b.png         folder/test/gt/b.png            never trained on; likewise validation/, if there is one
-folder/train/input/c.png        folder/train/gt/c.exr           HDR: gt is .hdr, .exr or .npy; c.txt, beside either
-folder/train/input/c.txt                                        of the two, gives dgain and gamma
+folder/train/input/c.png        folder/train/gt/c.exr           HDR: gt is .hdr, .exr, .npy or a TIFF of floats; c.txt,
+folder/train/input/c.txt                                        beside either of the two, gives dgain and gamma
 """
 
 import time
@@ -54,7 +54,7 @@ def prepare_pairs(
     found = {name: lr for name, lr in found.items() if name not in left_out}
     if not any(_part(name) == "train" for name in found):
         raise ValueError(f"no training pair is left: {'; '.join([*left_out.values()][:3]) or 'train/ is empty'}")
-    if any(Path(n).suffix.lower() in hdr.SUFFIXES for n in found):
+    if any(hdr.is_hdr(folder / n) for n in found):
         for settings in packs:
             if not settings.dtype.startswith("float"):
                 raise ValueError(f"a pack of {settings.dtype} cannot hold HDR: set pack_dtype to float32")
@@ -127,7 +127,7 @@ def read_pair(data_dir: Path | str, hr_root: Path | str, row: Mapping) -> tuple[
 
 def _decoded(lr_path: Path, gt_path: Path, *, given: bool = False) -> tuple[np.ndarray, np.ndarray]:
     lr = read_picture(lr_path)
-    if gt_path.suffix.lower() in hdr.SUFFIXES:
+    if hdr.is_hdr(gt_path):
         gain = hdr.read_gain(_gain_file(lr_path, gt_path))
         ldr = to_float(lr.rgb).permute(1, 2, 0).numpy()  # (h, w, 3) in [0, 1]
         return hdr.log_mapped(hdr.linearised(ldr, *gain)), hdr.log_mapped(hdr.read_hdr(gt_path))
@@ -148,7 +148,7 @@ def _gain_file(lr_path: Path, gt_path: Path) -> Path:
 def _marks(lr_path: Path, gt_path: Path) -> list:
     """What changes when a pair is replaced: the sizes of both files, and of an HDR pair the text with its gain."""
     marks: list = [stamp(lr_path)[0], stamp(gt_path)[0]]
-    if gt_path.suffix.lower() in hdr.SUFFIXES:
+    if hdr.is_hdr(gt_path):
         with suppress(ValueError, OSError):  # PairTask.make will say so
             marks.append(_gain_file(lr_path, gt_path).read_text())
     return marks
@@ -198,7 +198,7 @@ def _checked_sizes(folder: Path, found: Mapping[str, str], scale: int) -> dict[s
         try:
             lr = picture_size(folder / lr_name)
             upscaled = (lr[0] * scale, lr[1] * scale)
-            gt = upscaled if Path(name).suffix.lower() in hdr.SUFFIXES else picture_size(folder / name)
+            gt = upscaled if hdr.is_hdr(folder / name) else picture_size(folder / name)
         except (ValueError, OSError):
             continue
         if gt != upscaled:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import cv2
@@ -99,4 +99,5 @@ def cluster(address: str | None, workers: int = 2) -> Iterator[None]:
                 yield
     finally:
         if local:
-            local.close()
+            with suppress(AssertionError):  # of Dask, about a worker that it was just starting again
+                local.close()

@@ -1,18 +1,23 @@
 """The ablation: what each stage and each part of its loss is worth, several seeds, on pictures nothing trained on."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from statistics import median
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from accelerate import PartialState
 
-from srlib.evaluation.counted import counted
-from srlib.evaluation.evaluate import gap_closed, means
+from srlib.evaluation.counted import Pairs, counted
+from srlib.evaluation.evaluate import evaluate, gap_closed, means, tilings_of, ways_to_tile
 from srlib.experiments import stages
 from srlib.experiments.parameters import read_parameter_file
+from srlib.files import atomic, digest
 from srlib.losses.detector import ArtifactDetector, evaluate_detector
+from srlib.networks.checkpoints import load
 
 RECIPE = ("02_stage1", "03_tiling", "04_artifact_ft")  # the notebooks whose trainings are taken apart
 
@@ -30,6 +35,10 @@ class Arm:
     tiled: bool = True
 
 
+GROUND_TRUTH = {"teacher": "ground_truth", "pixel": 1.0, "frequency": 0.3, "gradient": 0.2, "ms_ssim": 0.1}
+BY_DETECTOR = {"artifact_class": 0.04, "artifact_feature": 0.007}
+OLDER = {"radius": 0, "channels": 32, "blocks": 2, "iterations": 150, "batch": 2, "learning_rate": 5e-4, "lr_patch": 64}
+
 ARMS = {  # each after those it needs
     "1": Arm("02_stage1"),
     "1, sharpened": Arm("02_stage1", over={"sharpen": "unsharp"}),
@@ -38,24 +47,40 @@ ARMS = {  # each after those it needs
     "1+3": Arm("04_artifact_ft", after="1"),
     "1, longer+3": Arm("04_artifact_ft", after="1, longer"),
     "1+2+3": Arm("04_artifact_ft", after="1+2"),
-    "1+2+3, no detector": Arm("04_artifact_ft", after="1+2", over={"artifact_class": 0.0, "artifact_feature": 0.0}),
-    "1+2+3, plain weights": Arm("04_artifact_ft", after="1+2", over={"learnable": "plain"}),
-    "1+2+3, entropy weights": Arm("04_artifact_ft", after="1+2", over={"learnable": "entropy"}),
+    "1+2+3, blind": Arm("04_artifact_ft", after="1+2", over={"sees": []}),
+    "1+2+3, seams alone": Arm("04_artifact_ft", after="1+2", over={"sees": ["seams"]}),
+    "1+2+3, 0.2 M": Arm("04_artifact_ft", after="1+2", over={"channels": 42}),
+    "1+2+3, 0.05 M": Arm("04_artifact_ft", after="1+2", over={"channels": 20}),
+    "1+2+3, 4000 steps": Arm("04_artifact_ft", after="1+2", over={"iterations": 4000}),
+    "1+2+3, any tile": Arm(
+        "04_artifact_ft", after="1+2", over={"tile_choices": [32, 48, 64], "tile_pads": [0, 8, 16], "grids": 9}
+    ),
+    "1+2+3, ground truth": Arm("04_artifact_ft", after="1+2", over=GROUND_TRUTH),
+    "1+2+3, ground truth and detector": Arm("04_artifact_ft", after="1+2", over={**GROUND_TRUTH, **BY_DETECTOR}),
+    "1+2+3, detector on top": Arm("04_artifact_ft", after="1+2", over={"artifact_class": 0.1, "artifact_feature": 0.5}),
+    "1+2+3, older eraser": Arm("04_artifact_ft", after="1+2", over={**OLDER, **GROUND_TRUTH, **BY_DETECTOR}),
 }
 
 QUESTIONS = {  # each is answered by the first arm minus the second
+    "the eraser after stage 2": ("1+2+3", "1+2"),
+    "the eraser after stage 1": ("1+3", "1"),
+    "against the older eraser": ("1+2+3", "1+2+3, older eraser"),
+    "told where seams are": ("1+2+3, seams alone", "1+2+3, blind"),
+    "shown the LR picture, too": ("1+2+3", "1+2+3, seams alone"),
+    "taught by the whole picture, not the ground truth": ("1+2+3", "1+2+3, ground truth"),
+    "the detector's terms beside the ground truth": ("1+2+3, ground truth and detector", "1+2+3, ground truth"),
+    "the detector's terms on top of the whole picture": ("1+2+3, detector on top", "1+2+3"),
+    "0.46 M instead of 0.2 M": ("1+2+3", "1+2+3, 0.2 M"),
+    "0.2 M instead of 0.05 M": ("1+2+3, 0.2 M", "1+2+3, 0.05 M"),
+    "4000 steps instead of the demo's": ("1+2+3, 4000 steps", "1+2+3"),
+    "one eraser for many tiles": ("1+2+3, any tile", "1+2+3"),
+    "stage 2 before the eraser, not only longer": ("1+2+3", "1, longer+3"),
     "training through the tiling, not only longer": ("1+2", "1, longer"),
     "only training longer": ("1, longer", "1"),
-    "the eraser after stage 1": ("1+3", "1"),
-    "the eraser after stage 2": ("1+2+3", "1+2"),
-    "the eraser after longer training": ("1, longer+3", "1, longer"),
-    "stage 2 before the eraser, not only longer": ("1+2+3", "1, longer+3"),
-    "all three stages, not only longer": ("1+2+3", "1, longer"),
-    "the detector's terms": ("1+2+3", "1+2+3, no detector"),
-    "learned weights, plain": ("1+2+3, plain weights", "1+2+3"),
-    "learned weights with entropy": ("1+2+3, entropy weights", "1+2+3"),
     "sharpened targets": ("1, sharpened", "1"),
 }
+
+MANY = ("1+2", "1+2+3", "1+2+3, any tile")  # the arms that other tiles and halos are tried on
 
 
 def recipe_of(root: Path, name: str, run: str, seed: int) -> dict[str, dict]:
@@ -96,7 +121,7 @@ def train_detector(root: Path, folder: Path, parameters: Mapping) -> tuple[Artif
 def train_arm(root: Path, folder: Path, name: str, parameters: Mapping, judge: ArtifactDetector | None = None) -> float:
     """Train ARMS[name] into `folder`, or take it if it is finished; the seconds that it trained, its start's not.
 
-    judge: the detector, for those of stage 3.
+    judge: the detector, for those whose loss has its terms.
     """
     arm = ARMS[name]
     p = {**parameters[arm.notebook], **arm.over}
@@ -106,10 +131,113 @@ def train_arm(root: Path, folder: Path, name: str, parameters: Mapping, judge: A
         job = stages.tiling(root, p, start=best_of(folder, arm.after))
         job.model.use_tiling = arm.tiled
     else:
-        assert judge is not None
-        job = stages.eraser(root, p, judge, start=best_of(folder, arm.after))
+        start = best_of(folder, arm.after)
+        own = {"tile_choices", "tile_pads", "grids", "crops", "crop_side"} & arm.over.keys()  # answers that others lack
+        answers = (best_of(folder, name) if own else start).parent / "answers"
+        job = stages.eraser(root, p, judge or ArtifactDetector(), start=start, answers=answers)
     job.folder = best_of(folder, name).parent
     return float(job.run()["seconds"].max())
+
+
+def with_starts(arms: Sequence[str]) -> list[str]:
+    """These arms, of none all, with those that they begin from, in the order of ARMS. ValueError for an unknown one."""
+    for name in arms:
+        if name not in ARMS:
+            raise ValueError(f"arm {name!r} is none of {', '.join(map(repr, ARMS))}")
+    wanted = set(arms or ARMS)
+    for name in reversed(ARMS):
+        if name in wanted and ARMS[name].after:
+            wanted.add(ARMS[name].after)
+    return [name for name in ARMS if name in wanted]
+
+
+def _needs_detector(name: str, parameters: Mapping) -> bool:
+    """Whether an arm's loss has a term of the detector."""
+    arm = ARMS[name]
+    p = {**parameters[arm.notebook], **arm.over}
+    return any(p.get(weight) for weight in BY_DETECTOR)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one seed's arms score on the test pictures: `evaluate`'s tables, and the seconds that each arm trained.
+
+    arms: whole, and tiled as trained; sizes: MANY on tiles and halos beside that; ways: the first and the whole recipe
+    tiled in other ways, with memory.
+    """
+
+    arms: pd.DataFrame
+    sizes: pd.DataFrame
+    ways: pd.DataFrame
+    seconds: pd.Series
+
+    FILES = ("arms", "sizes", "ways", "seconds")
+
+
+def scored(
+    root: Path,
+    folder: Path,
+    parameters: Mapping,
+    judge: Callable[[], ArtifactDetector],
+    pairs: Pairs,
+    *,
+    arms: Sequence[str] = (),
+    tile_batch: int = 16,
+) -> Scores:
+    """Train arms into `folder`, or take those that are finished, and score them on `pairs`. arms: their names, those
+    they begin from are trained, too; none for all.
+
+    judge: gives the detector, asked for when the first arm needs it. The scores are kept in scores/ beside the arms,
+    and taken from there as long as parameters and arms are the same.
+    """
+    names = with_starts(arms)
+    made_of = digest([json.dumps({a: repr(ARMS[a]) for a in names}), json.dumps(parameters, sort_keys=True)])
+    kept = folder / "scores"
+    if (kept / "made_of").is_file() and (kept / "made_of").read_text() == made_of:
+        scores, sizes, ways, times = (pd.read_csv(kept / f"{name}.csv") for name in Scores.FILES)
+        return Scores(scores, sizes, ways, times.set_index("arm")["seconds"])
+    seconds = {}
+    for name in names:
+        print(name)
+        detector = judge() if _needs_detector(name, parameters) else None
+        seconds[name] = train_arm(root, folder, name, parameters, detector)
+    device = PartialState().device
+    models = {name: load(best_of(folder, name)).to(device) for name in names}
+    tile, halo = (parameters["03_tiling"][name] for name in ("tile_size", "tile_pad"))
+    window = models["1"].window
+    more: dict[str, Any] = {"tile_batch": tile_batch, "keep": False}
+    trained, _, _ = evaluate(models, pairs, tilings_of([(tile, halo)]), **more)
+    wanted = [(t, h) for h in (0, window, 2 * window) for t in (tile, tile + 2 * window, 2 * tile, 3 * tile)]
+    sizes, _, _ = evaluate({a: models[a] for a in MANY if a in names}, pairs, tilings_of(wanted), **more)
+    ways = ways_to_tile(tile, window, window)
+    ways = {name: ways[name] for name in ("crop, no halo", "crop", "ramp", "exact")}
+    other, _, _ = evaluate({a: models[a] for a in ("1", "1+2+3") if a in names}, pairs, ways, memory=True, **more)
+    scores = Scores(trained, sizes, other, pd.Series(seconds, name="seconds").rename_axis("arm"))
+    for name in Scores.FILES:
+        with atomic(kept / f"{name}.csv") as temporary:
+            getattr(scores, name).to_csv(temporary, index=name == "seconds")
+    with atomic(kept / "made_of") as temporary:
+        temporary.write_text(made_of)
+    return scores
+
+
+def costs(folder: Path, scores: Mapping[int, Scores]) -> pd.DataFrame:
+    """By arm of stage 3: the eraser's parameters, its multiply-adds per LR pixel where it is computed, and the seconds
+    that it trained, the median of the seeds. folder: one seed's.
+    """
+    rows = {}
+    for name, arm in ARMS.items():
+        if arm.notebook != "04_artifact_ft" or any(name not in s.seconds for s in scores.values()):
+            continue
+        model = load(best_of(folder, name))
+        weights = [p for part in (model.residual_block, model.out_conv) for p in part.parameters()]
+        per_pixel = 1 if model.radius else model.scale**2  # the older kind works on output pixels
+        rows[name] = {
+            "parameters": sum(p.numel() for p in weights),
+            "multiply-adds per LR pixel": per_pixel * sum(p.numel() for p in weights if p.ndim > 1),
+            "training, s": round(median(float(s.seconds[name]) for s in scores.values())),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
 
 
 def per_seed(table: pd.DataFrame, tiling: str) -> pd.DataFrame:
@@ -182,6 +310,9 @@ def with_spread(rows: pd.DataFrame, level: str, digits: Mapping[str, int], sign:
 
 def headline(arms: pd.DataFrame, seeds: int) -> str:
     """The result in one line. arms: with_spread's table of the arms, of so many seeds."""
-    share = arms.loc["1+2+3", "gap closed, %"]
-    closed = f"the three stages close {share} % of stage 1's gap between whole and tiled"
-    return f"of {seeds} seeds: {closed if share else 'stage 1 loses nothing by tiling, there is no gap to close'}"
+    before, after = arms.loc["1"], arms.loc["1+2+3" if "1+2+3" in arms.index else arms.index[-1]]
+    said = f"tiles without context, stage 1 against {after.name}: TC {before['TC']} to {after['TC']} dB"
+    said += f", SGR {before['SGR']} to {after['SGR']}" if before["SGR"] and after["SGR"] else ""
+    share = after["gap closed, %"]
+    closed = f"{share} % of the gap in PSNR-Y closed" if share else "no gap in PSNR-Y to close"
+    return f"of {seeds} seeds: {said}, {closed}"

@@ -25,7 +25,7 @@ def _lines(p: Mapping, root: Path) -> Iterator[str]:
             yield _line(path, path.relative_to(folder).as_posix())
     for run in p.get("also", ()):
         yield _line(root / "outputs" / run / "data" / "data.json", run)
-    for name in ("start_from", "vgg19_weights", "anime_weights"):
+    for name in ("start_from", "vgg16_weights", "vgg19_weights", "anime_weights"):
         if p.get(name):
             yield _line(below(root, p[name]), name)
     for entry in p.get("checkpoints", ()):

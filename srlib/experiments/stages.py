@@ -1,9 +1,5 @@
 """What each notebook trains, out of its parameters: the notebooks and the command line share these functions.
 
-accelerate launch -m srlib train params/<run>/02_stage1.yaml [-p iterations 1000 ...]
-    on all devices of all machines what the notebook trains on one; then the notebook, with the same parameters, takes
-    the finished training and shows it. Likewise 03_tiling and 04_artifact_ft.
-
 `p` is always a notebook's parameters, all of them; what they mean is said in its first code cell.
 """
 
@@ -27,11 +23,11 @@ from srlib.data.sharpen import SHARPENERS
 from srlib.data.sources import sampled
 from srlib.evaluation.counted import Pairs, need_detail
 from srlib.evaluation.evaluate import validate_on
-from srlib.experiments.notebook import existing_file, finite, need, project_root
-from srlib.experiments.parameters import read_parameter_file
+from srlib.experiments.notebook import existing_file, finite, need
 from srlib.losses.artifacts import ArtifactPatches, SeamExample
 from srlib.losses.detector import ArtifactDetector, DetectorLoss, evaluate_detector, seam_examples
 from srlib.losses.discriminator import MultiScaleDiscriminator
+from srlib.losses.erasure import ErasureLoss
 from srlib.losses.perceptual import HybridPerceptual, anime_loss, vgg19_loss
 from srlib.losses.total import TotalLoss
 from srlib.networks.checkpoints import load, load_hat, save_model
@@ -39,15 +35,16 @@ from srlib.networks.eraser import TiledSR
 from srlib.networks.hat import CONFIGS, HAT
 from srlib.networks.initial import start_as_interpolation
 from srlib.tiling.plan import plan_tiles
+from srlib.training.answers import Answers, Crops, validate_erased
 from srlib.training.settings import Settings, settings_from
 from srlib.training.states import fingerprint
-from srlib.training.train import several_cpu_processes, train
+from srlib.training.train import train
 
 
 @dataclass
 class Training:
     """All that a training needs, to look at before it runs. pairs: validation pictures, None for none; ValueError when
-    all of them are blank.
+    all of them are blank. validate: what scores them, by default validate_on; best_by: the score that decides.
     """
 
     model: Any  # TiledSR; for the detector's training ArtifactDetector
@@ -59,12 +56,15 @@ class Training:
     resume: bool
     discriminator: nn.Module | None = None
     sharpen: Callable[[Tensor], Tensor] | None = None
+    validate: Callable[[Any], dict[str, float]] | None = None
+    best_by: str = "psnr_y"
     given: list[dict] | None = None  # the modules' weights before the first run
     done: dict = field(default_factory=dict)  # after a run: the "steps" done, the "settings" they were done with
 
     def __post_init__(self) -> None:
         if self.pairs is not None:
             need_detail(self.pairs, self.model.scale)
+            self.validate = self.validate or validate_on(self.pairs, border=self.model.scale)
 
     def run(self, callback: Callable[[dict], None] | None = None) -> pd.DataFrame:
         """Train self.model; returns the log. See srlib.training.train.train. Run again, it is the same training."""
@@ -78,11 +78,12 @@ class Training:
             self.patches,
             self.settings,
             folder=self.folder,
-            validate=validate_on(self.pairs, border=self.model.scale) if self.pairs is not None else None,
+            validate=self.validate,
             discriminator=self.discriminator,
             sharpen=self.sharpen,
             callback=callback,
             resume=self.resume,
+            best_by=self.best_by,
         )
         self.done = log.attrs
         return log
@@ -116,9 +117,7 @@ def stage1(root: Path, p: Mapping) -> Training:
         raise ValueError(
             f"{p['start_from']} upscales x{hat.scale}, this run is x{scale}: set scale or choose another file"
         )
-    model = TiledSR(hat)
-    model.residual_block.requires_grad_(False)
-    model.out_conv.requires_grad_(False)
+    model = _without_eraser(TiledSR(hat))
     pairs = PicturePairs(out / "data", "validation", scale=scale)
     settings = replace(settings_from(p), validate_start=True)
     common = {"settings": settings, "folder": out / "stage1", "resume": p["resume"]}
@@ -126,13 +125,16 @@ def stage1(root: Path, p: Mapping) -> Training:
 
 
 def tiling(root: Path, p: Mapping, start: Path | None = None) -> Training:
-    """03: all of stage 1's model, or of `start`, through the tiling, with the pixel loss or all but the artifact terms,
+    """03: the HAT of stage 1, or of `start`, through the tiling, with the pixel loss or all but the artifact terms,
     whose detector 04 trains. Refuses patches that no tile border would cut.
+
+    The eraser stays out: it would take the seams away from HAT, which is to learn from them here, and in stage 3 it is
+    taught by a HAT that no longer changes.
     """
     out = root / "outputs" / p["run"]
     tiles = {"use_tiling": True, "tile_size": p["tile_size"], "tile_pad": p["tile_pad"]}
     tiles["checkpointing"] = p["checkpointing"]
-    model = load(start or need(out / "stage1" / "best.safetensors", "02_stage1"), **tiles)
+    model = _without_eraser(load(start or need(out / "stage1" / "best.safetensors", "02_stage1"), **tiles))
     _need_seams(p, model)
     patches = _patches(out / "data", p, model.scale)
     pairs = PicturePairs(out / "data", "validation", scale=model.scale)
@@ -221,29 +223,75 @@ def judge_detector(root: Path, p: Mapping, model: ArtifactDetector, made: Mappin
     return quality, trusted  # the same on all processes
 
 
+def _without_eraser(model: TiledSR) -> TiledSR:
+    model.residual_block.requires_grad_(False)
+    model.out_conv.requires_grad_(False)
+    return model
+
+
 def eraser(
-    root: Path, p: Mapping, judge: ArtifactDetector, trusted: bool = True, start: Path | None = None
+    root: Path,
+    p: Mapping,
+    judge: ArtifactDetector,
+    trusted: bool = True,
+    start: Path | None = None,
+    answers: Path | None = None,
 ) -> Training:
-    """04: stage 3. HAT of stage 2 or of `start` frozen, the eraser trained with the whole loss; without the detector's
-    terms if not trusted.
+    """04: stage 3. HAT of stage 2 or of `start` frozen, a new eraser taught by HAT's own whole pictures, or by the
+    ground truth; the detector's terms are left out if not trusted.
+
+    HAT's answers are computed here, unless they are in the folder `answers` already.
     """
     out = root / "outputs" / p["run"]
+    hat = load_hat(start or need(out / "tiling" / "best.safetensors", "03_tiling"))
+    torch.manual_seed(p["seed"])
     tiles = {"use_tiling": True, "tile_size": p["tile_size"], "tile_pad": p["tile_pad"]}
-    tiles["tile_choices"] = p["tile_choices"]
-    checkpoint = start or need(out / "tiling" / "best.safetensors", "03_tiling")
-    model = load(checkpoint, **tiles).freeze_hat()
-    _need_seams(p, model)
-    loss, discriminator = _total(root, p, judge, trusted)
+    sizes = {name: p[name] for name in ("channels", "blocks", "radius", "sees", "tile_choices")}
+    model = TiledSR(hat, **tiles, **sizes).freeze_hat().to(PartialState().device)
+    loss, discriminator = _erasure(root, p, judge, trusted)
+    side = max([p["lr_patch"], *p["progressive_patches"]])
+    grids = {
+        "count": p["crops"],
+        "side": p["crop_side"],
+        "grids": p["grids"],
+        "tiles": tuple(p["tile_choices"] or [p["tile_size"]]),
+        "pads": tuple(p["tile_pads"] or [p["tile_pad"]]),
+        "gib": p["cache_gib"],
+        "seed": p["seed"],
+    }
+    fixed = {**grids, "count": 0, "grids": 1, "tiles": (p["tile_size"],), "pads": (p["tile_pad"],), "drawn": False}
+    folder = answers or out / "artifact_ft" / "answers"
+    parts = {part: PicturePairs(out / "data", part, scale=model.scale) for part in ("train", "validation")}
+    patches = Answers(model, parts["train"], folder / "train", Crops(**grids), lr_patch=side)
+    held_out = Answers(model, parts["validation"], folder / "validation", Crops(**fixed), lr_patch=model.window)
+    patches.prepare()
+    if not any(patches.units.values()):
+        print("tiles of this network are its whole picture, to rounding: there is nothing to erase, and it stays so")
+    model.gains = patches.gains
     return Training(
         model,
         loss,
-        _patches(out / "data", p, model.scale),
-        PicturePairs(out / "data", "validation", scale=model.scale),
+        patches,
+        parts["validation"],
         settings_from(p),
         folder=out / "artifact_ft",
         resume=p["resume"],
         discriminator=discriminator,
+        validate=validate_erased(held_out),
+        best_by="tc" if p["teacher"] == "whole" else "psnr_y",
     )
+
+
+def _erasure(root: Path, p: Mapping, judge: ArtifactDetector, trusted: bool) -> tuple[ErasureLoss, nn.Module | None]:
+    """Stage 3's loss, and the discriminator if it has one."""
+    terms, discriminator = _total(root, p, judge, trusted)
+    if p["learnable"] != "none" and not p["pixel"]:
+        raise ValueError(
+            "learnable weights share out the weight pixel, which is 0: set pixel to 1, or learnable to none"
+        )
+    some = any(terms.weights.values())
+    weight = p["tiling_error"] if p["teacher"] == "whole" else 0.0
+    return ErasureLoss(weight, terms if some else None, p["teacher"]), discriminator
 
 
 def _total(
@@ -272,7 +320,7 @@ def _total(
 
 def learn_weights(root: Path, p: Mapping, form: str) -> pd.DataFrame:
     """04: the shares of one form of learnable weights by step, over p["compare_learnable"] steps of stage 3."""
-    short = {**p, "learnable": form, "pixel": 1.0, "adversarial": 0.0}
+    short = {**p, "learnable": form, "pixel": 1.0, "adversarial": 0.0, "teacher": "ground_truth"}
     short |= {"frequency": 0.0, "resume": False, "schedule": "cosine", "optimizer": "adam"}
     job = eraser(root, short, ArtifactDetector(), trusted=False)
     steps: dict[str, Any] = {
@@ -285,7 +333,7 @@ def learn_weights(root: Path, p: Mapping, form: str) -> pd.DataFrame:
         "log_every": 1,
         "patience": 0,
     }
-    job.settings, job.pairs = replace(job.settings, **steps), None
+    job.settings, job.validate = replace(job.settings, **steps), None
     with tempfile.TemporaryDirectory() as folder:
         job.folder = Path(folder) / form
         return job.run().filter(regex="^share_").rename(columns=lambda name: name.removeprefix("share_"))
@@ -298,14 +346,13 @@ def _patches(folder: Path, p: Mapping, scale: int) -> Dataset:
 
 def _need_seams(p: Mapping, model: TiledSR) -> None:
     side = min(p.get("progressive_patches") or [p["lr_patch"]])
-    for tile in {p["tile_size"], *p.get("tile_choices", [])}:
-        plan = plan_tiles(side, side, tile=tile, halo=p["tile_pad"], window=model.window)
-        if plan.y.read >= side:
-            raise ValueError(
-                f"a patch of {side} LR pixels is not larger than tile_size + 2 * tile_pad = {plan.y.read}: every tile "
-                "would see the whole patch and there would be no seam to learn from; raise lr_patch (or "
-                "progressive_patches) or lower the tile"
-            )
+    plan = plan_tiles(side, side, tile=p["tile_size"], halo=p["tile_pad"], window=model.window)
+    if plan.y.read >= side:
+        raise ValueError(
+            f"a patch of {side} LR pixels is not larger than tile_size + 2 * tile_pad = {plan.y.read}: every tile "
+            "would see the whole patch and there would be no seam to learn from; raise lr_patch (or "
+            "progressive_patches) or lower the tile"
+        )
 
 
 def artifact_ft(root: Path, p: Mapping) -> None:
@@ -320,22 +367,3 @@ def artifact_ft(root: Path, p: Mapping) -> None:
         if not trusted:
             print(f"WARNING: not each reaches the bar of {p['detector_bar']}: the artifact terms are set to 0")
     eraser(root, p, job.model, trusted).run()
-
-
-STAGES: dict[str, Callable[[Path, Mapping], object]] = {
-    "02_stage1": lambda root, p: stage1(root, p).run(),
-    "03_tiling": lambda root, p: tiling(root, p).run(),
-    "04_artifact_ft": artifact_ft,
-}
-
-
-def train_notebook(file: Path, over: Mapping) -> None:
-    """Train what the notebook of this parameter file trains, with `over` in place of the file's values.
-
-    Raises ValueError for a file of no such notebook, and what reading the parameters and the training raise.
-    """
-    several_cpu_processes()
-    if file.stem not in STAGES:
-        raise ValueError(f"{file} is no notebook's that trains: {', '.join(STAGES)}")
-    root = project_root()
-    STAGES[file.stem](root, read_parameter_file(root / "notebooks" / f"{file.stem}.ipynb", file, dict(over)))

@@ -4,10 +4,13 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from srlib.data.listing import Listing, find_pictures
 from srlib.data.pictures import SUFFIXES, Picture, check_format, read_picture, write_picture
@@ -15,6 +18,7 @@ from srlib.files import check_name, check_writable, printable
 from srlib.inference.upscale import upscale
 from srlib.networks.eraser import TiledSR
 from srlib.progress import progress_bar
+from srlib.tiling.exact import Chunks
 from srlib.tiling.tiled import Execution
 
 # What the output's disk says of every file, not of one.
@@ -35,8 +39,8 @@ def upscale_folder(
     """Upscale `input`, a picture or a folder, into `output`; prints what it does.
 
     suffix: of the written files, such as ".png"; empty keeps each file's own. quality: of JPEG and WebP, 1-100.
-    options: statistics, tile, halo, blend and batch of TiledSR.tiled. Returns what upscale_files returns; broken links
-    and folders that cannot be read are among what failed.
+    options: statistics, span, tile, halo, blend and batch of TiledSR.tiled. Returns what upscale_files returns; broken
+    links and folders that cannot be read are among what failed.
     Raises ValueError or OSError for a mistake in the arguments, or an output that cannot be written, before the first
     picture is computed; OSError also when the output's disk is full or gone later on.
     """
@@ -44,6 +48,19 @@ def upscale_folder(
     tile, halo = options.get("tile", model.tile_size), options.get("halo", 0)
     if tile != "auto" and (not isinstance(tile, int) or tile < 1 or tile % model.window) or halo % model.window:
         raise ValueError(f"tile (or auto) and halo must be multiples of the model's window, {model.window}")
+    span, windowed = options.get("span", 0), options.get("statistics") == "window"
+    if windowed and (span < 1 or span % model.window):
+        raise ValueError(
+            f"statistics window needs span, a multiple of {model.window} LR pixels: the size of the patches that the "
+            "network was trained on"
+        )
+    if span and not windowed:
+        raise ValueError(f"span {span} is for statistics window, not {options.get('statistics', 'local')}")
+    if (channels := model.hat_model.config["in_chans"]) not in (1, 3):
+        raise ValueError(f"the network takes {channels} channels, pictures have 1 or 3: it is not for files")
+    if windowed:  # a network that takes no sums over windows says so now
+        pixel = torch.zeros(1, channels, 1, 1)
+        Chunks(model.window, device=model.out_conv.weight.device, spans=span).steps(model.hat_model, pixel)
     if halo < 0 or options.get("batch", 1) < 1 or not 1 <= quality <= 100:
         raise ValueError("halo must be at least 0, batch at least 1, quality from 1 to 100")
     if how.features not in ("device", "host"):
@@ -54,15 +71,8 @@ def upscale_folder(
 
     def work(picture: Picture, path: Path) -> Picture:
         nonlocal hinted
-        name = printable(path.name)
-        with progress_bar(total=1, desc=f"   {name}", unit="step", leave=False, delay=2, mininterval=0.2) as bar:
-
-            def progress(done: int, total: int) -> None:
-                if done == 1:  # the run, or a restart
-                    bar.n, bar.total = 0, total
-                bar.update(done - bar.n)
-
-            upscaled, report = upscale(model, picture, how=replace(how, progress=progress), **options)
+        with shown(path, how) as watched:
+            upscaled, report = upscale(model, picture, how=watched, **options)
         hints = [note for note in report.notes if note.startswith("hint")]
         if hinted:  # one a run is enough
             report.notes = [note for note in report.notes if note not in hints]
@@ -81,11 +91,28 @@ def upscale_folder(
     return written, skipped, failed | found.troubles
 
 
-def targets(source: Path, output: Path, suffix: str = "") -> tuple[dict[Path, Path], Listing]:
+@contextmanager
+def shown(path: Path, how: Execution) -> Iterator[Execution]:
+    """`how`, with a progress bar of this file that appears after two seconds."""
+    name = printable(path.name)
+    with progress_bar(total=1, desc=f"   {name}", unit="step", leave=False, delay=2, mininterval=0.2) as bar:
+
+        def progress(done: int, total: int) -> None:
+            if done == 1:  # the run, or a restart
+                bar.n, bar.total = 0, total
+            bar.update(done - bar.n)
+
+        yield replace(how, progress=progress)
+
+
+def targets(
+    source: Path, output: Path, suffix: str = "", known: Sequence[str] = SUFFIXES
+) -> tuple[dict[Path, Path], Listing]:
     """Which picture is written where: a file to a file or into a folder, a folder's tree into a folder; and what a
     folder holds besides (find_pictures).
 
-    suffix: of the written files, such as ".png"; empty keeps each file's own. Pictures inside `output` are not
+    suffix: of the written files, such as ".png"; empty keeps each file's own. known: those that can be written.
+    Pictures inside `output` are not
     sources. Raises FileNotFoundError or ValueError when there is nothing to do or two would be written to one.
     """
     found = Listing()
@@ -114,8 +141,8 @@ def targets(source: Path, output: Path, suffix: str = "") -> tuple[dict[Path, Pa
     for path, target in pairs.items():
         if target.resolve() in sources:
             raise ValueError(f"{path} would be written over {target}, which is to be read: choose another output")
-        if target.suffix.lower() not in SUFFIXES:
-            raise ValueError(f"{target}: {target.suffix or 'no suffix'} is none of {', '.join(SUFFIXES)}")
+        if target.suffix.lower() not in known:
+            raise ValueError(f"{target}: {target.suffix or 'no suffix'} is none of {', '.join(known)}")
         if target in taken:
             raise ValueError(f"{taken[target]} and {path} would both be written to {target}: rename one")
         taken[target] = path
@@ -127,15 +154,19 @@ def targets(source: Path, output: Path, suffix: str = "") -> tuple[dict[Path, Pa
 
 def upscale_files(
     pairs: dict[Path, Path],
-    work: Callable[[Picture, Path], Picture],
+    work: Callable[[Picture, Path], Any],
     *,
     scale: int,
     quality: int = 95,
     overwrite: bool = False,
+    check: Callable[[Path, Picture, int], None] | None = None,
+    write: Callable[[Path, Any, int], object] | None = None,
 ) -> tuple[int, int, dict[Path, str]]:
     """Read, `work(picture, path)`, write, for each pair of paths; what exists is skipped unless `overwrite`.
 
-    scale: by how much work upscales, to refuse beforehand what the format of the target cannot hold. A file that
+    scale: by how much work upscales, for `check(target, picture, scale)`, by default check_format, to refuse beforehand
+    what the format of the target cannot hold. write: called with the target, what work made of the picture, and the
+    quality; by default write_picture. A file that
     fails is named at once and the others are still upscaled. Returns how many were written and skipped, and what was
     wrong with the others. Files are written atomically. Raises OSError when nothing can be written, a full disk or a
     folder that is read-only: before the first picture is read, or as soon as it is known.
@@ -166,7 +197,7 @@ def upscale_files(
             with warnings.catch_warnings(record=True) as noted:
                 warnings.simplefilter("always", UserWarning)
                 picture = read_picture(path)
-                check_format(target, picture, scale)
+                (check or check_format)(target, picture, scale)
             for note in noted:
                 print(f"   {printable(str(note.message))}", flush=True)
             if picture.pages > 1:
@@ -177,7 +208,7 @@ def upscale_files(
             _say_failed(failed[path])
             continue
         try:
-            write_picture(target, upscaled, quality)
+            (write or write_picture)(target, upscaled, quality)
             written += 1
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _DISK:

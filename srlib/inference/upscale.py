@@ -23,7 +23,7 @@ def upscale(model: TiledSR, picture: Picture, **options: Any) -> tuple[Picture, 
     fully transparent has one colour, the model sees the nearest visible one there, so that no halo of it comes out.
     options: those of TiledSR.tiled, such as statistics, tile, halo, batch, how. A grey picture through a colour model:
     the mean of its three output channels; a colour picture through a grey model: channel by channel.
-    Returns the picture and the report, with a note that begins with "hint" when the output's mean is far from the
+    Returns the picture and the report, with a note that begins with "hint" when a HAT's output has a mean far from the
     input's, or many values outside [0, 1]. Raises FloatingPointError for weights or an output that are not finite.
     """
     _check_weights(model)
@@ -65,7 +65,8 @@ def _colours(model: TiledSR, rgb: np.ndarray, grey: bool, options: dict) -> tupl
 
     _, report = model.tiled(x, out=take, **options)
     before, (after, outside) = lr.mean().item(), seen.mean(1)
-    if abs(after - before) > _FAR or outside > _MANY:
+    scaled = "img_range" in model.hat_model.config  # other networks may well make a dark picture bright
+    if scaled and (abs(after - before) > _FAR or outside > _MANY):
         report.notes.append(
             f"hint: the mean goes from {255 * before:.0f} to {255 * after:.0f} of 255, {outside:.0%} of the values lie "
             "outside; if the picture looks wrong, the model was trained with another --img-range (try 255) or "

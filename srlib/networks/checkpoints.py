@@ -1,4 +1,4 @@
-"""Model files: safetensors that carry the model's configuration, and published HAT checkpoints."""
+"""Model files: safetensors that carry the model's configuration, and published checkpoints of the networks here."""
 
 import json
 import math
@@ -10,12 +10,18 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from srlib.files import atomic
-from srlib.networks.eraser import TiledSR
+from srlib.networks.diffir import DiffIR
+from srlib.networks.diffir_files import diffir_weights, is_diffir
+from srlib.networks.eraser import TiledSR, eraser_config
 from srlib.networks.hat import HAT
 from srlib.networks.reading import hat_prefixes, read
+from srlib.networks.restormer import Restormer
+from srlib.networks.restormer_files import is_restormer, restormer_weights
 from srlib.networks.wrappers import bare_names, unwrapped
 
 _Model = TypeVar("_Model", bound=nn.Module)
+# What tiles are put through.
+NETWORKS: dict[str, type[nn.Module]] = {"HAT": HAT, "Restormer": Restormer, "DiffIR": DiffIR}
 
 
 def save_model(path: Path | str, model: nn.Module, **facts: Any) -> Path:
@@ -51,21 +57,31 @@ def load(
     img_range: float | None = None,
     conv_scale: float | None = None,
     checkpointing: bool | None = None,
+    answer: str | None = None,
     **changes: Any,
 ) -> TiledSR:
-    """The TiledSR in `path`; a bare HAT file, own or published, gets a new eraser (the identity).
+    """The TiledSR in `path`; a bare HAT, Restormer or DiffIR, own or published, gets a new eraser (the identity).
 
     img_range, conv_scale, checkpointing: arguments of HAT that no weight shows; None for the file's, which published
-    files lack: then HAT's defaults. changes: arguments of TiledSR that override the file's, such as use_tiling or
-    tile_size.
+    files lack: then HAT's defaults. answer: of a network with two, "low" (None, too) or "high". changes: arguments of
+    TiledSR that override the file's, such as use_tiling or tile_size.
     """
     told = {"img_range": img_range, "conv_scale": conv_scale, "checkpointing": checkpointing}
     told = {name: value for name, value in told.items() if value is not None}
     state, config = _described(path)
+    kind = _network(config.pop("network", "HAT"), path)
     if "hat" not in config:
-        return TiledSR(_filled(_built(HAT, {**config, **told}, path), state, path), **changes).eval()
-    hat = _built(HAT, {**config.pop("hat"), **told}, path)
-    return _filled(_built(TiledSR, {"hat_model": hat, **config, **changes}, path), state, path)
+        if config.get("stage") == 1:
+            raise ValueError(
+                f"{path} holds DiffIR's first stage, which reads the ground truth and can restore nothing new: give "
+                "the second"
+            )
+        network = _answering(_filled(_built(kind, {**config, **told}, path), state, path), answer, path)
+        return TiledSR(network, **changes).eval()
+    network = _answering(_built(kind, {**config.pop("hat"), **told}, path), answer, path)
+    model = _filled(_built(TiledSR, {"hat_model": network, **config, **changes}, path), state, path)
+    model.gains = changes.get("gains", model.gains)  # the weights bring the file's, and its radius
+    return model
 
 
 def load_hat(path: Path | str, **changes: Any) -> HAT:
@@ -75,21 +91,26 @@ def load_hat(path: Path | str, **changes: Any) -> HAT:
     changes: arguments of HAT that no weight shows (conv_scale, img_range, drop_path_rate, ...).
     """
     state, config = _described(path)
+    if (kind := config.pop("network", "HAT")) != "HAT":
+        raise ValueError(f"{path} holds a {kind}, not a HAT")
     if "hat" in config:
         config, state = config["hat"], _below("hat_model.", state)
     return _filled(_built(HAT, {**config, **changes}, path), state, path)
 
 
 def _described(path: Path | str) -> tuple[dict[str, Tensor], dict]:
-    """(weights, configuration) of the TiledSR, whose configuration has "hat", or the HAT in a file. Where no
-    configuration is in it, it is read from the weights, which may have a prefix before all names, or beside another
-    network's. Raises ValueError for other models, and for several HATs in one file.
+    """(weights, configuration) of the TiledSR, whose configuration has "hat", or of the network in a file; of another
+    network than HAT the configuration has its name as "network". Where no configuration is in it, it is read from the
+    weights, which may have a prefix before all names, or beside another network's. Raises ValueError for other models,
+    and for several HATs in one file.
     """
     state, metadata = read(path)
     if config := _config(metadata, path):
-        if _kind(metadata) not in ("TiledSR", "HAT", "OptimizedModule"):
-            raise ValueError(f"{path} holds {_kind(metadata)}, not a HAT or TiledSR")
-        return state, config
+        if _kind(metadata) not in ("TiledSR", "OptimizedModule", *NETWORKS):
+            raise ValueError(f"{path} holds {_kind(metadata)}, not a TiledSR, {' or '.join(NETWORKS)}")
+        if _kind(metadata) in NETWORKS:
+            config["network"] = _kind(metadata)
+        return state, {"radius": 0, **config} if "hat" in config else config  # older files have no radius
     prefixes = hat_prefixes(state)
     if len(prefixes) > 1:
         raise ValueError(f"{path} holds several HATs, {', '.join(prefixes)}: save one of them alone")
@@ -97,11 +118,31 @@ def _described(path: Path | str) -> tuple[dict[str, Tensor], dict]:
     tiled = prefix.removesuffix("hat_model.")
     if tiled != prefix and f"{tiled}out_conv.weight" in state:
         state = _below(tiled, state)
-        blocks = {k.split(".")[2] for k in state if k.startswith("residual_block.body.")}
-        eraser = {"channels": state["out_conv.weight"].shape[1], "blocks": len(blocks)}
-        return state, {"hat": hat_config(_below("hat_model.", state), path), **eraser}
+        return state, {"hat": hat_config(_below("hat_model.", state), path), **eraser_config(state)}
     state = _below(prefix, state)
+    if is_diffir(state):
+        state, config = diffir_weights(state, path)
+        return state, {**config, "network": "DiffIR"}
+    if is_restormer(state):
+        state, config = restormer_weights(state, path)
+        return state, {**config, "network": "Restormer"}
     return state, hat_config(state, path)
+
+
+def _network(name: str, path: Path | str) -> type[nn.Module]:
+    if name not in NETWORKS:
+        raise ValueError(f"{path} holds a {name}, which this version does not know: {', '.join(NETWORKS)}")
+    return NETWORKS[name]
+
+
+def _answering(network: Any, answer: str | None, path: Path | str) -> Any:
+    """The network, told which of its two answers is wanted. ValueError where it has one."""
+    two = getattr(network, "answers", "") == "two"
+    if answer and not two:
+        raise ValueError(f"{path} holds a network with one answer: there is no {answer!r} to choose")
+    if two:
+        network.answer = answer or "low"
+    return network
 
 
 def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -136,7 +177,8 @@ def hat_config(state: Mapping[str, Tensor], path: Path | str = "the checkpoint")
     missing = [k for k in needed if k not in state]
     if missing:
         raise ValueError(
-            f"{path} is not a HAT, and only HAT is read: it has no {missing[0]}, but {', '.join(list(state)[:4])}, ..."
+            f"{path} is none of HAT, Restormer and DiffIR, and no other network is read: it has no {missing[0]}, but "
+            f"{', '.join(list(state)[:4])}, ..."
         )
     try:
         return _from_shapes(state, groups)

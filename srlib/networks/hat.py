@@ -18,11 +18,12 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from srlib.networks.arguments import check_whole
 from srlib.networks.attention import Mlp, OverlapAttention, Tables, WindowAttention, relative_index
+from srlib.networks.walk import pad_to_multiple, whole
 
 # Keyword arguments of HAT, by name. HAT-S, HAT and HAT-L are the published sizes (x4, x4, x2 there); vram24, vram12,
 # vram8 are what trains on a card of that many GB; ultra_lite, lite and standard are for fast tries (0.2, 0.7 and 4.2 M
@@ -149,7 +150,7 @@ class HAT(nn.Module):
         channels = x.shape[1]
         if channels != self.mean.shape[1]:
             raise ValueError(f"this HAT takes {self.mean.shape[1]} channels, the picture has {channels}")
-        picture = _pad_to_multiple(x, self.window).permute(0, 2, 3, 1)  # (B, H, W, in_chans)
+        picture = pad_to_multiple(x, self.window).permute(0, 2, 3, 1)  # (B, H, W, in_chans)
         rows = (self.window + self.key_window - 1) ** 2
         tables = Tables(self.relative_position_index_SA, self.relative_position_index_OCA % rows)  # none from the end
         x = run(self._head, picture, reach=1)
@@ -284,34 +285,6 @@ class ChannelAttention(nn.Module):
         return self.attention[1:](mean).permute(0, 2, 3, 1)
 
 
-def whole(
-    step: Callable[..., Tensor], *maps: Tensor, reach: int = 0, margin: int = 0, shift: int = 0, out: Any = None
-) -> Tensor:
-    """Run a step over whole maps (B, H, W, C): the plain way, and what another way must be equal to.
-
-    reach: pixels around it that an output pixel depends on (convolutions, which pad with zeros at the picture's
-    border only). margin: the last map is given with that many pixels more on each side, zeros beyond the border.
-    shift: maps are rolled up and left by it, the answer back; the step is then also told (True, True), that the
-    last rows and the last columns wrapped around. out: a map that the answer may overwrite; not used here.
-    """
-    if margin:
-        maps = (*maps[:-1], F.pad(maps[-1], (0, 0, margin, margin, margin, margin)))
-    if not shift:
-        return step(*maps)
-    rolled = [m.roll((-shift, -shift), (1, 2)) for m in maps]
-    return step(*rolled, (True, True)).roll((shift, shift), (1, 2))
-
-
-def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Pad (B, C, H, W) at the right and bottom: mirrored, or the edge repeated where that is impossible."""
-    H, W = x.shape[-2:]
-    bottom, right = ((size + multiple - 1) // multiple * multiple - size for size in (H, W))  # in a form export proves
-    if not torch.compiler.is_compiling() and not bottom and not right:
-        return x
-    mode = "reflect" if bottom < H and right < W else "replicate"
-    return F.pad(x, (0, right, 0, bottom), mode=mode)
-
-
 def _upsampler(scale: int, features: int) -> nn.Sequential:
     """For scale 1 it is empty."""
     layers: list[nn.Module] = []
@@ -378,13 +351,6 @@ def _check(
         raise ValueError("drop_path_rate 1 would leave out every branch of the last block: it must be below 1")
     if not isinstance(checkpointing, bool):
         raise ValueError(f"checkpointing {checkpointing!r} must be True or False")
-
-
-def check_whole(name: str, value: object, least: int = 1, most: int | None = None, why: str = "") -> None:
-    """Raise ValueError, naming the argument, when its value is not a whole number from `least` to `most`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
-        bounds = f"of at least {least}" if most is None else f"from {least} to {most}{why}"
-        raise ValueError(f"{name} {value!r} must be a whole number {bounds}")
 
 
 def _init_weights(module: nn.Module) -> None:

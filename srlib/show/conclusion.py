@@ -12,8 +12,8 @@ LEVEL = 0.005  # dB; what is closer is called level, as it rounds to 0.00
 
 
 def conclusion(table: pd.DataFrame, tile: int, halos: Sequence[int], *, scale: int, of: str = "test pictures") -> str:
-    """Markdown: what tiling costs each model, what each gains over bicubic and over the model before it, how strong
-    the seams are, what context and exact tiling change.
+    """Markdown: how far each model's tiles agree with its whole picture, how strong the seams are, what tiling costs,
+    what each gains over bicubic and over the model before it, what context and exact tiling change.
 
     table: of `evaluate`, with bicubic, the models in the order of their training, and each "whole" and in tiles of
     `tile` LR pixels with each of `halos` LR pixels of context, of which the first is what is judged. of: what the
@@ -35,8 +35,13 @@ def conclusion(table: pd.DataFrame, tile: int, halos: Sequence[int], *, scale: i
     def cost(way: str) -> str:
         return _compared({m: scores[m, way] - scores[m, "whole"] for m in newest_first}, "its whole picture")
 
+    def agree(way: str) -> str:
+        return _agreement(table[table["tiling"] == way], newest_first)
+
     where = f"In tiles of {tile} LR pixels {_context(halo)}"
-    lines = [f"**{where}, {cost(tiled)}.** PSNR-Y, mean of {len(scores)} {of}, x{scale}.", ""]
+    lines = [f"**{where}, {agree(tiled)}.** Mean of {len(scores)} {of}, x{scale}.", ""]
+    lines.append(f"- {_seams(table[table['tiling'] == tiled], models)}")
+    lines.append(f"- In PSNR-Y, tiled this way, {cost(tiled)}.")
     over = {m: scores[m, tiled] - scores["bicubic", "whole"] for m in newest_first}
     lines.append(f"- Tiled this way, {_compared(over, 'bicubic')}.")
     steps = [*zip(models[1:], models[:-1], strict=True), *([(models[-1], models[0])] if len(models) > 2 else [])]
@@ -44,8 +49,12 @@ def conclusion(table: pd.DataFrame, tile: int, halos: Sequence[int], *, scale: i
         gain = scores[after, tiled] - scores[before, tiled]
         better = f"better on {(gain > 0).sum()} of {len(gain)} pictures"
         lines.append(f"- Tiled this way, {_compared({after: gain}, before)}; {better}.")
-    lines.append(f"- {_seams(table[table['tiling'] == tiled], models)}")
-    lines += [f"- W{_context(more)[1:]}, {cost(tiling_name(tile, more))}." for more in others]
+    for after, before in steps[: len(models) - 1]:
+        if (scores[after, "whole"] == scores[before, "whole"]).all():
+            lines.append(f"- Whole, {after} scores as {before} to the last digit: only tiles are changed.")
+    for more in others:
+        way = tiling_name(tile, more)
+        lines.append(f"- W{_context(more)[1:]}, {agree(way)}; in PSNR-Y, {cost(way)}.")
     exact = table[table["tiling"] == "exact"]
     if len(exact):
         largest = exact["max_difference"].max() * 255
@@ -58,6 +67,19 @@ def conclusion(table: pd.DataFrame, tile: int, halos: Sequence[int], *, scale: i
 
 def _context(halo: int) -> str:
     return f"with {halo} LR pixels of context" if halo else "without context"
+
+
+def _agreement(tiled: pd.DataFrame, models: Sequence[str]) -> str:
+    """Each model's mean TC over the pictures whose tiles are not equal to the whole, in one sentence."""
+    values = tiled.assign(TC=tiled["TC"].where(np.isfinite(tiled["TC"]))).groupby("variant")["TC"].mean()
+    said, verb = [], "agrees with its whole picture to a TC of"
+    for model in models:
+        if np.isnan(values[model]):
+            said.append(f"{model} equals its whole picture")
+        else:
+            said.append(f"{model} {verb} {values[model]:.1f} dB")
+            verb = "to"
+    return ", ".join(said)
 
 
 def _compared(gains: dict[str, pd.Series], other: str) -> str:

@@ -1,9 +1,12 @@
 """Figures of a training's log: while it runs, at its end, and of the weights it learned."""
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,14 +18,33 @@ from matplotlib.ticker import MaxNLocator
 
 from srlib.show.style import BASELINE, colours_of, keep_figure, plain
 
-_LINE = "#333333"
+_LINE, _KEPT = "#333333", "#d95f02"
+_SCORES = {  # in the order of their panels
+    "tc": "TC, dB",
+    "sgr": "SGR, ideal 1",
+    "psnr_y": "PSNR-Y, dB",
+    "psnr": "PSNR, dB, 256x256 RGB",
+    "pu21_psnr": "PU21-PSNR, dB",
+    "psnr_mu": "PSNR-mu, dB",
+    "prior_db": "guessed prior, dB",
+}
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def training(log: pd.DataFrame, baseline: float | None = None, average: str = "EMA weights") -> Figure:
-    """What a log holds, by step from 0 on: total loss, validation PSNR-Y (with the bicubic baseline in dB, if given),
-    learning rate, gradient norm; of several loss terms the raw values, and what enters the sum; the learned shares;
-    the discriminator's loss. average: what the validated weights are called.
+def training(
+    log: pd.DataFrame,
+    average: str = "EMA weights",
+    *,
+    lines: Mapping[str, Mapping[str, float]] | None = None,
+    best_by: str = "",
+) -> Figure:
+    """What a log holds, by step from 0 on: total loss; of the validation the scores that are there, such as TC, SGR and
+    PSNR-Y; learning rate, gradient norm; of several loss terms the raw values, and what enters the sum; the learned
+    shares; the discriminator's loss.
+
+    average: what the validated weights are called. lines: {what: {score, by its name in the log: value}}, baselines
+    that are drawn beside the curves. best_by: the name of the score whose highest value decides what is kept; a ring
+    marks that step.
     """
     log = log.dropna(axis=1, how="all")
     if "loss" not in log:
@@ -31,7 +53,11 @@ def training(log: pd.DataFrame, baseline: float | None = None, average: str = "E
         return figure
     steps = log.dropna(subset=["loss"])
     panels: list[Callable[[Axes, pd.DataFrame], None]] = [_loss]
-    panels += [lambda axis, _: _validation(axis, log, baseline, average)] if "psnr_y" in log else []
+
+    def validation(name: str) -> Callable[[Axes, pd.DataFrame], None]:
+        return lambda axis, _: _validation(axis, log, name, average, lines or {}, best_by)
+
+    panels += [validation(name) for name in _SCORES if name in log]
     panels += [_rate, _norm]
     terms = [c for c in log if c.startswith("raw_")]
     panels += [_raw, _weighted] if len(terms) > 1 else []
@@ -91,19 +117,34 @@ def _loss(axis: Axes, log: pd.DataFrame) -> None:
     _named(axis, "Training loss", "total loss")
 
 
-def _validation(axis: Axes, log: pd.DataFrame, baseline: float | None, average: str) -> None:
+def _validation(
+    axis: Axes,
+    log: pd.DataFrame,
+    name: str,
+    average: str,
+    lines: Mapping[str, Mapping[str, float]],
+    best_by: str,
+) -> None:
     """A start that is far below all else, as random weights are, is written instead of drawn, or the rest were flat."""
-    scores = log.dropna(subset=["psnr_y"])
-    axis.plot(scores["step"], scores["psnr_y"], "o-", color=_LINE, label=average)
-    if baseline is not None:
-        axis.axhline(baseline, color=BASELINE, ls="--", label="bicubic")
-    start, rest = scores["psnr_y"].iloc[0], [*scores["psnr_y"].iloc[1:], *([] if baseline is None else [baseline])]
-    if rest and start < min(rest) - 3 * max(1.0, max(rest) - min(rest)):
+    scores = log.dropna(subset=[name])
+    axis.plot(scores["step"], scores[name], "o-", color=_LINE, label=average)
+    levels = []
+    for (label, values), dashes in zip(lines.items(), itertools.cycle(("--", ":", "-.")), strict=False):
+        level = values.get(name)
+        if level is not None and math.isfinite(level):
+            axis.axhline(level, color=BASELINE, ls=dashes, label=label)
+            levels.append(level)
+    if best_by in log and log[best_by].notna().any():
+        best = scores[scores["step"] == log["step"][log[best_by].idxmax()]]
+        ring: dict[str, Any] = {"ms": 11, "mfc": "none", "mec": _KEPT, "mew": 1.6, "ls": ""}
+        axis.plot(best["step"], best[name], "o", label=f"best {_SCORES[best_by].partition(',')[0]}", **ring)
+    start, rest = scores[name].iloc[0], [*scores[name].iloc[1:], *levels]
+    if name == "psnr_y" and rest and start < min(rest) - 3 * max(1.0, max(rest) - min(rest)):
         room = max(0.5, max(rest) - min(rest))
         axis.set_ylim(min(rest) - 0.6 * room, max(rest) + 0.2 * room)
         text = f"below: {start:.1f} dB at step {scores['step'].iloc[0]:.0f}"
         axis.text(0.97, 0.04, text, transform=axis.transAxes, fontsize=8, ha="right")  # below the curve
-    _named(axis, "Validation", "PSNR-Y, dB")
+    _named(axis, "Validation", _SCORES[name])
 
 
 def _rate(axis: Axes, log: pd.DataFrame) -> None:
@@ -176,14 +217,21 @@ def learnable_weights(histories: dict[str, np.ndarray], names: Sequence[str]) ->
 class Live:
     """The figure of a training while it runs: train's callback. finish(log) makes it the static one and keeps it.
 
-    path: the PNG. Drawn again after `pause` seconds at the earliest, and seldom enough to take at most 2 % of the
-    time. In an executed notebook one picture is left, the last.
+    path: the PNG; average, lines, best_by: as of `training`. Drawn again after `pause` seconds at the earliest, and
+    seldom enough to take at most 2 % of the time. In an executed notebook one picture is left, the last.
     """
 
     def __init__(
-        self, path: Path | str, baseline: float | None = None, *, average: str = "EMA weights", pause: float = 10.0
+        self,
+        path: Path | str,
+        *,
+        average: str = "EMA weights",
+        lines: Mapping[str, Mapping[str, float]] | None = None,
+        best_by: str = "",
+        pause: float = 10.0,
     ):
-        self.path, self.baseline, self.average, self.pause = Path(path), baseline, average, pause
+        self.path, self.pause = Path(path), pause
+        self.drawn = partial(training, average=average, lines=lines, best_by=best_by)
         self.handle: DisplayHandle | None = None
         self.next = time.monotonic() + pause
 
@@ -192,7 +240,7 @@ class Live:
             return
         started = time.monotonic()
         try:
-            figure = training(pd.DataFrame(row["log"]), self.baseline, self.average)
+            figure = self.drawn(pd.DataFrame(row["log"]))
             self._show(figure)
             plt.close(figure)
         except Exception as error:  # a picture is not worth a training
@@ -204,7 +252,7 @@ class Live:
 
     def finish(self, log: pd.DataFrame) -> None:
         """Show the figure of the whole log in place of the live one, and write it as PNG."""
-        self._show(keep_figure(training(log, self.baseline, self.average), self.path))
+        self._show(keep_figure(self.drawn(log), self.path))
 
     def _show(self, figure: Figure) -> None:
         if self.handle is None:

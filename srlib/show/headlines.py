@@ -61,13 +61,13 @@ def _stage1(made: dict) -> str:
 
 
 def _tiling(made: dict) -> str:
-    return f"{_closed(made, 'stage 2')} between whole and tiled (validation)"
+    return f"{_seams(made['validation'])}; {_closed(made, 'stage 2')} (validation)"
 
 
 def _artifact_ft(made: dict) -> str:
     known = [value for value in made["detector"]["average_precision"].values() if not math.isnan(value)]
     worst = f"detector's worst average precision {min(known):.2f}" if known else "no average precision of the detector"
-    return f"{_closed(made, 'stage 3')} (validation); {worst}"
+    return f"{_seams(made['validation'])}; {_closed(made, 'stage 3')} (validation); {worst}"
 
 
 def _gain(decibels: float) -> str:
@@ -81,18 +81,43 @@ def _closed(made: dict, stage: str) -> str:
 
 def _eval(made: dict) -> str:
     test = made["test"]
-    names = [key.rpartition(" | ") for key in test]  # variant, " | ", tiling
+    models, tiled = _tiled(test)
+    gain = _gain(test[f"{models[-1]} | {tiled}"]["PSNR-Y"] - test["bicubic | whole"]["PSNR-Y"])
+    return f"{_seams(test)}; {gain} against bicubic (test)"
+
+
+def _tiled(scores: dict) -> tuple[list[str], str]:
+    """The models of {"variant | tiling": scores}, in their order, and the tiling that is judged."""
+    names = [key.rpartition(" | ") for key in scores]  # variant, " | ", tiling
     models = list(dict.fromkeys(variant for variant, _, _ in names if variant != "bicubic"))
-    tiled = [tiling for _, _, tiling in names if tiling.startswith("tile")][0]
-    first, last = (test[f"{model} | {tiled}"] for model in (models[0], models[-1]))
-    gain = _gain(last["PSNR-Y"] - test["bicubic | whole"]["PSNR-Y"])
-    ratios = [f"{one['SGR']:.2f}" for one in ((first, last) if len(models) > 1 else (last,))]
-    seams = "no SGR" if "nan" in ratios else f"SGR {' to '.join(ratios)}"
-    return f"{models[-1]} in tiles: {gain} against bicubic; {seams} (test)"
+    return models, [tiling for _, _, tiling in names if tiling.startswith("tile")][0]
+
+
+def _seams(scores: dict) -> str:
+    """TC and SGR in tiles, of the first and of the last model."""
+    models, tiled = _tiled(scores)
+    shown = [scores[f"{model} | {tiled}"] for model in dict.fromkeys((models[0], models[-1]))]
+    agree = ["equal" if math.isnan(one["TC"]) else f"{one['TC']:.1f}" for one in shown]  # infinity is written as null
+    unit = "" if agree[-1] == "equal" else " dB"
+    ratios = [f"{one['SGR']:.2f}" for one in shown]
+    steps = "no SGR" if "nan" in ratios else f"SGR {' to '.join(ratios)}"
+    return f"{models[-1]} in tiles: TC {' to '.join(agree)}{unit}, {steps}"
 
 
 def _ablation(made: dict) -> str:
     return str(made.get("headline", "done"))
+
+
+def _restoration(made: dict) -> str:
+    small = {way.partition(" | ")[0]: row for way, row in made["scores"].items() if way.endswith("256x256")}
+    gain = small["network"]["PSNR"] - small["colour polynomial"]["PSNR"]
+    return f"PSNR {small['network']['PSNR']:.2f} dB, {gain:+.2f} dB against the fitted colour polynomial (test)"
+
+
+def _hdr(made: dict) -> str:
+    usable, inverse = made["scores"]["stage 2"], made["scores"]["inverse mapping"]
+    gain = usable["PU21-PSNR"] - inverse["PU21-PSNR"]
+    return f"PU21-PSNR {usable['PU21-PSNR']:.2f} dB, {gain:+.2f} dB against the inverse mapping (test)"
 
 
 PARTS = {"train": "training", "validation": "validation", "test": "test"}
@@ -103,6 +128,8 @@ HEADLINES: dict[str, Callable[[dict], str]] = {
     "04_artifact_ft": _artifact_ft,
     "05_eval": _eval,
     "06_ablation": _ablation,
+    "07_restoration": _restoration,
+    "08_hdr": _hdr,
 }
 
 

@@ -22,12 +22,14 @@ from srlib.tiling.seams import seam_profile, seam_report, worst_seam
 from srlib.tiling.tiled import STATISTICS, Execution, Report
 
 VIEWS = ("wipe", "blink", "difference", "profile")
+BEFORE = "not erased"  # tiled, without the stage's eraser
 
 
 class SeamViewer:
     """Sliders for tile, halo, blend, statistics, stage and picture; wipe, blink, difference or profile of two results.
 
-    pictures: {name: (lr (C, h, w), hr (C, H, W) or None)}, in [0, 1]. models: {stage: TiledSR}.
+    pictures: {name: (lr (C, h, w), hr (C, H, W) or None)}, in [0, 1]. models: {stage: TiledSR}; if one of them has an
+    eraser, "tiled" is with it, and a side can show the stage's tiles without it, too: BEFORE.
     tiles, halos: the choices in LR pixels, multiples of the window; with statistics "exact" the tile is the chunk.
     crop: output pixels shown. Every result is computed once per setting and kept.
     Show `viewer.widget`; set `viewer.tile.value = 32` and read `viewer.compose()` (an
@@ -53,8 +55,11 @@ class SeamViewer:
         self.tile = choose(options=tiles, value=tiles[len(tiles) // 2], description="tile, LR px")
         self.halo = choose(options=halos, value=halos[0], description="halo, LR px")
         self.blend = widgets.Dropdown(options=BLENDS, description="blend")
-        self.statistics = widgets.Dropdown(options=STATISTICS, description="statistics")
-        kinds = ["tiled", "whole", "bicubic", "HR"]
+        self.statistics = widgets.Dropdown(
+            options=[s for s in STATISTICS if s != "window"], description="statistics"
+        )  # HAT has none
+        erased = any(model.out_conv.weight.any() for model in models.values())
+        kinds = ["tiled", *([BEFORE] if erased else []), "whole", "bicubic", "HR"]
         self.left = widgets.Dropdown(options=kinds, value="tiled", description="left, A")
         self.right = widgets.Dropdown(options=kinds, value="whole", description="right, B")
         self.view = widgets.ToggleButtons(
@@ -99,14 +104,14 @@ class SeamViewer:
 
     @torch.no_grad()
     def result(self, kind: str) -> Tensor:
-        """The (C, H, W) picture of the current settings: "tiled", "whole", "bicubic" or "HR"."""
+        """The (C, H, W) picture of the current settings: "tiled", BEFORE, "whole", "bicubic" or "HR"."""
         lr, hr = self.pictures[self.picture.value]
         if kind == "HR":
             if hr is None:
                 raise ValueError(f"{self.picture.value} has no HR picture to compare with")
             return hr
-        if kind == "tiled":
-            return self._tiled()[0]
+        if kind in ("tiled", BEFORE):
+            return self._tiled(kind)[0]
         if kind == "bicubic":
             return upscale(lr, self.models[self.stage.value].scale, "bicubic")
         key = (self.picture.value, self.stage.value)
@@ -117,21 +122,25 @@ class SeamViewer:
         return self._cache[key][0]
 
     @torch.no_grad()
-    def _tiled(self) -> tuple[Tensor, Report]:
+    def _tiled(self, kind: str = "tiled") -> tuple[Tensor, Report]:
         options = {name: getattr(self, name).value for name in ("tile", "halo", "blend", "statistics")}
         if self.statistics.value == "exact":
             options |= {"halo": 0, "blend": "crop"}  # these change nothing then
-        key = (self.picture.value, self.stage.value, *options.values())
+        key = (self.picture.value, self.stage.value, kind, *options.values())
         if key not in self._cache:
             x, how = self.pictures[self.picture.value][0][None], Execution(on_oom="shrink")
-            picture, report = self.models[self.stage.value].tiled(x, batch=16, how=how, **options)
+            model = self.models[self.stage.value]
+            if kind == BEFORE:  # the same HAT in front of an eraser that has learned nothing
+                device = model.out_conv.weight.device
+                model = TiledSR(model.hat_model, channels=1, blocks=0).to(device).eval()
+            picture, report = model.tiled(x, batch=16, how=how, **options)
             self._cache[key] = (picture[0].clamp(0, 1), report)
         return self._cache[key]
 
     def compose(self) -> np.ndarray:
         """The current view as an (H, W, 3) uint8 array."""
         if self.view.value == "profile":
-            return _rendered(seam_figures.seam_profiles({(self.stage.value, ""): self._profile()}))
+            return _rendered(seam_figures.seam_profiles(self._profiles()))
         if self.view.value == "difference":
             figure, axis = plt.subplots(figsize=(6, 5), layout="constrained")
             self._draw_difference(axis)
@@ -160,15 +169,28 @@ class SeamViewer:
         show_difference(axis, difference, 255 / self.gain.value, inside)
         axis.set_title(f"{self.left.value} - {self.right.value}; ticks: seams", fontsize=9, pad=10)
 
-    def _profile(self) -> Tensor:
-        tiled, report = self._tiled()
-        return seam_profile(tiled, self.result("whole"), report.seams)
+    def _before(self) -> bool:
+        """Whether a side shows the tiles without the eraser."""
+        return BEFORE in (self.left.value, self.right.value)
+
+    def _profiles(self) -> dict[tuple[str, str], Tensor]:
+        """The error by distance, of the tiles without the eraser too if a side shows them."""
+        shown = {BEFORE: (BEFORE, "")} if self._before() else {}
+        shown["tiled"] = (self.stage.value, "")
+        whole = self.result("whole")
+        return {name: seam_profile(self.result(k), whole, self._tiled(k)[1].seams) for k, name in shown.items()}
 
     def report(self) -> dict[str, float]:
-        """Seam figures of the current settings; with an HR picture also both PSNR-Y."""
+        """Seam figures of the current settings, of the tiles without the eraser too if a side shows them; with an HR
+        picture also both PSNR-Y.
+        """
         tiled, run = self._tiled()
         whole = self.result("whole")
         figures = seam_report(tiled, whole, run.seams)
+        if self._before():
+            before, run_before = self._tiled(BEFORE)
+            without = seam_report(before, whole, run_before.seams)
+            figures |= {f"{name} {BEFORE}": without[name] for name in ("TC", "SGR")}
         hr = self.pictures[self.picture.value][1]
         if hr is not None:
             figures["PSNR-Y tiled"] = psnr_y(tiled[None], hr[None], run.scale).item()
@@ -177,8 +199,8 @@ class SeamViewer:
         return figures | {"tiles": len(run.plan), "pixels read": reads, "seconds": run.seconds}
 
     def jump_to_worst(self) -> tuple[int, int]:
-        """Move the crop to the seam with the most error; returns (top, left)."""
-        tiled, report = self._tiled()
+        """Move the crop to the seam with the most error, of what the left side shows; returns (top, left)."""
+        tiled, report = self._tiled(BEFORE if self.left.value == BEFORE else "tiled")
         top, left = worst_seam(tiled, self.result("whole"), report.seams, self.crop.value)
         self.top.value, self.left_edge.value = top, left
         return top, left
@@ -207,19 +229,32 @@ class SeamViewer:
         left.axvline(self.position.value * wipe.shape[1] - 0.5, color="white", lw=2)
         left.set_title(f"left of the line {self.left.value}, right {self.right.value}", fontsize=9, pad=10)
         self._draw_difference(middle)
-        seam_figures.draw_profiles(right, {(self.stage.value, ""): self._profile()})
+        colours, _ = seam_figures.draw_profiles(right, self._profiles())
+        if len(colours) > 1:
+            lines = [plt.Line2D([], [], color=c, lw=2, label=wrapped(name, 2.4, 8)) for name, c in colours.items()]
+            right.legend(handles=lines, fontsize=8)
         report = self.report()
         settings = (
             f"{self.picture.value}, {self.stage.value}, tile {self.tile.value}, halo {self.halo.value}, "
             f"{self.blend.value}, {self.statistics.value}"
         )
-        figure.suptitle(f"{wrapped(settings, 12, 10)}\nTC {report['TC']:.1f} dB, SGR {report['SGR']:.3f}", fontsize=10)
+        scores = f"TC {report['TC']:.1f} dB, SGR {report['SGR']:.3f}"
+        if self._before():
+            scores += f"; {BEFORE}: TC {report[f'TC {BEFORE}']:.1f} dB, SGR {report[f'SGR {BEFORE}']:.3f}"
+        figure.suptitle(f"{wrapped(settings, 12, 10)}\n{scores}", fontsize=10)
         return plain(figure)
 
 
 def _table(report: dict[str, float]) -> str:
     """The report as an HTML table, figures with their units."""
-    units = {"TC": "dB", "PSNR-Y tiled": "dB", "PSNR-Y whole": "dB", "pixels read": "per pixel", "seconds": "s"}
+    units = {
+        "TC": "dB",
+        f"TC {BEFORE}": "dB",
+        "PSNR-Y tiled": "dB",
+        "PSNR-Y whole": "dB",
+        "pixels read": "per pixel",
+        "seconds": "s",
+    }
     rows = {name.replace("_", " "): f"{value:.4g} {units.get(name, '')}" for name, value in report.items()}
     rows["max difference"] = f"{report['max_difference'] * 255:.2f} of 255"
     rows["differing share"] = f"{report['differing_share']:.2%} of the 8-bit values"

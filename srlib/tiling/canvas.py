@@ -93,11 +93,21 @@ def _integers(band: Tensor, top: int) -> Tensor:
     return (band.double().clamp(0, 1) * top + 0.5).floor()
 
 
-def filtered(operation: Callable[[Tensor], Tensor], reach: int, height: int, sink: Sink) -> Sink:
+def filtered(
+    operation: Callable[[Tensor, int, int, int], Tensor],
+    reach: int,
+    height: int,
+    sink: Sink,
+    *,
+    step: int = 1,
+    least: int = 1,
+) -> Sink:
     """A sink that passes bands through `operation` on to `sink`.
 
-    operation: (B, C, h, w) -> the same size, where a pixel depends on others up to `reach` rows away and the
-    border is its own affair. The answer equals operation(whole picture); `reach` rows above and below wait.
+    operation: (held, first, top, bottom) -> (B, C, bottom - top, W), the rows top to bottom of the result, where a
+    pixel depends on others up to `reach` rows away; held are the picture's rows from `first` on, with `reach` rows
+    above and below, as far as there are any. step: top and bottom are multiples of it, or the picture's end; least:
+    it is called for at least so many rows, which wait until then.
     """
     held: Tensor | None = None  # rows from `first` on
     first = done = 0
@@ -109,11 +119,11 @@ def filtered(operation: Callable[[Tensor], Tensor], reach: int, height: int, sin
         else:
             held = torch.cat([held, band], 2)
         bottom = top + band.shape[2]
-        until = bottom if bottom == height else bottom - reach
-        if until > done:
-            sink(operation(held)[:, :, done - first : until - first], done)
+        until = bottom if bottom == height else (bottom - reach) // step * step
+        if until - done >= least or (bottom == height and until > done):
+            sink(operation(held, first, done, until), done)
             done = until
-            keep = max(done - reach, 0)
+            keep = max(done - reach, 0) // step * step
             held, first = held[:, :, keep - first :].clone(), keep
 
     return take

@@ -1,37 +1,42 @@
 """Exact tiling: a network evaluated step by step over the whole picture, each step in chunks of bounded memory.
 
 A network takes part by a method `walk(x, run, out)` that hands its steps to `run` one after the other, as
-srlib's HAT does; srlib/networks/hat.py's `whole` is the plain `run`, `Chunks` the one with bounded memory.
+srlib's HAT does; srlib/networks/walk.py's `whole` is the plain `run`, `Chunks` the one with bounded memory.
 """
 
 import os
 import tempfile
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from srlib.tiling.spans import Axis, Cells, Total, parts
+
 
 class Chunks:
     """Runs the steps of a `walk` in squares of `size` pixels: the same numbers as running whole maps, to rounding.
 
     A step is run chunk by chunk, with as much around each chunk as it looks at, into a map of the whole picture;
-    then the next step. What needs the whole picture, a mean, is taken from a finished map. So nothing is
-    approximated and no context is guessed, however deep the network is.
+    then the next step. What needs the whole picture is a sum over pixels, added up chunk by chunk, or taken from a
+    finished map. So nothing is approximated and no context is guessed, however deep the network is.
 
-    Memory: four maps of B*H*W*C*b bytes (H, W the padded picture in LR pixels, C embed_dim, b 4 in fp32: input,
-    shortcut, and two that a step reads and writes; that of keys and values has 2*C channels), and what one step
-    takes for one chunk, of the order of
+    Memory: the maps that a network keeps between steps, of HAT four of B*H*W*C*b bytes (H, W the padded picture in
+    LR pixels, C embed_dim, b 4 in fp32: input, shortcut, and two that a step reads and writes; that of keys and values
+    has 2*C channels), and what one step takes for one chunk, for HAT of the order of
     B * size**2 * b * max(20*C, 2*num_feat*scale**2). Only the maps grow with the picture, and `features` says where
     they lie. The answer goes out chunk by chunk.
     Time: the network's own, what convolutions repeat around chunks, less than (1 + 8/size)**2 of their own time,
     and the traffic between maps and chunks; benchmarks/tiling.py measures both.
 
-    size: a multiple of the network's window. device: where steps run. features: where maps are kept, "device",
-    "host", or a folder in which each is a temporary memory map, for pictures whose maps do not fit in memory.
-    before_each: called before each step of each chunk.
+    size: a multiple of the network's window; chunks have it at every level of a network that halves its maps. device:
+    where steps run. features: where maps are kept, "device", "host", or a folder in which each is a temporary memory
+    map, for pictures whose maps do not fit in memory. before_each: called before each step of each chunk.
+    spans: sums are not taken over the whole picture but over overlapping windows of so many of its pixels, and each
+    pixel is given the mean of the windows that it lies in (after Chu et al., TLC, ECCV 2022); 0: the whole picture.
     """
 
     def __init__(
@@ -41,8 +46,10 @@ class Chunks:
         device: torch.device,
         features: str = "device",
         before_each: Callable[[], None] = lambda: None,
+        spans: int = 0,
     ):
-        self.size, self.device, self.features, self.before_each = size, device, features, before_each
+        self.size, self.device, self.features, self.before_each, self.spans = size, device, features, before_each, spans
+        self.picture = 0  # rows of the first step's maps
 
     def __call__(
         self,
@@ -51,16 +58,24 @@ class Chunks:
         reach: int = 0,
         margin: int = 0,
         shift: int = 0,
+        sums: Callable[[Tensor], Tensor] | None = None,
+        then: Callable[[Tensor, int], Tensor] | None = None,
+        given: Any = None,
         out: Tensor | Callable[[Tensor, int, int], None] | None = None,
-    ) -> Tensor | None:
-        """As srlib.networks.hat.whole. out: a map to overwrite, or a function called with (piece (B, rows, columns, C),
-        first row, first column) for each chunk, from the top left; then None is returned. A step that upscales
-        needs the latter.
+    ) -> Any:
+        """As srlib.networks.walk.whole. out: a map to overwrite, or a function called with (piece (B, rows, columns,
+        C), first row, first column) for each chunk, from the top left; then None is returned.
         """
         H, W = maps[0].shape[1:3]
-        for top in range(0, H, self.size):
-            for left in range(0, W, self.size):
-                bottom, right = min(top + self.size, H), min(left + self.size, W)
+        self.picture = self.picture or H
+        cells = given if isinstance(given, Cells) else None
+        axes = (cells.y, cells.x) if cells else None
+        if sums and self.spans:
+            span = max(self.spans * H // self.picture, 1)
+            axes = Axis(H, span), Axis(W, span)
+        total = Total(axes)
+        for top, bottom, i in parts(H, self.size, axes and axes[0]):
+            for left, right, j in parts(W, self.size, axes and axes[1]):
                 rows, columns = [slice(top, bottom)], [slice(left, right)]
                 y, x = max(top - reach, 0), max(left - reach, 0)
                 self.before_each()
@@ -72,18 +87,31 @@ class Chunks:
                 if margin:
                     chunks[-1] = _with_margin(maps[-1], top, bottom, left, right, margin)
                 chunks = [chunk.to(self.device) for chunk in chunks]
-                result = step(*chunks, (bottom == H, right == W)) if shift else step(*chunks)
-                scale = result.shape[1] // chunks[0].shape[1]
-                result = result[:, (top - y) * scale :, (left - x) * scale :]
-                result = result[:, : (bottom - top) * scale, : (right - left) * scale]
+                more = {} if given is None else {"given": cells.values[i][j] if cells else given}
+                result = step(*chunks, (bottom == H, right == W), **more) if shift else step(*chunks, **more)
+                scale = Fraction(result.shape[1], chunks[0].shape[1])
+                (ya, yb), (xa, xb) = (
+                    [int(edge * scale) for edge in edges] for edges in ((top - y, bottom - y), (left - x, right - x))
+                )
+                result = result[:, ya:yb, xa:xb]
+                if sums:
+                    total.add(i, j, sums(result), result.shape[1] * result.shape[2])
+                    continue
                 if callable(out):
-                    out(result, top * scale, left * scale)
+                    out(result, int(top * scale), int(left * scale))
                     continue
                 if out is None:
-                    out = self._new((len(result), H * scale, W * scale, result.shape[3]), result.dtype)
+                    out = self._new((len(result), int(H * scale), int(W * scale), result.shape[3]), result.dtype)
+                if scale != 1:
+                    rows, columns = (
+                        [slice(int(s.start * scale), int(s.stop * scale)) for s in ss] for ss in (rows, columns)
+                    )
                 for r, part in zip(rows, result.split([r.stop - r.start for r in rows], 1), strict=True):
                     for c, square in zip(columns, part.split([c.stop - c.start for c in columns], 2), strict=True):
                         out[:, r, c] = square
+        if sums:
+            assert then is not None
+            return total.result(then)
         return None if callable(out) else out
 
     def _new(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -103,16 +131,35 @@ class Chunks:
             return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(shape)
 
     def steps(self, model: Any, x: Tensor) -> int:
-        """How many steps the model's walk has, counted on one window."""
-        calls = 0
+        """How many chunks the model's walk has for x, found on a picture of one pixel. ValueError where `spans` would
+        change nothing.
+        """
+        noting = _Noting(self.size, device=self.device, spans=self.spans)
+        model.walk(x[:1, :, :1, :1].to(self.device), noting, lambda *_: None)
+        seen = noting.seen
+        if self.spans and not any(windowed for _, windowed in seen):
+            raise ValueError(f"the walk of {type(model).__name__} takes no sums: 'window' would be 'exact'")
+        least = seen[0][0]  # rows and columns that one pixel is padded to
+        chunks = 0
+        for rows, windowed in seen:
+            sides = [-(-side // least) * rows for side in x.shape[2:]]
+            span = max(self.spans * rows // least, 1)
+            counts = [len(list(parts(side, self.size, Axis(side, span) if windowed else None))) for side in sides]
+            chunks += counts[0] * counts[1]
+        return chunks
 
-        def count() -> None:
-            nonlocal calls
-            calls += 1
 
-        counting = Chunks(self.size, device=self.device, before_each=count)
-        model.walk(x[:1, :, :1, :1].to(self.device), counting, lambda *_: None)
-        return calls
+class _Noting(Chunks):
+    """Chunks that note of each step its maps' rows, and whether it is run window by window."""
+
+    def __init__(self, size: int, **how: Any):
+        super().__init__(size, **how)
+        self.seen: list[tuple[int, bool]] = []
+
+    def __call__(self, step: Callable[..., Tensor], *maps: Tensor, **how: Any) -> Any:
+        windowed = bool(self.spans and how.get("sums")) or isinstance(how.get("given"), Cells)
+        self.seen.append((maps[0].shape[1], windowed))
+        return super().__call__(step, *maps, **how)
 
 
 def _wrapped(start: int, stop: int, size: int) -> list[slice]:

@@ -20,7 +20,8 @@ from srlib.tiling.means import Means
 from srlib.tiling.memory import bytes_per_pixel, free_bytes
 from srlib.tiling.plan import BLENDS, TilePlan, blend_weights, cut, plan_tiles, span
 
-STATISTICS = ("local", "two_pass", "exact")
+STATISTICS = ("local", "two_pass", "exact", "window")
+WALKED = ("exact", "window")  # layer by layer over the whole picture, without seams
 ON_OOM = ("raise", "shrink")
 
 
@@ -38,21 +39,23 @@ class Report:
     blend: str
     batch: int
     features: str = "device"
+    span: int = 0
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
 
     @property
     def seams(self) -> tuple[list[int], list[int]]:
-        """Rows and columns of the output at which a new tile (`exact`: a new chunk) starts."""
+        """Rows and columns of the output at which a new tile (`exact`, `window`: a new chunk) starts."""
         return self.plan.seams(self.scale)
 
     def __str__(self) -> str:
         size = f"{self.plan.x.size}x{self.plan.y.size} LR pixels x{self.scale}"
-        if self.statistics == "exact":
+        if self.statistics in WALKED:
             place = (
                 f"in {self.features} memory" if self.features in ("device", "host") else f"on disk in {self.features}"
             )
-            how = f"exact, in {len(self.plan)} chunks of {self.plan.tile}, features {place}"
+            what = "exact" if self.statistics == "exact" else f"statistics over windows of {self.span}"
+            how = f"{what}, in {len(self.plan)} chunks of {self.plan.tile}, features {place}"
         else:
             how = (
                 f"{len(self.plan)} tiles of {self.plan.tile} + {self.plan.halo}, {self.blend}, {self.statistics}, "
@@ -89,9 +92,11 @@ def tiled_apply(
     scale: int,
     blend: str = "crop",
     statistics: str = "local",
+    span: int = 0,
     batch: int | None = None,
     out: Out | None = None,
     how: Execution = Execution(),
+    started: Callable[[TilePlan], None] | None = None,
 ) -> tuple[Tensor | None, Report]:
     """Upscale x (B, C, H, W) in tiles; returns (picture (B, C, H*scale, W*scale), report).
 
@@ -105,31 +110,36 @@ def tiled_apply(
     "local", each tile's own; with "two_pass", taken in a first pass over all tiles and used in a second: twice
     the time, near-exact where the halo suffices; with "exact", the whole picture's: the model is evaluated layer by
     layer in chunks of the plan's tile (halo, offset, blend and batch have no effect), which needs a model with a
-    method `walk`, such as HAT; see srlib.tiling.exact.Chunks for cost and memory.
+    method `walk`, such as HAT; see srlib.tiling.exact.Chunks for cost and memory. "window" does the same, but takes
+    what comes from sums over the picture from overlapping windows of `span` LR pixels, a multiple of the network's
+    window, as large as it was trained on; for networks of transposed attention, see srlib.tiling.spans.
     batch: tiles per call of the model, None for all of them at once. Their memory, and that of one row of tiles'
     output if `out` is given, is what is needed beside x.
     out: where the picture goes: None returns it, on x's device; a tensor, array or memory map (B, C, H*scale,
     W*scale), whole numbers being filled with rounded 0..max; or a function that is called with (band (B, C,
     rows, W*scale), first row) from top to bottom, on x's device, after a restart from row 0 again. None is then
     returned for the picture.
+    started: called with the plan before it is run, and after a restart with the smaller one.
 
     Raises ValueError for an unknown choice, and for a plan or an `out` of another size than x; MemoryError when even
     the smallest plan does not fit; FloatingPointError before NaN or infinity is written to a tensor, array or memory
     map (what is returned, or given to a function, is as the network made it); Cancelled.
     """
-    exact = statistics == "exact"
-    _check(model, x, plan, blend, statistics, batch, how)
+    exact = statistics in WALKED
+    _check(model, x, plan, blend, statistics, span, batch, how)
     if exact:
         plan = plan_tiles(plan.y.size, plan.x.size, tile=plan.tile, halo=0, window=plan.window)
     sink = None if out is None else sink_of(out, len(x), plan.y.size * scale, plan.x.size * scale)
     if sink and sink is not out:
         sink = checked(sink, how.dtype or x.dtype)
     device = _device(model, x, how)
-    report = Report(plan, scale, statistics, blend, min(batch or len(plan), len(plan)), how.features)
+    report = Report(plan, scale, statistics, blend, min(batch or len(plan), len(plan)), how.features, span)
 
     start = time.perf_counter()
     while True:
         job = _Job(model, x, report, device, how, sink)
+        if started:
+            started(report.plan)
         try:
             picture = job.exact() if exact else job.tiled()
             if device.type == "cuda":
@@ -151,7 +161,7 @@ def tiled_apply(
 
 
 def _check(
-    model: Any, x: Tensor, plan: TilePlan, blend: str, statistics: str, batch: int | None, how: Execution
+    model: Any, x: Tensor, plan: TilePlan, blend: str, statistics: str, span: int, batch: int | None, how: Execution
 ) -> None:
     """All that can be wrong with tiled_apply's arguments, before the model runs."""
     choices = [("blend", blend, BLENDS), ("statistics", statistics, STATISTICS), ("on_oom", how.on_oom, ON_OOM)]
@@ -164,10 +174,15 @@ def _check(
         raise ValueError(f"the plan is for {plan.y.size}x{plan.x.size} LR pixels, x has {x.shape[-2]}x{x.shape[-1]}")
     if batch is not None and batch < 1:
         raise ValueError(f"batch {batch}: at least one tile goes through the model at once")
-    if statistics == "exact" and not hasattr(model, "walk"):
-        raise ValueError(f"{type(model).__name__} has no walk(x, run, out): 'exact' needs one; 'two_pass' comes near")
-    if statistics == "exact" and getattr(model, "training", False):
-        raise ValueError("exact is for a network in eval mode: call model.eval() first")
+    if statistics in WALKED and not hasattr(model, "walk"):
+        name = type(model).__name__
+        raise ValueError(f"{name} has no walk(x, run, out): {statistics!r} needs one; 'two_pass' comes near")
+    if statistics in WALKED and getattr(model, "training", False):
+        raise ValueError(f"{statistics} is for a network in eval mode: call model.eval() first")
+    if statistics == "window" and (span < 1 or span % plan.window):
+        raise ValueError(f"span {span}: statistics 'window' take windows of a multiple of {plan.window} LR pixels")
+    if statistics != "window" and span:
+        raise ValueError(f"span {span} is for statistics 'window', not {statistics!r}")
 
 
 def _device(model: Any, x: Tensor, how: Execution) -> torch.device:
@@ -184,7 +199,7 @@ def _out_of_memory(error: BaseException) -> bool:
 
 def _shrink(report: Report, device: torch.device) -> Report | None:
     """The next smaller way, or None. Tiles: half the batch, then half the tile; exact: maps off the device first."""
-    plan, exact = report.plan, report.statistics == "exact"
+    plan, exact = report.plan, report.statistics in WALKED
     before = f"out of memory with tile {plan.tile}" + ("" if exact else f", batch {report.batch}")
     if exact and report.features == "device" and device.type != "cpu":
         report, after = replace(report, features="host"), "features in host memory"
@@ -269,9 +284,15 @@ class _Job:
     @torch.no_grad()
     def exact(self) -> Tensor | None:
         report = self.report
-        chunks = Chunks(report.plan.tile, device=self.device, features=report.features, before_each=self.before_each)
-        if self.progress:
-            self.total = chunks.steps(self.model, self.x) * len(report.plan)
+        chunks = Chunks(
+            report.plan.tile,
+            device=self.device,
+            features=report.features,
+            before_each=self.before_each,
+            spans=report.span,
+        )
+        if self.progress or report.span:
+            self.total = chunks.steps(self.model, self.x)
         with self.autocast:
             self.model.walk(self.x, chunks, self._place_chunk)
         self.before_each()

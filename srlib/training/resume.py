@@ -127,7 +127,7 @@ def save(run: Run, *, best: bool = False, last: bool = False, log: bool = False)
         return True
     averaged = run.averaged()
     if best:
-        run.unsaved_best = (averaged, {"step": run.step, "psnr_y": run.best})
+        run.unsaved_best = (averaged, {"step": run.step, run.best_by: run.best})
     try:
         settings = run.settings.plain()
         if run.unsaved_best:  # before the state that refers to it

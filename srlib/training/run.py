@@ -45,6 +45,7 @@ class Task:
     validate: Callable[[Any], dict[str, float]] | None
     discriminator: nn.Module | None
     sharpen: Callable[[Tensor], Tensor] | None
+    best_by: str
 
 
 class Run:
@@ -58,9 +59,9 @@ class Run:
         from timm.utils import ModelEmaV3  # imported here: timm takes seconds
 
         model, loss, discriminator, settings = task.model, task.loss, task.discriminator, task.settings
-        self.settings, self.data, self.folder = settings, task.data, task.folder
+        self.settings, self.data, self.folder, self.sharpen = settings, task.data, task.folder, task.sharpen
         self.accelerator, self.stop = accelerator, stop
-        self.say, self.score, self.sharpen = accelerator.print, task.validate, task.sharpen
+        self.say, self.score, self.best_by = accelerator.print, task.validate, task.best_by
         self.trained = [p for p in model.parameters() if p.requires_grad]
         if not self.trained:
             raise ValueError("nothing to train: every parameter of the model is frozen")
@@ -122,6 +123,7 @@ class Run:
 
     def loader(self) -> Iterator[dict]:
         """An iterator over this process's share of the remaining batches."""
+        self._prepare_data()
         ranks = {"rank": self.accelerator.process_index, "ranks": self.accelerator.num_processes}
         plan = self.settings.plan(self.step)
         return iter(
@@ -145,21 +147,23 @@ class Run:
             optimizer.zero_grad()
         self.model.train()
         self.loss.train()
+        self._prepare_data()
         batches = [next(loader) for _ in range(s.accumulate)]
         factor = s.input_scales[int(torch.randint(len(s.input_scales), ()))] if s.input_scales else 1.0
         details: list[tuple[list[str], dict[str, Tensor]]] = []
         sums: dict[str, Tensor] = {}
         for micro, batch in enumerate(batches):
-            x, original = send_to_device((batch["lr"], batch["hr"]), self.accelerator.device, non_blocking=True)
+            batch = send_to_device(batch, self.accelerator.device, non_blocking=True)
+            x, original = batch["lr"], batch["hr"]
             if factor != 1.0:
                 x, original = resized_alike(x, original, factor)
             target = self.sharpen(original) if self.sharpen and s.sharpened(self.step) else original
+            target = batch.get("target", target)
             with ExitStack() as unsynced:
                 if micro < s.accumulate - 1:  # processes exchange gradients with the last one only
-                    for network in (self.model, self.discriminator):
-                        if network is not None:
-                            unsynced.enter_context(self.accelerator.no_sync(network))
-                prediction = self.model(x)
+                    for network in filter(None, (self.model, self.discriminator)):
+                        unsynced.enter_context(self.accelerator.no_sync(network))
+                prediction = self.model(*x) if isinstance(x, list | tuple) else self.model(x)
                 total, terms = self.loss(prediction, target, original)
                 self.accelerator.backward(total / s.accumulate)
                 values = {f"{kind}_{name}": v for name, term in terms.items() for kind, v in term.items()}
@@ -182,6 +186,12 @@ class Run:
             self.rows.append({"step": self.step, **row})
         self.committing = False
         return row if whole else None
+
+    def _prepare_data(self) -> None:
+        """Tell a dataset that makes its items itself what the next steps draw, of which loaders are ahead."""
+        steps = 1 + self.settings.accumulate * (1 + 2 * self.settings.workers)
+        ahead = steps * self.settings.batch_of(self.step)[0] * self.accelerator.num_processes
+        getattr(self.data, "prepare", lambda *_: None)(self.drawn, ahead)
 
     def _discriminate(self, discriminator: nn.Module, prediction: Tensor, original: Tensor) -> Tensor:
         """Compute the discriminator's gradients, real and generated pictures in one batch. Returns its loss."""
@@ -220,8 +230,7 @@ class Run:
 
     def _commit(self, lr: float) -> None:
         """Apply the step: optimizers and averaged weights."""
-        self.committing = True
-        self.bad = 0
+        self.committing, self.bad = True, 0
         self.optimizers["model"].param_groups[0]["lr"] = lr
         scaler = self.accelerator.scaler
         for optimizer in self.optimizers.values():
@@ -287,7 +296,7 @@ class Run:
         finite = {name: value for name, value in scores.items() if math.isfinite(value)}
         for name in scores.keys() - finite.keys():
             self.say(f"validation at step {self.step}: {name} is {scores[name]} and does not count")
-        score = finite.get("psnr_y", -math.inf)
+        score = finite.get(self.best_by, -math.inf)
         self.since_best = 0 if score > self.best else self.since_best + 1
         self.best = max(self.best, score)
         self.validated = self.step
@@ -299,7 +308,7 @@ class Run:
 
     def say_if_the_start_was_best(self) -> None:
         """With validate_start: print that no validation beat the starting weights, and what to try."""
-        scores = {row["step"]: row["psnr_y"] for row in self.rows if "psnr_y" in row}
+        scores = {row["step"]: row[self.best_by] for row in self.rows if self.best_by in row}
         if 0 in scores and len(scores) > 1 and max(scores.values()) == scores[0]:
             self.say("no validation was better than the start, which is kept as the best: lower learning_rate")
 
@@ -376,9 +385,8 @@ class Run:
 
     def close(self) -> None:
         """Remove accelerate's wrappers from the modules and close its trackers."""
-        for network in (self.model, self.discriminator):
-            if network is not None:
-                extract_model_from_parallel(network, keep_fp32_wrapper=False)
+        for network in filter(None, (self.model, self.discriminator)):
+            extract_model_from_parallel(network, keep_fp32_wrapper=False)
         for module, forward in self.forwards:
             for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
                 vars(module).pop(name, None)

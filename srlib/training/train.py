@@ -31,15 +31,18 @@ def train(
     sharpen: Callable[[Tensor], Tensor] | None = None,
     callback: Callable[[dict], None] | None = None,
     resume: bool = True,
+    best_by: str = "psnr_y",
 ) -> pd.DataFrame:
     """Train `model` in place and return the log, one row every `log_every` iterations and validation; in its attrs the
     "steps" that are done, and the "settings" they were done with: those of a finished training that is taken as it is.
 
     data: items {"lr": input, "hr": target, "name": str}, indexed by draw_keys' keys; with progressive patches or
-    input_scales, pictures (C, h, w) and (C, H, W). loss: (prediction, target, original) -> (total, terms) as
-    TotalLoss; its parameters are trained, too. validate: called with the averaged model; the best is the one with the
-    highest "psnr_y". discriminator: trained alongside, for a loss with an adversarial term. sharpen: see Settings.
-    callback: called after every step with its row and the "log" so far. resume: False starts anew.
+    input_scales, pictures (C, h, w) and (C, H, W). A tuple as "lr" is the model's several arguments; a "target" is
+    what the loss gets as such, with "hr" as the original; a method `prepare` is told before each step what will be
+    drawn. loss: (prediction, target, original) -> (total, terms) as TotalLoss; its parameters are trained, too.
+    validate: called with the averaged model; the best is the one with the highest value of the name `best_by`.
+    discriminator: trained alongside, for a loss with an adversarial term. sharpen: see Settings. callback: called after
+    every step with its row and the "log" so far. resume: False starts anew.
 
     Writes into `folder`: best.safetensors and last.safetensors (averaged weights with their configuration),
     metrics.csv, and state/, the checkpoints from which a stopped, killed or failed run resumes: on the CPU bit for bit
@@ -59,7 +62,7 @@ def train(
     from srlib.training.resume import begin, load_best, rescue, save
     from srlib.training.run import Run, Task
 
-    task = Task(model, loss, data, settings, Path(folder), validate, discriminator, sharpen)
+    task = Task(model, loss, data, settings, Path(folder), validate, discriminator, sharpen, best_by)
     if settings.tensorboard and not is_tensorboard_available():
         raise ValueError("tensorboard is True but not installed: pip install tensorboard, or set it to False")
     several_cpu_processes()

@@ -35,9 +35,11 @@ def test_blank_pictures_and_missing_gaps_leave_no_infinity():
     assert rows["gap closed, %"].isna().tolist() == [False, False, True, True]  # the second seed has no gap to close
     arms = ablation.with_spread(rows, "arm", {"gap closed, %": 0, "TC": 1})
     assert arms.loc["1+2+3", "gap closed, %"] == "50"
-    assert ablation.headline(arms, 2).startswith("of 2 seeds: the three stages close 50 % of stage 1's gap")
-    none = ablation.with_spread(ablation.per_seed(fine[fine["seed"] == 1], "t"), "arm", {"gap closed, %": 0})
-    assert ablation.headline(none, 1) == "of 1 seeds: stage 1 loses nothing by tiling, there is no gap to close"
+    digits = {"gap closed, %": 0, "TC": 1, "SGR": 1}
+    said = ablation.headline(ablation.with_spread(rows, "arm", digits), 2)
+    assert said.startswith("of 2 seeds: ") and said.endswith("50 % of the gap in PSNR-Y closed")
+    none = ablation.with_spread(ablation.per_seed(fine[fine["seed"] == 1], "t"), "arm", digits)
+    assert ablation.headline(none, 1).endswith("TC 41.0 to 41.0 dB, SGR 1.5 to 1.5, no gap in PSNR-Y to close")
     ways = ablation.ways_per_seed(table.assign(seconds=1.0))
     assert ways.index.names == ["way", "seed"] and ("1, t", 0) in ways.index and ways.loc[("1, t", 0), "SGR"] == 1.5
 
@@ -72,6 +74,10 @@ def test_every_arm_starts_from_one_before_it_and_every_question_has_its_arms():
     assert len({ablation.best_of(Path("folder"), name) for name in names}) == len(names)
 
 
+def trained() -> list[str]:
+    return ablation.with_starts(TINY["06_ablation"]["arms"])
+
+
 @pytest.fixture(scope="module")
 def ablated(folder):
     return execute(folder, "06_ablation", **TINY["06_ablation"])
@@ -80,9 +86,15 @@ def ablated(folder):
 def test_the_notebook_trains_every_arm_and_writes_its_tables(folder, ablated):
     out = folder / "outputs/demo/ablation"
     arms = pd.read_csv(out / "arms.csv", index_col="arm")
-    assert list(arms.index) == list(ablation.ARMS) and (arms["training, s"] >= 0).all()
-    assert set(pd.read_csv(out / "answers.csv")["question"]) == set(ablation.QUESTIONS)
+    assert list(arms.index) == trained() and (arms["training, s"] >= 0).all()
+    asked = {q for q, pair in ablation.QUESTIONS.items() if set(pair) <= set(trained())}
+    assert set(pd.read_csv(out / "answers.csv")["question"]) == asked and "the eraser after stage 2" in asked
     assert len(pd.read_csv(out / "tilings.csv")) == 2 * (1 + 4)  # whole, and four ways to tile
+    assert len(pd.read_csv(out / "sizes.csv")) == 3 * (
+        1 + 9
+    )  # whole; three tiles, as two of the four are one size, at three halos
+    costs = pd.read_csv(out / "costs.csv", index_col="arm")
+    assert costs.loc["1+2+3", "parameters"] > costs.loc["1+2+3", "multiply-adds per LR pixel"] > 0
     assert {"arms.png", "answers.png"} <= {p.name for p in (out / "figures").iterdir()}
 
 
@@ -98,10 +110,22 @@ def test_arms_differ_in_what_they_are_said_to_differ_in(folder, ablated):
     assert same("1", "1+3", "hat_model", "best") and same("1+2", "1+2+3", "hat_model", "best")  # frozen
     assert not same("1", "1+2", "hat_model") and not same("1, longer", "1+2", "hat_model")
     assert not same("1", "1, sharpened", "hat_model")
-    assert not same("1+2+3", "1+2+3, no detector", "residual") and not same("1+2", "1+2+3", "residual")
+    assert not same("1+2+3", "1+2+3, ground truth and detector", "residual")
 
 
 def test_run_again_nothing_is_trained(folder, ablated):
     again = execute(folder, "06_ablation", **TINY["06_ablation"])
     said = "".join(o.get("text", "") for c in again.cells if c.cell_type == "code" for o in c.outputs)
-    assert said.count("is finished: nothing to train") == len(ablation.ARMS) + 2  # "1" twice, and the detector
+    assert "steps/s" not in said and "nothing to train" not in said  # the scores are there
+    kept = folder / "outputs/demo/ablation/seed0/scores/made_of"
+    kept.unlink()
+    again = execute(folder, "06_ablation", **TINY["06_ablation"])
+    said = "".join(o.get("text", "") for c in again.cells if c.cell_type == "code" for o in c.outputs)
+    assert said.count("is finished: nothing to train") == len(trained()) + 2  # "1" twice, and the detector
+    assert kept.is_file()
+
+
+def test_an_unknown_arm_is_refused_and_a_known_one_brings_its_start():
+    assert ablation.with_starts(["1+2+3"]) == ["1", "1+2", "1+2+3"] and ablation.with_starts([]) == list(ablation.ARMS)
+    with pytest.raises(ValueError, match="arm '1\\+4' is none of '1', "):
+        ablation.with_starts(["1+4"])

@@ -86,7 +86,10 @@ def test_pictures_too_small_for_the_detector_are_left_out_and_none_left_is_said(
     [
         ({"perceptual": 0.5, "vgg19_weights": "none.pth"}, "none.pth"),
         ({"tile_size": 12}, "multiple of the window"),
-        ({"progressive_iterations": [2], "progressive_batches": [1], "progressive_patches": [16]}, "no seam to learn"),
+        ({"crop_side": 16, "lr_patch": 16}, "lower lr_patch or the tiles, or raise crop_side"),
+        ({"tiling_error": 0.0}, "there is nothing to learn from"),
+        ({"learnable": "plain"}, "learnable weights share out the weight pixel, which is 0"),
+        ({"teacher": "hr"}, "teacher 'hr' is neither"),
     ],
 )
 def test_what_stage_3_lacks_is_said_before_the_detector_is_trained(trained, folder, of_04, lack, complaint):

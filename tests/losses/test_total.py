@@ -70,11 +70,12 @@ def test_each_term_trains_the_tiled_generator_and_no_network_that_judges(term):
         tile_pad=8,
         channels=8,
         blocks=1,
+        gains=[[8, 0.1]],
     ).train()
     nn.init.normal_(model.out_conv.weight, std=0.05)  # at zero, as it starts, it hides the eraser behind it
     loss, networks = single(term)
     before = [{k: v.clone() for k, v in network.state_dict().items()} for network in networks]
-    prediction = model(torch.rand(1, 3, 32, 32))
+    prediction = model(torch.rand(1, 3, 48, 48))
     target = prediction.detach() + 0.1 * torch.randn_like(prediction)  # MS-SSIM wants likeness
     total, terms = loss(prediction, target)
     total.backward()

@@ -18,9 +18,70 @@ TINY = {"embed_dim": 16, "depths": (2,), "num_heads": (2,), "window_size": 8, "s
 
 @pytest.fixture
 def tiled() -> TiledSR:
-    model = TiledSR(HAT(**TINY, upscale=3), use_tiling=True, tile_size=16, tile_pad=8, channels=8, blocks=1)
+    return erasing()
+
+
+def erasing(**arguments) -> TiledSR:
+    """With an eraser that changes a lot, unless it is told not to."""
+    known = {"tile_size": 16, "tile_pad": 8, "channels": 8, "blocks": 1, "gains": [[0, 1.0], [8, 0.3]]}
+    model = TiledSR(HAT(**TINY, upscale=3), use_tiling=True, **{**known, **arguments})
     torch.nn.init.normal_(model.out_conv.weight, std=0.1)
     return model.eval()
+
+
+def plain(model: TiledSR, x: torch.Tensor) -> torch.Tensor:
+    """The stitched picture, as it is without an eraser."""
+    other = TiledSR(model.hat_model, use_tiling=True, tile_size=model.tile_size, tile_pad=model.tile_pad)
+    return other.eval()(x)
+
+
+ERASERS = [{}, {"sees": ["lr"]}, {"sees": [], "radius": 3}, {"gains": []}, {"gains": [[8, 0.1]], "tile_choices": [8]}]
+
+
+@pytest.mark.parametrize("arguments", [*ERASERS, {"radius": 0}], ids=str)
+def test_the_eraser_comes_back_with_what_it_sees_and_its_gains(arguments, tmp_path):
+    model, x = erasing(**arguments), torch.rand(1, 3, 41, 40)
+    loaded = load(save_model(tmp_path / "m.safetensors", model))
+    assert loaded.config == model.config
+    with torch.no_grad():
+        assert torch.equal(loaded(x), model(x))
+        assert torch.equal(model(x), plain(model, x)) == (arguments == {"gains": []})
+
+
+@pytest.mark.parametrize("arguments", [*ERASERS, {"radius": 0}], ids=str)
+def test_weights_alone_say_what_the_eraser_is(arguments, tmp_path):
+    model, x = erasing(**arguments), torch.rand(1, 3, 41, 40)
+    torch.save(model.state_dict(), tmp_path / "m.pth")
+    loaded = load(tmp_path / "m.pth", use_tiling=True, tile_size=16, tile_pad=8)
+    names = ["channels", "blocks", "gains", "radius", *(["sees"] if model.radius else [])]
+    assert {n: loaded.config[n] for n in names} == {n: model.config[n] for n in names}
+    with torch.no_grad():
+        assert torch.equal(loaded(x), model(x))
+    assert ("eraser_facts" in model.state_dict()) == bool(model.radius)
+
+
+def test_files_from_before_the_eraser_knew_where_seams_are_load_and_work(tmp_path):
+    model, x = erasing(radius=0), torch.rand(1, 3, 41, 40)
+    state = {k: v.contiguous() for k, v in model.state_dict().items()}
+    assert state["out_conv.weight"].shape == (3, 8, 3, 3)  # at output resolution, of 3 colours
+    later = ("radius", "sees", "gains", "tile_choices")
+    config = json.dumps({k: v for k, v in model.config.items() if k not in later})
+    save_file(state, tmp_path / "old.safetensors", {"kind": "TiledSR", "config": config})
+    loaded = load(tmp_path / "old.safetensors")
+    assert loaded.radius == 0 and loaded.config == model.config
+    with torch.no_grad():
+        sr = model.hat_model(x)
+        expected = sr + model.out_conv(model.residual_block(sr))
+        assert torch.equal(loaded.whole(x), expected) and not torch.equal(expected, sr)
+        assert torch.equal(loaded(x), model(x)) and not torch.equal(loaded(x), plain(model, x))
+    again = load(save_model(tmp_path / "new.safetensors", loaded))
+    assert again.config == loaded.config and torch.equal(again(x), loaded(x))
+
+
+def test_gains_measured_after_loading_are_saved(tmp_path):
+    model = load(save_model(tmp_path / "m.safetensors", erasing(gains=[])))
+    model.gains = [[16, 0.01], [0, 0.5]]
+    assert load(save_model(tmp_path / "n.safetensors", model)).unit(0) == 0.5
 
 
 def test_tiled_round_trip_with_changes(tiled, tmp_path):
@@ -128,7 +189,10 @@ def test_ratios_are_read_so_that_the_sizes_are_the_files(embed_dim):
 def test_foreign_and_broken_files_are_refused_with_a_sentence(tiled, tmp_path):
     discriminator = tmp_path / "d.pth"
     torch.save({"params": {"conv0.weight": torch.zeros(3)}}, discriminator)
-    with pytest.raises(ValueError, match="not a HAT, and only HAT is read: it has no conv_first.weight, but conv0"):
+    with pytest.raises(
+        ValueError,
+        match="none of HAT, Restormer and DiffIR, and no other network is read: it has no conv_first.weight, but conv0",
+    ):
         load_hat(discriminator)
     text = tmp_path / "text.pth"
     text.write_text("not found")
@@ -151,7 +215,10 @@ def test_foreign_and_broken_files_are_refused_with_a_sentence(tiled, tmp_path):
 def test_a_relative_of_hat_is_refused_by_what_it_lacks(lacking):  # SwinIR's names are HAT's without the first two
     state = HAT(**{**TINY, "depths": (2, 2), "num_heads": (2, 2)}).state_dict()
     relative = {k: v for k, v in state.items() if lacking not in k} | {"layers.1.conv.weight": torch.zeros(1)}
-    with pytest.raises(ValueError, match=rf"swinir.pth is not a HAT, and only HAT is read: it has no .*{lacking}"):
+    with pytest.raises(
+        ValueError,
+        match=rf"swinir.pth is none of HAT, Restormer and DiffIR, and no other network is read: it has no .*{lacking}",
+    ):
         hat_config(relative, "swinir.pth")
 
 

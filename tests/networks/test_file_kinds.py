@@ -240,7 +240,9 @@ def test_a_folder_names_the_models_in_it(tmp_path):
 )
 def test_another_network_is_named_by_its_weights(foreign, named, tmp_path):
     torch.save({name: torch.zeros(3, 3) for name in foreign}, tmp_path / "m.pth")
-    with pytest.raises(ValueError, match=f"is not a HAT, and only HAT is read: it has no .*{named}") as said:
+    with pytest.raises(
+        ValueError, match=f"is none of HAT, Restormer and DiffIR, and no other network is read: it has no .*{named}"
+    ) as said:
         load(tmp_path / "m.pth")
     assert "discriminator" not in str(said.value)
 

@@ -18,7 +18,7 @@ def panels(figure) -> dict:
 
 def test_a_plain_training_shows_loss_validation_rate_and_gradient():
     log = pd.DataFrame({**PLAIN, "psnr_y": [None, 30] * 3})
-    shown = panels(curves.training(log, baseline=29.0))
+    shown = panels(curves.training(log, lines={"bicubic": {"psnr_y": 29.0}}))
     assert list(shown) == ["Training loss", "Validation", "Learning rate", "Gradient"]
     validation = shown["Validation"]
     assert validation.get_ylabel() == "PSNR-Y, dB" and len(validation.lines[0].get_xdata()) == 3
@@ -53,18 +53,34 @@ def a_log(steps: int, terms: int, start: float | None = None) -> pd.DataFrame:
     return log if start is None else pd.concat([pd.DataFrame({"step": [0], "psnr_y": [start]}), log], ignore_index=True)
 
 
+def test_stage_3_has_tc_first_what_it_was_before_and_a_ring_at_what_is_kept():
+    scores = {"tc": [45.0, None, 52.0, None, 51.0, None], "sgr": [1.5, None, 1.2, None, 1.1, None]}
+    log = pd.DataFrame({**PLAIN, "psnr_y": [30.0, None, 31.0, None, 32.0, None], **scores})
+    before = {"tc": 43.0, "sgr": 1.8, "psnr_y": 29.9}
+    figure = curves.training(log, lines={"not erased": before}, best_by="tc", average="schedule-free weights")
+    shown = [axis for axis in figure.axes if axis.get_title(loc="left") == "Validation"]
+    assert [axis.get_ylabel() for axis in shown] == ["TC, dB", "SGR, ideal 1", "PSNR-Y, dB"]
+    for axis, kept, level in zip(shown, (52.0, 1.2, 31.0), before.values(), strict=True):
+        curve, line, ring = axis.lines
+        assert len(curve.get_xdata()) == 3 and line.get_label() == "not erased" and line.get_ydata()[0] == level
+        assert ring.get_xydata().tolist() == [[3, kept]] and ring.get_label() == "best TC"
+    assert not faults(figure)
+    nothing = curves.training(log.assign(tc=np.nan), best_by="tc")
+    assert "best TC" not in [line.get_label() for axis in nothing.axes for line in axis.lines]
+
+
 @pytest.mark.parametrize(("terms", "steps", "start"), [(1, 1, None), (1, 40, 6.3), (2, 6, 28.9), (8, 6, 6.3)])
 def test_nothing_is_cut_covered_or_unrendered(terms, steps, start):
     log = a_log(steps, terms, start)
     if terms == 8:
         log[["loss_discriminator", "share_pixel", "share_gradient"]] = 0.5
     log = log.dropna(axis=1, how="all")
-    assert not faults(curves.training(log, baseline=29.0, average="schedule-free weights"))
+    assert not faults(curves.training(log, lines={"bicubic": {"psnr_y": 29.0}}, average="schedule-free weights"))
 
 
 def test_every_curve_begins_at_step_0_and_a_start_far_below_does_not_flatten_it():
     for start, lowest in ((28.5, 28.5), (6.3, 29.0)):
-        shown = panels(curves.training(a_log(40, 1, start), baseline=29.0))
+        shown = panels(curves.training(a_log(40, 1, start), lines={"bicubic": {"psnr_y": 29.0}}))
         assert all(axis.get_xlim()[0] <= 0 < 391 <= axis.get_xlim()[1] for axis in shown.values())
         validation = shown["Validation"]
         assert validation.lines[0].get_xydata()[0].tolist() == [0, start]

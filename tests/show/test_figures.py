@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 
 from srlib import show
 from srlib.losses.artifacts import CLASSES
-from srlib.show import picture_figures, score_figures, seam_figures, seam_viewer
+from srlib.show import eraser_figures, picture_figures, score_figures, seam_figures, seam_viewer
+from srlib.tiling.seam_map import seam_map
 
 LONG = "photographs/holiday 2019, the long way round/DSC_0042 a building in the evening, second attempt"
 DOLLARS = ("a$b$c_{x}.png", "100$", r"$\frac", r"$\alpha$ $x_1$")
@@ -73,6 +74,26 @@ def sheet(height=64, width=96, error=0.05, at=None, title="moon, stage 1, tile 3
     return seam_figures.seam_sheet(tiled, whole, seams(height, width) if at is None else at, title)
 
 
+def patch_seen(side=16, scale=2, both=True):
+    shown = seam_map(([5], [9] if both else []), range(side), range(side), radius=4)[0]
+    large = [picture(scale * side, scale * side, seed=i) for i in range(2)]
+    return {"lr": (picture(side, side), large[0], shown, torch.ones(1, 1, 1)), "target": (large[1], None)}
+
+
+def erased(height=64, width=96, title="moon, tile 32 halo 0", error=0.05, **options):
+    tiled, whole = next(iter(tilings(["x"], height, width, error).values()))
+    between = whole + 0.2 * (tiled - whole)
+    return eraser_figures.erased_seam(tiled, between, whole, seams(height, width), title=title, **options)
+
+
+ERASERS = [
+    lambda: eraser_figures.eraser_patch(patch_seen(), radius=4),
+    lambda: eraser_figures.eraser_patch(patch_seen(40, 4, both=False), radius=4),
+    lambda: erased(),
+    lambda: erased(crop=16, title=LONG),
+    lambda: erased(error=0.0, title=""),
+    *(lambda s=s: erased(*s) for s in SHAPES),
+]
 SHEETS = [lambda s=s: sheet(*s) for s in SHAPES]
 SHEETS += [lambda: sheet(at=([], [])), lambda: sheet(error=0.0), lambda: sheet(title=LONG * 3), lambda: sheet(title="")]
 
@@ -93,13 +114,15 @@ WAYS = [
 ]
 
 
-def viewer(name="moon", stage="stage 1", side=24):
+def viewer(name="moon", stage="stage 1", side=24, left="tiled"):
     from srlib.networks.eraser import TiledSR
     from srlib.networks.hat import HAT
 
     hat = HAT(embed_dim=8, depths=(1,), num_heads=(1,), window_size=8, squeeze_factor=4)
-    models = {stage: TiledSR(hat, channels=8).eval()}
+    models = {stage: TiledSR(hat, channels=8, gains=[(0, 0.1)]).eval()}
+    torch.nn.init.normal_(models[stage].out_conv.weight, std=0.1)
     made = seam_viewer.SeamViewer({name: (picture(side, side), None)}, models, tiles=(8, 16), halos=(0,), crop=32)
+    made.left.value = left
     return made.figure()
 
 
@@ -189,9 +212,16 @@ CASES = {
     "picture_figures.seam_crops": CROPS_OF_SEAMS,
     "seam_figures.seam_maps": MAPS,
     "seam_figures.seam_profiles": PROFILES,
+    "eraser_figures.eraser_patch": ERASERS[:2],
+    "eraser_figures.erased_seam": ERASERS[2:],
     "seam_figures.seam_sheet": SHEETS,
     "seam_figures.ways_to_tile": WAYS,
-    "seam_viewer.SeamViewer.figure": [viewer, lambda: viewer(LONG, DOLLARS[0], 8)],
+    "seam_viewer.SeamViewer.figure": [
+        viewer,
+        lambda: viewer(LONG, DOLLARS[0], 8),
+        lambda: viewer(left=seam_viewer.BEFORE),
+        lambda: viewer(LONG, LONG, left=seam_viewer.BEFORE),
+    ],
     "score_figures.artifact_heat": HEAT,
     "score_figures.bars": BARS,
     "score_figures.gains": GAINS,

@@ -11,7 +11,7 @@ from srlib.networks.eraser import TiledSR
 from srlib.networks.hat import HAT
 from srlib.networks.initial import start_as_interpolation
 from srlib.show import picture_figures
-from srlib.show.seam_viewer import VIEWS, SeamViewer
+from srlib.show.seam_viewer import BEFORE, VIEWS, SeamViewer
 
 
 @pytest.fixture
@@ -26,6 +26,16 @@ def viewer() -> SeamViewer:
         "b": (torch.rand(3, 40, 40), None),
     }
     return SeamViewer(pictures, models, tiles=(16, 32), halos=(0, 8), crop=96)
+
+
+@pytest.fixture
+def erasing(viewer) -> SeamViewer:
+    """The same network, without an eraser and with one of each kind that changes what it may."""
+    hat, models = viewer.models["stage 1"].hat_model, dict(viewer.models)
+    for radius, gains in ((4, [(0, 0.05)]), (0, ())):
+        models[f"radius {radius}"] = TiledSR(hat, channels=8, blocks=1, radius=radius, gains=gains).eval()
+        torch.nn.init.normal_(models[f"radius {radius}"].out_conv.weight, std=0.1)
+    return SeamViewer(viewer.pictures, models, tiles=(16, 32), halos=(0, 8), crop=96)
 
 
 def shown(viewer) -> np.ndarray:
@@ -124,3 +134,28 @@ def test_picture_without_hr(viewer):
 def test_static_twin_leaves_the_settings(viewer):
     figure = viewer.figure()
     assert len(figure.axes) == 4 and viewer.view.value == VIEWS[0]  # the fourth is the colour bar
+
+
+def test_the_tiles_are_shown_before_and_after_the_eraser(viewer, erasing):
+    assert BEFORE not in viewer.left.options  # there is no eraser to leave out
+    plain = viewer.result("tiled")
+    for stage in ("radius 4", "radius 0"):
+        erasing.stage.value = stage
+        assert torch.equal(erasing.result(BEFORE), plain) and not torch.equal(erasing.result("tiled"), plain)
+        assert f"TC {BEFORE}" not in erasing.report()
+        erasing.left.value = BEFORE
+        report = erasing.report()
+        if stage == "radius 4":  # the other kind changes the whole picture as well
+            assert report[f"TC {BEFORE}"] == viewer.report()["TC"]
+        assert report["TC"] != report[f"TC {BEFORE}"] and f"TC {BEFORE}" in erasing.metrics.value
+        assert len(erasing.figure().axes[2].lines) == 2
+        erasing.left.value = "tiled"
+    assert erasing.models["radius 4"].gains == [[0.0, pytest.approx(0.05)]]  # as they were
+
+
+def test_the_worst_seam_is_that_of_the_side_that_is_looked_at(erasing):
+    erasing.stage.value, erasing.crop.value, erasing.tile.value = "radius 4", 32, 16
+    erasing.left.value = BEFORE
+    before = erasing.jump_to_worst()
+    erasing.stage.value, erasing.left.value = "stage 1", "tiled"
+    assert erasing.jump_to_worst() == before

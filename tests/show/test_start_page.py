@@ -17,16 +17,29 @@ MADE = {
         "scales": [2],
     },
     "stage1/metrics.json": {"gain_over_bicubic_db": 0.71},
-    "tiling/metrics.json": {"gap_closed_percent": {"stage 1": 0.0, "stage 2": 10.6}},
+    "tiling/metrics.json": {
+        "gap_closed_percent": {"stage 1": 0.0, "stage 2": 10.6},
+        "validation": {
+            "bicubic | whole": {"PSNR-Y": 31.4},
+            "stage 1 | tile 32 halo 0": {"TC": 43.5, "SGR": 1.8},
+            "stage 2 | tile 32 halo 0": {"TC": 44.1, "SGR": 1.7},
+            "stage 2 | tile 32 halo 8": {"TC": 94.1, "SGR": 1.0},
+        },
+    },
     "artifact_ft/metrics.json": {
+        "validation": {
+            "stage 1 | tile 32 halo 0": {"TC": 43.5, "SGR": 1.8},
+            "stage 2 | tile 32 halo 0": {"TC": 44.1, "SGR": 1.7},
+            "stage 3 | tile 32 halo 0": {"TC": 50.04, "SGR": 1.1},
+        },
         "detector": {"average_precision": {"blocks": 0.95, "blur": 0.91}},
         "gap_closed_percent": {"stage 3": 33.1},
     },
     "eval/metrics.json": {
         "test": {
             "bicubic | whole": {"PSNR-Y": 31.4},
-            "stage 1 | tile 32 halo 0": {"PSNR-Y": 32.0, "SGR": 1.81},
-            "stage 3 | tile 32 halo 0": {"PSNR-Y": 32.3, "SGR": 1.4},
+            "stage 1 | tile 32 halo 0": {"PSNR-Y": 32.0, "SGR": 1.81, "TC": 43.2},
+            "stage 3 | tile 32 halo 0": {"PSNR-Y": 32.3, "SGR": 1.4, "TC": 49.0},
         }
     },
 }
@@ -70,9 +83,10 @@ def test_it_shows_what_is_made(project):
     for said in (
         "4 pictures: 2 for training, 1 for validation, 1 for test; x2",
         "+0.71 dB PSNR-Y against bicubic",
-        "stage 2 closes 11 %",
-        "stage 3 closes 33 % of the gap (validation); detector's worst average precision 0.91",
-        "stage 3 in tiles: +0.90 dB PSNR-Y against bicubic; SGR 1.81 to 1.40",
+        "stage 2 in tiles: TC 43.5 to 44.1 dB, SGR 1.80 to 1.70; stage 2 closes 11 % of the gap (validation)",
+        "stage 3 in tiles: TC 43.5 to 50.0 dB, SGR 1.80 to 1.10; stage 3 closes 33 % of the gap (validation); ",
+        "detector's worst average precision 0.91",
+        "stage 3 in tiles: TC 43.2 to 49.0 dB, SGR 1.81 to 1.40; +0.90 dB PSNR-Y against bicubic (test)",
         "](../outputs/some/05_eval.ipynb)",
         "[eval](../outputs/some/eval/report.html)",
         "All five are done",
@@ -104,16 +118,29 @@ def test_failed_begun_and_outdated_results_are_said(tmp_path):
 NOTHING = {
     "02_stage1": ({"gain_over_bicubic_db": None}, "no PSNR-Y to compare against bicubic (validation)"),
     "03_tiling": (
-        {"gap_closed_percent": {"stage 1": None, "stage 2": None}},
-        "stage 2: no gap to close between whole and tiled (validation)",
+        {
+            "gap_closed_percent": {"stage 1": None, "stage 2": None},
+            "validation": {f"stage {i} | tile 8 halo 0": {"TC": 60.0 if i == 1 else None, "SGR": None} for i in (1, 2)},
+        },
+        "stage 2 in tiles: TC 60.0 to equal, no SGR; stage 2: no gap to close (validation)",
     ),
     "04_artifact_ft": (
-        {"gap_closed_percent": {"stage 3": None}, "detector": {"average_precision": {"blur": None, "seam": 0.9}}},
-        "stage 3: no gap to close (validation); detector's worst average precision 0.90",
+        {
+            "gap_closed_percent": {"stage 3": None},
+            "detector": {"average_precision": {"blur": None, "seam": 0.9}},
+            "validation": {"stage 3 | tile 8 halo 0": {"TC": None, "SGR": 1.0}},
+        },
+        "stage 3 in tiles: TC equal, SGR 1.00; stage 3: no gap to close (validation); detector's worst average "
+        "precision 0.90",
     ),
     "05_eval": (
-        {"test": {"bicubic | whole": {"PSNR-Y": None}, "mine | tile 8 halo 0": {"PSNR-Y": 30.0, "SGR": None}}},
-        "mine in tiles: no PSNR-Y to compare against bicubic; no SGR (test)",
+        {
+            "test": {
+                "bicubic | whole": {"PSNR-Y": None},
+                "mine | tile 8 halo 0": {"PSNR-Y": 30.0, "SGR": None, "TC": 50.0},
+            }
+        },
+        "mine in tiles: TC 50.0 dB, no SGR; no PSNR-Y to compare against bicubic (test)",
     ),
 }
 
@@ -128,12 +155,19 @@ def test_what_is_not_known_is_said_in_words(tmp_path, name):
 def test_a_report_on_other_checkpoints_names_them(tmp_path):
     scores = {"bicubic | whole": {"PSNR-Y": 30.0}}
     for model, psnr, sgr in (("mine | v2", 31.0, 1.5), ("theirs", 32.5, 1.25)):
-        scores |= {f"{model} | whole": {"PSNR-Y": 33.0}, f"{model} | tile 64 halo 0": {"PSNR-Y": psnr, "SGR": sgr}}
+        scores |= {
+            f"{model} | whole": {"PSNR-Y": 33.0},
+            f"{model} | tile 64 halo 0": {"PSNR-Y": psnr, "SGR": sgr, "TC": 44.0},
+        }
     (tmp_path / "metrics.json").write_text(json.dumps({"test": scores}))
-    assert headline("05_eval", tmp_path) == "theirs in tiles: +2.50 dB PSNR-Y against bicubic; SGR 1.50 to 1.25 (test)"
+    assert headline("05_eval", tmp_path) == (
+        "theirs in tiles: TC 44.0 to 44.0 dB, SGR 1.50 to 1.25; +2.50 dB PSNR-Y against bicubic (test)"
+    )
     one = {key: value for key, value in scores.items() if "theirs" not in key}
     (tmp_path / "metrics.json").write_text(json.dumps({"test": one}))
-    assert headline("05_eval", tmp_path) == "mine | v2 in tiles: +1.00 dB PSNR-Y against bicubic; SGR 1.50 (test)"
+    assert headline("05_eval", tmp_path) == (
+        "mine | v2 in tiles: TC 44.0 dB, SGR 1.50; +1.00 dB PSNR-Y against bicubic (test)"
+    )
 
 
 def test_the_drawing_knows_every_notebook_of_make_and_what_it_reads():

@@ -11,17 +11,29 @@ from hypothesis import strategies as st
 from srlib.tiling.canvas import checked, filtered
 
 
-@given(st.integers(1, 60), st.integers(0, 6), st.lists(st.integers(1, 20), min_size=1, max_size=8))
+@given(
+    st.integers(1, 60),
+    st.integers(0, 6),
+    st.lists(st.integers(1, 20), min_size=1, max_size=8),
+    st.integers(1, 4),
+    st.integers(1, 30),
+)
 @settings(deadline=None, max_examples=100)
-def test_filtered_bands_equal_the_filtered_picture(height, reach, sizes):
+def test_filtered_bands_equal_the_filtered_picture(height, reach, sizes, step, least):
     x = torch.rand(1, 2, height, 9, dtype=torch.float64)
     kernel = torch.rand(2, 1, 2 * reach + 1, 1, dtype=torch.float64)
 
     def blur(t):
         return F.conv2d(t, kernel, padding=(reach, 0), groups=2)
 
+    def rows(held, first, top, bottom):
+        assert first <= max(top - reach, 0) and first + held.shape[2] >= min(bottom + reach, height)
+        assert top % step == 0 and (bottom % step == 0 or bottom == height)
+        assert bottom - top >= least or bottom == height
+        return blur(held)[:, :, top - first : bottom - first]
+
     bands = []
-    take = filtered(blur, reach, height, lambda band, top: bands.append((top, band)))
+    take = filtered(rows, reach, height, lambda band, top: bands.append((top, band)), step=step, least=least)
     for restart in (True, False):  # what came before a restart is forgotten
         top = 0
         while top < height:
