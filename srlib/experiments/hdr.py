@@ -73,14 +73,17 @@ def _trained(root: Path, p: Mapping, which: Any) -> DiffIR:
 
 
 def _picture_loss(root: Path, p: Mapping) -> TotalLoss:
-    """L1 of log-mapped pictures, and with a weight perceptual loss."""
+    """L1 or squared error of log-mapped pictures, and with a weight perceptual loss."""
+    if p["pixel_error"] not in ("squared", "l1"):
+        raise ValueError(f"pixel_error {p['pixel_error']!r} is neither 'squared' nor 'l1'")
+    squared = p["pixel_error"] == "squared"
     if not p["perceptual"]:
-        return TotalLoss(pixel=1.0)
+        return TotalLoss(squared=squared)
     if p["vgg16_weights"]:
         network: Any = vgg16_loss(existing_file(p["vgg16_weights"], root))
     else:
         network = vgg19_loss(existing_file(p["vgg19_weights"], root) if p["vgg19_weights"] else None)
-    return TotalLoss(pixel=1.0, perceptual=p["perceptual"], perceptual_network=network)
+    return TotalLoss(perceptual=p["perceptual"], perceptual_network=network, squared=squared)
 
 
 def _pairs(root: Path, p: Mapping) -> PicturePairs:

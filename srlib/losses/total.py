@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 
 from srlib.losses.detector import ArtifactDetector
 from srlib.losses.terms import (
@@ -38,7 +39,8 @@ class TotalLoss(nn.Module):
     discriminator, detector: networks that judge the picture. They are called in eval mode and get no gradient, the
     picture does; afterwards they are as they were, the discriminator's spectral norm included.
     learnable: a form of LearnableWeights for the group {pixel, perceptual if there is a network, gradient,
-    ms_ssim}, which then counts as one term of weight `pixel`; None keeps fixed weights.
+    ms_ssim}, which then counts as one term of weight `pixel`; None keeps fixed weights. squared: the pixel term is the
+    mean squared error in the place of Charbonnier's.
     Raises ValueError for a negative weight, or one whose network is missing.
     """
 
@@ -57,6 +59,7 @@ class TotalLoss(nn.Module):
         discriminator: nn.Module | None = None,
         detector: ArtifactDetector | None = None,
         learnable: str | None = None,
+        squared: bool = False,
     ):
         super().__init__()
         values = locals()
@@ -76,7 +79,8 @@ class TotalLoss(nn.Module):
         self.networks: tuple[Any, Any, Any] = (perceptual_network, discriminator, detector)
         self.group = [n for n in ("pixel", "perceptual", "gradient", "ms_ssim") if n != "perceptual" or perceptual]
         self.learnable = LearnableWeights(len(self.group), learnable) if learnable else None
-        self.config = {**self.weights, "learnable": learnable or "none"}
+        self.squared = squared
+        self.config = {**self.weights, "learnable": learnable or "none"} | ({"squared": True} if squared else {})
 
     def _apply(self, fn: Any, recurse: bool = True) -> "TotalLoss":
         """What to(), cuda() and double() call: the networks go along, though they are not submodules."""
@@ -95,7 +99,7 @@ class TotalLoss(nn.Module):
         """
         perceptual_network, discriminator, detector = self.networks
         compute = {
-            "pixel": lambda: charbonnier(prediction, target),
+            "pixel": lambda: (mse_loss if self.squared else charbonnier)(prediction, target),
             "perceptual": lambda: perceptual_network(prediction, target),
             "adversarial": lambda: _adversarial(discriminator, prediction, target if original is None else original),
             "frequency": lambda: frequency_loss(prediction, target),
