@@ -23,7 +23,7 @@ from srlib.networks.hat import CONFIGS, HAT
 from srlib.networks.initial import start_far_reaching
 from srlib.tiling.memory import peak_of
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}  # fp16 on CUDA alone: main
 
 
 def pair(name: str, scale: int, device: torch.device) -> tuple[HAT, nn.Module]:
@@ -194,6 +194,8 @@ def main() -> None:
     o = parser.parse_args()
     warnings.filterwarnings("ignore", message="torch.meshgrid")
     device = torch.device(o.device)
+    if device.type == "cuda":
+        PRECISIONS["fp16"] = torch.float16
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     print(f"torch {torch.__version__}, {where}, {o.rounds} rounds")
     parts = o.parts or ["forward", "step"]

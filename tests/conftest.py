@@ -2,7 +2,8 @@
 
 import os
 
-os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # read when torch is imported
+# The first two are read when torch is imported; the third by accelerate, where there is a GPU (second_device.py).
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 
 import shutil
 import subprocess

@@ -1,9 +1,12 @@
-"""A second device where there is none: tensors that hold their values on the CPU and say that they are elsewhere.
+"""A second device: the first CUDA card, or where there is none tensors that hold their values on the CPU and say that
+they are elsewhere.
 
-Inside `second_device()` the device "meta" computes. As on a GPU, an operation on tensors of both devices fails, unless
-the one on the CPU is a number (no dimensions) that is only read, an index, or copied; and such a tensor has no numpy().
+Without a card, inside `second_device()` the device "meta" computes. As on a GPU, an operation on tensors of both
+devices fails, unless the one on the CPU is a number (no dimensions) that is only read, an index, or copied; and such a
+tensor has no numpy().
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from unittest.mock import patch
@@ -97,8 +100,27 @@ def _refuse_mixture(operation: Callable, args: tuple, tensors: list[Tensor]) -> 
 
 
 @contextmanager
+def _cuda() -> Iterator[torch.device]:
+    """In full fp32; the tests' accelerate stays on the CPU otherwise (conftest.py)."""
+    known, convolutions = os.environ.pop("ACCELERATE_USE_CPU", None), torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        yield torch.device("cuda:0")
+    finally:
+        if known:
+            os.environ["ACCELERATE_USE_CPU"] = known
+        torch.backends.cudnn.allow_tf32 = convolutions
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@contextmanager
 def second_device() -> Iterator[torch.device]:
     """The second device, which accelerate takes for this machine's while the block lasts."""
+    if torch.cuda.is_available():
+        with _cuda() as device:
+            yield device
+        return
     tensor, autocast, generator = torch.tensor, torch.autocast, torch.Generator
     instead = {
         "tensor": lambda *args, device=None, **named: tensor(*args, **named).to(device or "cpu"),

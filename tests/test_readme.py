@@ -28,7 +28,9 @@ ELSEWHERE = {  # what would run these very tests, a browser, an installer, for h
     "make RUN=div2k outputs/div2k/01_data.ipynb": "make -n RUN=div2k outputs/div2k/01_data.ipynb",
     "make RUN=photos outputs/photos/02_stage1.ipynb": "make -n RUN=photos outputs/photos/02_stage1.ipynb",
     "make RUN=anime": "make -n RUN=anime",
-    "make RUN=lsui_cpu outputs/lsui_cpu/07_restoration.ipynb": "make -n RUN=lsui_cpu outputs/lsui_cpu/07_restoration.ipynb",
+    "make RUN=lsui_cpu outputs/lsui_cpu/07_restoration.ipynb": (
+        "make -n RUN=lsui_cpu outputs/lsui_cpu/07_restoration.ipynb"
+    ),
     "make RUN=itm outputs/itm/08_hdr.ipynb": "make -n RUN=itm outputs/itm/08_hdr.ipynb",
     "make hdr": "make -n hdr",
     "make RUN=lsui outputs/lsui/07_restoration.ipynb": "make -n RUN=lsui outputs/lsui/07_restoration.ipynb",

@@ -48,6 +48,14 @@ CONFIGS: dict[str, dict] = {
     "standard": {**_FULL, "embed_dim": 96, "depths": (6,) * 4, "num_heads": (6,) * 4, "squeeze_factor": 24},
     "lite": {**_SMALL, "embed_dim": 48, "depths": (4,) * 3, "num_heads": (4,) * 3, "squeeze_factor": 12},
     "ultra_lite": {**_SMALL, "embed_dim": 24, "depths": (2,) * 2, "num_heads": (3,) * 2, "squeeze_factor": 6},
+    "small": {
+        "embed_dim": 48,
+        "depths": (2, 2, 2),
+        "num_heads": (4, 4, 4),
+        "window_size": 8,
+        "compress_ratio": 3,
+        "squeeze_factor": 8,
+    },
     "demo": {
         "embed_dim": 32,
         "depths": (2, 2),
