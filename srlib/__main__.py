@@ -203,7 +203,7 @@ def _hdr(
     tile: str,
     **given: Any,
 ) -> int:
-    from srlib.inference.hdr import hdr_folder
+    from srlib.inference.hdr_folder import hdr_folder
     from srlib.networks.checkpoints import load
 
     network = _placed(load(model), device)

@@ -147,9 +147,7 @@ def test_training_resumes_there_as_it_does_here(tmp_path, stage):
     columns = [c for c in expected if c != "seconds"]
     pd.testing.assert_frame_equal(log[columns], expected[columns], rtol=1e-3)
     here, there = (load(tmp_path / where / "best.safetensors").state_dict() for where in ("here", "there"))
-    apart = (
-        6 * 2e-3 if torch.cuda.is_available() else 1e-4
-    )  # Adam's steps, where rounding gives a gradient of 0 its sign
+    apart = 6 * 2e-3 if torch.cuda.is_available() else 1e-4  # rounding: Adam steps by the sign
     assert all(torch.allclose(here[name].float(), there[name].float(), atol=apart) for name in here)
 
 

@@ -28,7 +28,7 @@ _DGAIN = (2.5, 10.0)  # LDR white is at 400 to 100 cd/m2
 _GAMMA = (1.8, 2.6)
 
 
-def drawn_exposure(light: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
+def _drawn_exposure(light: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
     """(light in cd/m2, dgain, gamma) of relative `light` (H, W, 3): a drawn share of the pixels is above LDR white."""
     share, gamma = rng.uniform(*_CLIPPED), round(rng.uniform(*_GAMMA), 6)
     dgain = round(float(np.exp(rng.uniform(*np.log(_DGAIN)))), 6)
@@ -99,7 +99,7 @@ def _expose(path: Path, folder: Path, name: str, exposures: int, size: int, seed
     if not light.max() > 0:
         raise ValueError(f"{name} is black: there is nothing to expose")
     for number, (picture, text, truth) in enumerate(targets):
-        scaled, dgain, gamma = drawn_exposure(light, np.random.default_rng([seed, number, *name.encode()]))
+        scaled, dgain, gamma = _drawn_exposure(light, np.random.default_rng([seed, number, *name.encode()]))
         write_hdr(truth, scaled)
         with atomic(text) as temporary:
             temporary.write_text(f"dgain: {dgain}\ngamma: {gamma}\n")

@@ -8,7 +8,7 @@ accelerate launch -m srlib train params/<run>/02_stage1.yaml [-p iterations 1000
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from srlib.experiments import hdr, restoration, stages
+from srlib.experiments import ldr_to_hdr, restoration, stages
 from srlib.experiments.notebook import project_root
 from srlib.experiments.parameters import read_parameter_file
 from srlib.training.train import several_cpu_processes
@@ -18,7 +18,7 @@ NOTEBOOKS: dict[str, Callable[[Path, Mapping], object]] = {
     "03_tiling": lambda root, p: stages.tiling(root, p).run(),
     "04_artifact_ft": stages.artifact_ft,
     "07_restoration": lambda root, p: restoration.restoration(root, p).run(),
-    "08_hdr": hdr.hdr,
+    "08_hdr": ldr_to_hdr.hdr,
 }
 
 

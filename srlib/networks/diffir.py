@@ -29,7 +29,6 @@ _LITE: dict[str, Any] = {
 # Keyword arguments of DiffIR, by name; the lite one is for two CPU cores. Without biases, as published, features grow
 # with brightness and the norms take that away: a network has to learn constants first to see how bright a pixel is.
 CONFIGS: dict[str, dict[str, Any]] = {"DiffIR": {}, "DiffIR, lite": _LITE}
-ANSWERS = ("picture", "prior", "both")
 
 
 class DiffIR(nn.Module):

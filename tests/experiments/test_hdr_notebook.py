@@ -11,7 +11,7 @@ from projects import ROOT, TINY, execute
 
 from srlib.__main__ import main
 from srlib.data.hdr import read_hdr, write_hdr
-from srlib.experiments import hdr
+from srlib.experiments import ldr_to_hdr
 from srlib.experiments.parameters import read_parameter_file
 from srlib.networks.checkpoints import load_model
 from srlib.networks.diffir import DiffIR
@@ -61,7 +61,7 @@ def test_the_notebook_runs_end_to_end(project, tmp_path, capsys):
 
 def test_stages_begin_where_the_last_one_ended(project):
     first = load_model(project / "outputs/hdr/hdr/stage1/best.safetensors", DiffIR)
-    alone, job = hdr.prior_alone(project, parameters(project)), hdr.second(project, parameters(project))
+    alone, job = ldr_to_hdr.prior_alone(project, parameters(project)), ldr_to_hdr.second(project, parameters(project))
     assert torch.equal(alone.model.G.output.weight, first.G.output.weight)
     assert {n.split(".")[0] for n, p in alone.model.named_parameters() if p.requires_grad} == {"condition", "denoise"}
     assert all(p.requires_grad for p in job.model.parameters())
@@ -72,12 +72,12 @@ def test_stages_begin_where_the_last_one_ended(project):
 
 def test_mistakes_are_said(project, tmp_path):
     with pytest.raises(ValueError, match="model 'HAT' is none of DiffIR"):
-        hdr.first_stage(project, parameters(project, model="HAT"))
+        ldr_to_hdr.first_stage(project, parameters(project, model="HAT"))
     with pytest.raises(FileNotFoundError, match="no run"):
-        hdr.second(project, parameters(project, run="hdr") | {"run": "none"})
+        ldr_to_hdr.second(project, parameters(project, run="hdr") | {"run": "none"})
     second = project / "outputs/hdr/hdr/stage2/best.safetensors"
     with pytest.raises(ValueError, match="second stage, not the first"):
-        hdr.first_stage(project, parameters(project, start_from=str(second)))
+        ldr_to_hdr.first_stage(project, parameters(project, start_from=str(second)))
 
 
 def test_tensorboard_shows_rates_losses_validation_and_samples(project):
@@ -85,7 +85,7 @@ def test_tensorboard_shows_rates_losses_validation_and_samples(project):
     p = parameters(project, tensorboard=True, iterations=4, validate_every=2, log_every=1)
     shutil.copytree(project / "outputs/hdr/data", project / "outputs/board/data")
     shutil.copytree(project / "outputs/hdr/hr", project / "outputs/board/hr")
-    hdr.first_stage(project, p | {"run": "board"}).run()
+    ldr_to_hdr.first_stage(project, p | {"run": "board"}).run()
     folder = project / "outputs/board/hdr/stage1"
     scalars, images = set(), set()
     for file in folder.rglob("events*"):

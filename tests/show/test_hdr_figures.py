@@ -37,6 +37,15 @@ def test_strips_and_false_colours(shape):
     assert not faults(black)
 
 
+def test_rows_of_pictures_have_their_names_and_titles():
+    short, long = light(40, 80), light(20, 90)
+    rows = {"first, $": {"input": short, "light": short}, "second, with a long name of many words": {"input": long}}
+    figure = hdr_figures.pictures(
+        {name: {t: hdr_figures.exposed(p, 300) for t, p in r.items()} for name, r in rows.items()}
+    )
+    assert not faults(figure) and [axis.get_title() for axis in figure.axes] == ["input", "light", "input"]
+
+
 def test_priors_and_what_they_say_of_one_picture():
     rng = np.random.default_rng(0)
     true = {name: 1 + 0.1 * rng.normal(size=64) for name in ("kiara_1_dawn_1k_0", "lebombo_1k_0")}

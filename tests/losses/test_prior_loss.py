@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from srlib.losses.prior import PriorLoss, WithTruth
+from srlib.losses.prior_loss import PriorLoss, WithTruth
 from srlib.losses.total import TotalLoss
 from srlib.networks.diffir import DiffIR, second_stage
 

@@ -66,7 +66,7 @@ def hdr_folder(
             print("   its transparency is left out, as HDR files have none", flush=True)
         ldr = to_float(picture.rgb)  # (3, H, W) in [0, 1]
         with shown(path, how) as watched:
-            light = to_light(model, ldr, *gain, tile=tile, how=watched)
+            light = _to_light(model, ldr, *gain, tile=tile, how=watched)
         brighter = float((light > 1000 / gain[0]).mean())
         print(f"   dgain {gain[0]:g}, gamma {gain[1]:g}; up to {light.max():.0f} cd/m2, {brighter:.1%} above LDR white")
         return Made(light, (ldr * 255).round().byte().permute(1, 2, 0).numpy())
@@ -90,7 +90,7 @@ def hdr_folder(
 
 
 @torch.no_grad()
-def to_light(
+def _to_light(
     model: TiledSR, ldr: Tensor, dgain: float, gamma: float, *, tile: int | str = "auto", how: Execution = Execution()
 ) -> np.ndarray:
     """(3, H, W) in [0, 1] -> linear light (H, W, 3) in cd/m2, float32. The network over the whole picture, in chunks.

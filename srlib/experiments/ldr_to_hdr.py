@@ -16,7 +16,7 @@ from srlib.evaluation.hdr_scores import hdr_scores, light_of
 from srlib.experiments.notebook import existing_file, need
 from srlib.experiments.stages import Training
 from srlib.losses.perceptual import vgg16_loss, vgg19_loss
-from srlib.losses.prior import PriorLoss, WithTruth
+from srlib.losses.prior_loss import PriorLoss, WithTruth
 from srlib.losses.total import TotalLoss
 from srlib.networks.checkpoints import load_model
 from srlib.networks.diffir import CONFIGS, DiffIR, second_stage
