@@ -1,4 +1,4 @@
-# make demo | make test | make report INPUT=<folder> | make ablation | make restoration | make hdr | make lab | make browser-test
+# make demo | make test | make report INPUT=<folder> | make ablation | make restoration | make hdr | make gpu | make lab | make browser-test
 # make RUN=<name>      RUN is a folder of params/
 #
 # A notebook is run again only when it, its parameters, code of srlib that it uses, or what it reads has changed, such as
@@ -13,7 +13,7 @@ OUT := outputs/$(RUN)
 BIN := .venv/bin
 NOTEBOOKS := 01_data 02_stage1 03_tiling 04_artifact_ft 05_eval
 
-.PHONY: all demo report report-input ablation restoration hdr parameters test browser-test check lab setup clean
+.PHONY: all demo report report-input ablation restoration hdr gpu parameters test browser-test check lab setup clean
 .DELETE_ON_ERROR:
 
 all: $(NOTEBOOKS:%=$(OUT)/%.ipynb) $(OUT)/eval/report.html
@@ -36,6 +36,10 @@ hdr: .venv/panoramas
 .venv/panoramas: .venv/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps viser==1.1.1
 	@touch $@
+
+# What all this does on a GPU: outputs/gpu/report.md, in ten minutes. GPU_ARGS=--small runs it tiny on a CPU.
+gpu: setup
+	$(BIN)/python benchmarks/gpu.py $(GPU_ARGS)
 
 # The run's three stages on a folder of HR pictures.
 report: report-input $(OUT)/04_artifact_ft.ipynb

@@ -49,9 +49,9 @@ def test_hat():
 
 
 def test_startup():
-    text = output("benchmarks/startup.py", "--runs", "1", "--only", "srlib")
+    text = output("benchmarks/startup.py", "--runs", "1", "--only", "srlib upscale")
     rows = {line[2:44].strip(): float(line[44:]) for line in text.splitlines() if line.startswith("  ")}
-    assert {"srlib upscale --help", "import srlib", "all that srlib upscale needs"} <= rows.keys()
+    assert {"srlib upscale --help", "all that srlib upscale needs"} <= rows.keys()
     text = output("benchmarks/startup.py", "--runs", "1", "--only", "00_start_here")
     assert "imports of 00_start_here" in text and "upscale" not in text
 
@@ -104,5 +104,17 @@ def test_restoration():
 
 
 def test_the_soak_kills_a_training_and_finds_it_whole():
-    text = output("benchmarks/soak.py", "--kills", "2", "--iterations", "60", "--patience", "12")
+    text = output("benchmarks/soak.py", "--kills", "2", "--iterations", "40", "--patience", "6")
     assert "2 hits survived" in text and text.count("bit for bit the same") == 5
+
+
+def test_gpu_s_report_on_a_cpu(tmp_path):
+    parts = ["Machine", "Exact, whole and tiled", "Memory of the presets", "A training, stopped and resumed"]
+    output("benchmarks/gpu.py", "--small", "--out", str(tmp_path / "report.md"), "--only", *parts)
+    report = (tmp_path / "report.md").read_text()
+    assert [line[3:] for line in report.splitlines() if line.startswith("## ")] == parts and "failed" not in report
+    ways = [line.split() for line in report.split("\nfp32\n")[1].split("\nbf16\n")[0].splitlines()]
+    tc = {" ".join(words[:-5]): float(words[-1]) for words in ways if len(words) > 5 and "way" not in words}
+    assert tc["exact"] > 90 > tc["tiles of 16"]
+    resumed = next(line for line in report.splitlines() if "stopped and resumed " in line)
+    assert float(resumed.split()[-1]) == 0  # equal to the bit, on a CPU

@@ -12,6 +12,8 @@ from srlib.progress import progress_bar
 
 _KILLED = "a worker process was killed, perhaps for want of memory: give fewer jobs and start again"
 
+_IDLE = 60  # seconds after which an idle process ends, and the death of another one is noticed
+
 
 def in_parallel(
     function: Callable[..., Any], arguments: Iterable[tuple], jobs: int, title: str, progress: bool
@@ -31,7 +33,7 @@ def in_parallel(
         results = _on_dask(client, function, tasks)
     else:
         # where it misses a worker's death, joblib hears of it when an idle one leaves: after 300 seconds by default
-        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", idle_worker_timeout=60)
+        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", idle_worker_timeout=_IDLE)
         results = parallel(joblib.delayed(function)(*task) for task in tasks)
     try:
         yield from progress_bar(results, total=len(tasks), desc=title, unit="picture", disable=not progress)

@@ -75,7 +75,8 @@ def test_one_thread_gives_the_threads_back():
         torch.set_num_threads(before[1])
 
 
-def test_a_killed_worker_is_one_sentence():
+def test_a_killed_worker_is_one_sentence(monkeypatch):
+    monkeypatch.setattr("srlib.data.parallel._IDLE", 3)
     deadly = [(signal.SIGKILL,)]
     with pytest.raises(RuntimeError, match="a worker process was killed, perhaps for want of memory: give fewer jobs"):
         list(in_parallel(signal.raise_signal, deadly, 2, "test", False))
