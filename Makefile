@@ -1,5 +1,5 @@
 # make demo | make test | make report INPUT=<folder> | make ablation | make restoration | make hdr | make gpu | make lab | make browser-test
-# make RUN=<name>      RUN is a folder of params/
+# make new RUN=<name> FROM=<run> INPUT=<folder>; make RUN=<name>      RUN is a folder of params/
 #
 # A notebook is run again only when it, its parameters, code of srlib that it uses, or what it reads has changed, such as
 # the pictures of `input`; not for a docstring or a comment (srlib/experiments/uses.py). A finished training is taken as
@@ -13,7 +13,7 @@ OUT := outputs/$(RUN)
 BIN := .venv/bin
 NOTEBOOKS := 01_data 02_stage1 03_tiling 04_artifact_ft 05_eval
 
-.PHONY: all demo report report-input ablation restoration hdr gpu parameters test browser-test check lab setup clean
+.PHONY: all new demo report report-input ablation restoration hdr gpu parameters test browser-test check lab setup clean
 .DELETE_ON_ERROR:
 
 all: $(NOTEBOOKS:%=$(OUT)/%.ipynb) $(OUT)/eval/report.html
@@ -36,6 +36,12 @@ hdr: .venv/panoramas
 .venv/panoramas: .venv/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps viser==1.1.1
 	@touch $@
+
+# params/<RUN>/ as a copy of params/<FROM>/, for pictures of one's own.
+FROM ?= demo
+new: setup
+	@$(BIN)/python -c 'import sys; from pathlib import Path; from srlib.experiments.new_run import new_run; print(*new_run(Path(), *sys.argv[1:]), sep="\n")' \
+	    "$(RUN)" "$(FROM)" "$(INPUT)" 2>&1 | sed -n '/^Traceback/,/^[A-Za-z]*Error/{/Error/s/^[A-Za-z]*Error: //p;d};p'; exit $${PIPESTATUS[0]}
 
 # What all this does on a GPU: outputs/gpu/report.md, in ten minutes. GPU_ARGS=--small runs it tiny on a CPU.
 gpu: setup
