@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (  # from the bottom; rooms of one floor do not know each other
     {"files", "progress"},
     {"tiling"},
+    {"adapters"},
     {"networks", "data"},
     {"losses", "evaluation", "inference"},
     {"training"},
