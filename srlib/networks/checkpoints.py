@@ -64,8 +64,8 @@ def load(
     answer: str | None = None,
     **changes: Any,
 ) -> TiledSR:
-    """The TiledSR in `path`; a bare HAT, Restormer or DiffIR, own or published, gets a new eraser (the identity), and so
-    does any other network that spandrel knows, where that is installed. A name of
+    """The TiledSR in `path`; a bare HAT, Restormer or DiffIR, own or published, gets a new eraser (the identity), and
+    so does any other network that spandrel knows, where that is installed. A name of
     srlib.networks.named_weights.NAMED stands for a file, too, unless a file has that name.
 
     img_range, conv_scale, checkpointing: arguments of HAT that no weight shows; None for the file's, which published

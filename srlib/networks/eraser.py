@@ -178,7 +178,7 @@ class TiledSR(nn.Module):
         if self.training and tile > window:
             draw = torch.randint(0, tile // window, (2,)).tolist()
             offset = (draw[0] * window, draw[1] * window)
-        grid = {"window": window, "offset": offset, "own_padding": self.own_padding}
+        grid: dict[str, Any] = {"window": window, "offset": offset, "own_padding": self.own_padding}
         plan = plan_tiles(*x.shape[-2:], tile=tile, halo=self.tile_pad, **grid)
         stitched, _ = tiled_apply(self.hat_model, x, plan, scale=self.scale, batch=self.tile_batch)
         assert stitched is not None  # no `out` was given
@@ -209,12 +209,11 @@ class TiledSR(nn.Module):
         halo = self.tile_pad if halo is None else halo
         window = self.window if window is None else window
         tile = self.tile_size if tile is None else tile
+        grid: dict[str, Any] = {"window": window, "own_padding": self.own_padding}
         if tile == "auto":
-            grid = {"window": window, "own_padding": self.own_padding}
             return auto_plan(self._walking(exact), x, halo=halo, batch=batch, exact=exact, how=how, **grid)
         if not isinstance(tile, int):
             raise ValueError(f'tile {tile!r} is neither a number of LR pixels nor "auto"')
-        grid = {"window": window, "own_padding": self.own_padding}
         return plan_tiles(*x.shape[-2:], tile=tile, halo=0 if exact else halo, **grid)
 
     @torch.no_grad()

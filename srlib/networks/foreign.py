@@ -69,9 +69,7 @@ class Foreign(nn.Module):
         H, W = x.shape[-2:]
         sides = [max(side, self._minimum) for side in (H, W)]
         sides = [max(sides)] * 2 if self._square else sides
-        bottom, right = (
-            side + -side % self._multiple - own for side, own in zip(sides, (H, W), strict=True)
-        )
+        bottom, right = (side + -side % self._multiple - own for side, own in zip(sides, (H, W), strict=True))
         if not bottom and not right:
             return x
         x = F.pad(x, (0, min(right, W - 1), 0, min(bottom, H - 1)), "reflect")
@@ -105,7 +103,7 @@ def foreign(state: Mapping[str, Tensor], path: object) -> Foreign | None:
             found = known.load(dict(state))
         except Exception as error:  # as many kinds as there are architectures
             why = " ".join(str(error).split())[:200] or type(error).__name__
-            raise ValueError(f"{path} looks like a {known.name}, but cannot be loaded as one: {why}") from error
+            raise ValueError(f"{path} has the names of {known.name}, but cannot be loaded as one: {why}") from error
     return _wrapped(found, path)
 
 
@@ -132,7 +130,7 @@ def _wrapped(found: Any, path: object) -> Foreign:
             "takes and makes 3 (colour) or 1 (grey)"
         )
     module, size = found.model.eval(), found.size_requirements
-    adapter = adapter_for(module)
+    adapter: Any = adapter_for(module)
     own = {} if adapter else {"call": found._call_fn}  # the public call clamps, and has no gradient
     return Foreign(
         module if adapter is None else adapter,

@@ -128,7 +128,7 @@ def tiled_apply(
     exact = statistics in WALKED
     _check(model, x, plan, blend, statistics, span, batch, how)
     if exact:
-        grid = {"window": plan.window, "own_padding": plan.own_padding}
+        grid: dict[str, Any] = {"window": plan.window, "own_padding": plan.own_padding}
         plan = plan_tiles(plan.y.size, plan.x.size, tile=plan.tile, halo=0, **grid)
     sink = None if out is None else sink_of(out, len(x), plan.y.size * scale, plan.x.size * scale)
     if sink and sink is not out:
@@ -328,7 +328,7 @@ def auto_plan(
     """
     device = _device(model, x, how)
     side = max(64 // window, 2) * window
-    grid = {"window": window, "own_padding": own_padding}
+    grid: dict[str, Any] = {"window": window, "own_padding": own_padding}
     small = cut(x, plan_tiles(*x.shape[-2:], tile=side, halo=0, **grid), [0])[0].to(device)
     # without the cache the half-precision copies of the weights do not count as the pixels' cost
     with torch.autocast(device.type, how.dtype, cache_enabled=False) if how.dtype else nullcontext():
