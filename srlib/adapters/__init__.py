@@ -1,6 +1,6 @@
 """Adapters: walks of other libraries' networks, by which they are tiled exactly.
 
-May import tiling and files.
+Imports nothing of the project.
 """
 
 from torch import nn

@@ -71,7 +71,7 @@ class Foreign(nn.Module):
         sides = [max(sides)] * 2 if self._square else sides
         bottom, right = (side + -side % self._multiple - own for side, own in zip(sides, (H, W), strict=True))
         if not bottom and not right:
-            return x
+            return x.clone()  # some write over what they are given
         x = F.pad(x, (0, min(right, W - 1), 0, min(bottom, H - 1)), "reflect")
         return F.pad(x, (0, max(right - W + 1, 0), 0, max(bottom - H + 1, 0)), "replicate")
 

@@ -24,6 +24,12 @@ def noise(height=40, width=52, seed=0) -> np.ndarray:
     return small.repeat(4, 0).repeat(4, 1)
 
 
+@pytest.fixture(autouse=True)
+def no_adapter(monkeypatch):
+    """Networks without a walk, whatever there are adapters for."""
+    monkeypatch.setattr(foreign, "adapter_for", lambda module: None)
+
+
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory) -> Path:
     """A tree of grey, transparent, 16-bit and odd pictures, and one that is none."""
@@ -55,9 +61,9 @@ def test_a_mixed_folder_through_each_architecture(kind, mixed, tmp_path, capsys)
         assert (sr.alpha is None) == (lr.alpha is None) and sr.grey == lr.grey
     grey, deep = (read_picture(tmp_path / "out/sub" / name).rgb for name in ("grey.png", "deep/deep.png"))
     with torch.no_grad():
-        whole = model(to_float(read_picture(mixed / "sub/deep/deep.png").rgb)[None])[0]
-    difference = np.abs(deep / 65535 - to_integers(whole, np.uint16) / 65535)
-    assert (difference.max() < 2e-4) == (kind != "ESRGAN x2" and kind != "SwinIR") or difference.max() < 0.1
+        whole = to_integers(model(to_float(read_picture(mixed / "sub/deep/deep.png").rgb)[None])[0], np.uint16)
+    difference = np.abs(deep.astype(int) - whole)
+    assert difference.max() <= 1 or (kind != "Compact" and difference.mean() < 65535 / 100)  # more than its reach
     assert (grey == grey[..., :1]).all()
     assert main(["upscale", str(path), str(mixed), str(tmp_path / "out")]) == 1  # and nothing is done twice
     assert "0 written, 6 skipped" in capsys.readouterr().out

@@ -26,7 +26,7 @@ def test_reads_begin_on_the_grid_and_never_leave_the_picture(size, window, tiles
 
 
 def windowed(x: Tensor) -> Tensor:
-    """Means over windows of 4, the picture padded with a value of its own at the right and bottom, as foreign networks do."""
+    """Means over windows of 4, the picture padded with a value of its own at the right and bottom."""
     H, W = x.shape[-2:]
     padded = F.pad(x, (0, -W % 4, 0, -H % 4), value=7.0)
     return F.avg_pool2d(padded, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)[..., :H, :W]
