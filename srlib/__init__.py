@@ -20,6 +20,7 @@ Names, each loaded when it is first used:
 Rooms, from the top; each imports only those below it. Everything else is imported from its room, such as
 `from srlib.evaluation.evaluate import evaluate`:
 
+    commands      what the larger subcommands of `srlib` do
     show          figures, the seam viewer, the report
     experiments   what each notebook trains and compares, its parameters
     training      the training loop, its settings, states to resume from
@@ -28,10 +29,11 @@ Rooms, from the top; each imports only those below it. Everything else is import
     inference     pictures and folders, upscaled
     networks      HAT, TiledSR and its eraser, model files, export
     data          pictures in and out, LR pictures, pairs, packed patches, datasets
+    adapters      other people's networks as lists of steps, for exact tiling
     tiling        plans of tiles, tiled and exact evaluation, seam figures
     files, progress  atomic writes and locks; progress bars
 
-The command is `srlib` (srlib/__main__.py).
+The command is `srlib` (srlib/__main__.py, srlib/commands/).
 """
 
 import os

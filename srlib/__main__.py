@@ -6,6 +6,7 @@ srlib data --input hr --output data   LR pictures out of HR pictures
 srlib train params/<run>/02_stage1.yaml
 srlib export MODEL model.onnx         with --tile 64 for tiles of one size, and the eraser beside it
 srlib report outputs/<run>/05_eval.ipynb
+srlib new mine vram12 my_photos       params/mine/, as params/vram12/ for pictures of one's own
 srlib check-parameters params/<run>
 """
 
@@ -16,17 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from srlib.commands.options import Failed, device_options, ended, execution, placed, tile_size, unseen_options
+from srlib.commands.upscaling import run_upscale, upscale_options
 from srlib.files import printable
 
 # Choices that PyTorch need not be imported for; tests compare them with the constants they repeat.
-STATISTICS = ("exact", "two_pass", "local", "window")
 HDR_FORMATS = ("exr", "hdr", "npy", "jpg")
-FORMATS = ("png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "tif", "tiff")
 METHODS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
-
-
-class Failed(Exception):
-    """Something outside the program stopped the command, in words: a RuntimeError that is no fault of ours."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, add, run, what in (
         (
             "upscale",
-            _upscale_options,
-            _upscale,
+            upscale_options,
+            run_upscale,
             "upscale or restore a picture, or a folder of them with its subfolders",
         ),
         ("hdr", _hdr_options, _hdr, "make HDR of an LDR picture, or of a folder of them, by a trained DiffIR"),
@@ -47,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("train", _train_options, _train, "train what a notebook trains; see accelerate launch for several devices"),
         ("export", _export_options, _export, "write a model as ONNX, for pictures of any size or tiles of one"),
         ("report", _report_options, _report, "write an executed notebook as one HTML file without code"),
+        ("new", _new_options, _new, "begin a run of your own: another one's parameter files, for your pictures"),
         ("check-parameters", _check_options, _check, "check a run's parameter files before its first notebook"),
     ):
         command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
@@ -68,99 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _upscale_options(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = (
-        "PNG, JPEG, WebP, TIFF and BMP; 8 and 16 bits; grey and transparency; the colour profile is kept, and EXIF "
-        "orientation is applied. Of several pages or frames the first is upscaled. Files that exist are skipped, "
-        "hidden folders left alone. Exit status 1 when a file failed, 2 when nothing could be done, 130 when stopped."
-    )
-    add = parser.add_argument
-    add("model", help="a checkpoint saved here, or a published HAT or Restormer (.safetensors, .pth)")
-    add("input", type=Path, help="a picture or a folder")
-    add("output", type=Path, help="a picture or a folder")
-    add(
-        "--statistics",
-        choices=STATISTICS,
-        default="exact",
-        help="exact (default): equal to the whole picture; local: independent tiles; two_pass: tiles that share means; "
-        "window: as exact, but sums are taken over windows of --span (Restormer)",
-    )
-    add("--span", type=int, default=0, help="LR pixels of the windows of window: the patches it was trained on")
-    add("--tile", default="auto", help="LR pixels, a multiple of the window, or auto (default): as memory allows")
-    add("--halo", type=int, help="LR pixels of context around a tile, not for exact; default two windows")
-    add("--blend", choices=("crop", "ramp"), default="crop", help="how tiles meet, not for exact")
-    add("--batch", type=int, default=1, help="tiles at once, default 1")
-    add(
-        "--answer",
-        choices=("low", "high"),
-        help="of a network with two: at the picture's size (default) or at twice it",
-    )
-    _unseen_options(parser)
-    _device_options(parser)
-    add("--format", choices=FORMATS, help="of the written files, whatever the output's suffix")
-    add("--quality", type=int, default=95, help="quality of JPEG and WebP, default 95; 100 makes WebP lossless")
-    add("--overwrite", action="store_true", help="write again what exists")
-
-
-def _unseen_options(parser: argparse.ArgumentParser) -> None:
-    """What no weight of a checkpoint shows."""
-    parser.add_argument("--img-range", type=float, help="of a published HAT: 255 for one trained on 0..255; default 1")
-    parser.add_argument("--conv-scale", type=float, help="of a published HAT: weight of its convolutions; default 0.01")
-
-
-def _upscale(
-    model: str,
-    input: Path,
-    output: Path,
-    *,
-    device: str | None,
-    precision: str,
-    features: str,
-    format: str | None,
-    img_range: float | None,
-    conv_scale: float | None,
-    answer: str | None,
-    tile: str,
-    halo: int | None,
-    **given: Any,
-) -> int:
-    from srlib.inference.folders import upscale_folder
-    from srlib.networks.checkpoints import load
-
-    network = _placed(load(model, img_range=img_range, conv_scale=conv_scale, answer=answer), device)
-    given |= {"tile": _size(tile), "halo": 2 * network.window if halo is None else halo}
-    given |= {"suffix": f".{format}" if format else "", "how": _how(precision, features)}
-    return _ended(*upscale_folder(network, input, output, **given))
-
-
-def _placed(network: Any, device: str | None) -> Any:
-    import torch
-
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return network.to(device)
-    except (RuntimeError, AssertionError) as error:  # the latter: torch without CUDA was asked for it
-        raise Failed(f"--device {device}: {error}") from error
-
-
-def _how(precision: str, features: str) -> Any:
-    import torch
-
-    from srlib.tiling.tiled import Execution
-
-    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return Execution(None, dtype, features, "shrink")
-
-
-def _size(tile: str) -> int | str:
-    return int(tile) if tile.isdigit() else tile
-
-
-def _ended(written: int, skipped: int, failed: dict) -> int:
-    print(f"{written} written, {skipped} skipped because they exist, {len(failed)} failed")
-    return 1 if failed else 0
-
-
 def _hdr_options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "An LDR picture is taken as clip(light / 1000 * dgain, 0, 1) ** (1 / gamma) of light in cd/m2. A text file of "
@@ -175,20 +80,9 @@ def _hdr_options(parser: argparse.ArgumentParser) -> None:
     add("--gamma", type=float, default=2.2, help="default 2.2")
     add("--preview", action="store_true", help="also write a tone-mapped PNG of each, NAME_preview.png")
     add("--tile", default="auto", help="pixels of the chunks, a multiple of 8, or auto (default): as memory allows")
-    _device_options(parser)
+    device_options(parser)
     add("--quality", type=int, default=95, help="quality of JPEG, default 95")
     add("--overwrite", action="store_true", help="write again what exists")
-
-
-def _device_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--device", help="cpu, cuda, cuda:1; default: a GPU where there is one")
-    add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="arithmetic of the network; default fp32")
-    add(
-        "--features",
-        default="device",
-        help="where exact keeps its maps: device (default), host, or a folder on a fast disk",
-    )
 
 
 def _hdr(
@@ -206,9 +100,9 @@ def _hdr(
     from srlib.inference.hdr_folder import hdr_folder
     from srlib.networks.checkpoints import load
 
-    network = _placed(load(model), device)
-    given |= {"tile": _size(tile), "suffix": f".{format}" if format else "", "how": _how(precision, features)}
-    return _ended(*hdr_folder(network, input, output, **given))
+    network = placed(load(model), device)
+    given |= {"tile": tile_size(tile), "suffix": f".{format}" if format else "", "how": execution(precision, features)}
+    return ended(*hdr_folder(network, input, output, **given))
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
@@ -318,7 +212,7 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
         help="LR pixels, a multiple of the window: HAT for tiles of this one size, and the eraser as OUTPUT_eraser",
     )
     parser.add_argument("--halo", type=int, help="with --tile: LR pixels of context around it; default the model's")
-    _unseen_options(parser)
+    unseen_options(parser)
 
 
 def _export(model: Path, output: Path, *, tile: int | None, halo: int | None, **unseen: float | None) -> int:
@@ -346,6 +240,21 @@ def _report(notebook: Path, html: Path | None) -> int:
     from srlib.show.report import write_report
 
     print(write_report(notebook, html or notebook.with_suffix(".html")))
+    return 0
+
+
+def _new_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="its name, a new folder of params/ and of outputs/")
+    parser.add_argument("start", metavar="FROM", help="the run to begin from, a folder of params/")
+    parser.add_argument("pictures", metavar="INPUT", help="a folder of pictures, or what else 01_data reads")
+
+
+def _new(run: str, start: str, pictures: str) -> int:
+    from srlib.experiments.new_run import new_run
+    from srlib.experiments.notebook import project_root
+
+    for file in new_run(project_root(), run, start, pictures):
+        print(printable(str(file)))
     return 0
 
 

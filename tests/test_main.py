@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from srlib import __main__ as command
+from srlib.commands import upscaling
 from srlib.data.pictures import SUFFIXES
 from srlib.data.resize import METHODS
 from srlib.tiling.tiled import STATISTICS
@@ -27,9 +28,9 @@ def test_help_imports_nothing_heavy(name):
 
 
 def test_the_choices_are_the_rooms_own():
-    assert set(command.STATISTICS) == set(STATISTICS)
+    assert set(upscaling.STATISTICS) == set(STATISTICS)
     assert set(command.METHODS) == set(METHODS)
-    assert {f".{name}" for name in command.FORMATS} == set(SUFFIXES)
+    assert {f".{name}" for name in upscaling.FORMATS} == set(SUFFIXES)
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from srlib.experiments.uses import imported
 ROOT = Path(__file__).parent.parent
 FLOORS = (  # from the bottom; rooms of one floor do not know each other
     {"files", "progress"},
-    {"tiling"},
+    {"tiling", "adapters"},
     {"networks", "data"},
     {"losses", "evaluation", "inference"},
     {"training"},
     {"experiments"},
     {"show"},
+    {"commands"},
     {"__init__", "__main__"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

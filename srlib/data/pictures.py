@@ -160,7 +160,7 @@ def _holds_profile(suffix: str, picture: Picture) -> bool:
     return suffix != ".bmp" and not (suffix == ".webp" and picture.grey)
 
 
-def check_format(path: Path | str, picture: Picture, scale: int = 1) -> None:
+def check_format(path: Path | str, picture: Picture, scale: float = 1) -> None:
     """Raise ValueError when the path's format cannot hold the picture, upscaled by `scale`."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
@@ -174,7 +174,7 @@ def check_format(path: Path | str, picture: Picture, scale: int = 1) -> None:
             to_srgb(replace(picture, rgb=picture.rgb[:1, :1]))
         except ValueError as error:
             raise ValueError(f"{path}: {suffix} cannot hold this profile, and {error}; choose png or tif") from error
-    side, limit = max(picture.rgb.shape[:2]) * scale, {".webp": 16383, **dict.fromkeys(_JPEG, 65500)}.get(suffix)
+    side, limit = round(max(picture.rgb.shape[:2]) * scale), {".webp": 16383, **dict.fromkeys(_JPEG, 65500)}.get(suffix)
     if limit and side > limit:
         raise ValueError(f"{path}: {suffix} holds at most {limit} pixels a side, not {side}; choose png or tif")
 

@@ -1,4 +1,4 @@
-"""Exact downscaling and upscaling by a whole number, in floating point, as products of small matrices."""
+"""Exact resizing in floating point: by a whole number as products of small matrices, and to any size."""
 
 import math
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 METHODS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
+_ROWS = 64  # of the result, made at once by resize_integers
 
 
 def crop_to_multiple(array: np.ndarray, scale: int) -> np.ndarray:
@@ -180,3 +181,36 @@ def resized_alike(lr: Tensor, hr: Tensor | list[Tensor], factor: float) -> tuple
         return F.interpolate(picture, size, mode="bicubic", antialias=True).clamp(0, 1)
 
     return resized(lr), resized(hr) if isinstance(hr, Tensor) else [resized(picture) for picture in hr]
+
+
+def resize_integers(array: np.ndarray, height: int, width: int, *, wrap: bool = False) -> np.ndarray:
+    """(H, W, C) uint8 or uint16 -> (height, width, C) of the same type, rounded half up: any size, bicubic.
+
+    The kernel of `downscale`, stretched along an axis that gets shorter, so that nothing aliases; the border mirrored
+    with its edge pixel, or with `wrap` continued by the other side. Strip by strip: only a few rows are floats at once.
+    """
+    if array.shape[:2] == (height, width):
+        return array
+    top = np.iinfo(array.dtype).max
+    (rows, down), (columns, across) = (_taps(o, n, wrap) for o, n in zip(array.shape[:2], (height, width), strict=True))
+    out = np.empty((height, width, array.shape[2]), array.dtype)
+    for start in range(0, height, _ROWS):
+        part = rows[start : start + _ROWS]  # (rows, taps)
+        needed = np.unique(part)
+        x = torch.from_numpy(array[needed].astype(np.float32))
+        x = sum(w[:, None] * x[:, i] for i, w in zip(columns.T, across.T, strict=True))  # (needed, width, C)
+        at = np.searchsorted(needed, part)
+        x = sum(w[:, None, None] * x[i] for i, w in zip(at.T, down[start : start + _ROWS].T, strict=True))
+        out[start : start + _ROWS] = (x + 0.5).clamp_(0, top).numpy()
+    return out
+
+
+def _taps(old: int, new: int, wrap: bool) -> tuple[np.ndarray, Tensor]:
+    """Of each pixel of an axis resized from old to new: which pixels it is made of, (new, taps), and their weights."""
+    stretch = max(old / new, 1.0)
+    centres = (np.arange(new) + 0.5) * old / new - 0.5
+    first = np.ceil(centres - 2 * stretch).astype(int)
+    index = first[:, None] + np.arange(math.floor(4 * stretch) + 1)
+    weights = _cubic((index - centres[:, None]) / stretch)
+    index = index % old if wrap else _mirrored(old, int(index.min()), int(index.max()) + 1).numpy()[index - index.min()]
+    return index, torch.from_numpy(weights / weights.sum(1, keepdims=True)).float()

@@ -19,7 +19,6 @@ from srlib.evaluation.metrics import RESTORED, blank, ms_ssim_y, psnr_y, ssim_y
 from srlib.networks.eraser import TiledSR
 from srlib.progress import progress_bar
 from srlib.tiling.memory import peak_of
-from srlib.tiling.plan import plan_tiles
 from srlib.tiling.seams import Seams, seam_profile, seam_report
 from srlib.tiling.tiled import Execution
 
@@ -135,8 +134,7 @@ def ways_to_tile(tile: int, halo: int, window: int) -> dict[str, dict]:
 
 def seams_of(model: TiledSR, lr: Tensor, tile: int, halo: int) -> Seams:
     """Where the seams of this tiling of lr (C, h, w) lie in the output."""
-    plan = plan_tiles(*lr.shape[-2:], tile=tile, halo=halo, window=model.window)
-    return plan.seams(model.scale)
+    return model.plan(lr[None], tile=tile, halo=halo).seams(model.scale)
 
 
 def best_median_worst(table: pd.DataFrame, variant: str, tiling: str) -> dict[str, str]:

@@ -33,7 +33,7 @@ from srlib.losses.total import TotalLoss
 from srlib.networks.checkpoints import load, load_hat, save_model
 from srlib.networks.eraser import TiledSR
 from srlib.networks.hat import CONFIGS, HAT
-from srlib.networks.initial import start_as_interpolation
+from srlib.networks.initial import rescaled, start_as_interpolation
 from srlib.tiling.plan import plan_tiles
 from srlib.training.answers import Answers, Crops, validate_erased
 from srlib.training.settings import Settings, settings_from
@@ -105,6 +105,9 @@ def stage1(root: Path, p: Mapping) -> Training:
     torch.manual_seed(p["seed"])
     if p["start_from"]:
         hat = load_hat(existing_file(p["start_from"], root), checkpointing=p["checkpointing"])
+        if hat.scale != scale:
+            print(f"{p['start_from']} upscales x{hat.scale}, this run x{scale}: all but its upsampler is taken")
+            hat = rescaled(hat, scale)
     else:
         if p["model"] not in CONFIGS:
             raise ValueError(f"model {p['model']!r} is none of {', '.join(CONFIGS)}")
@@ -113,10 +116,6 @@ def stage1(root: Path, p: Mapping) -> Training:
             start_as_interpolation(hat)
         elif p["start"] != "random":
             raise ValueError(f'start is "interpolation" or "random", not {p["start"]!r}')
-    if hat.scale != scale:
-        raise ValueError(
-            f"{p['start_from']} upscales x{hat.scale}, this run is x{scale}: set scale or choose another file"
-        )
     model = _without_eraser(TiledSR(hat))
     pairs = PicturePairs(out / "data", "validation", scale=scale)
     settings = replace(settings_from(p), validate_start=True)

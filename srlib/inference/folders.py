@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ import torch
 from srlib.data.listing import Listing, find_pictures
 from srlib.data.pictures import SUFFIXES, Picture, check_format, read_picture, write_picture
 from srlib.files import check_name, check_writable, printable
-from srlib.inference.upscale import upscale
+from srlib.inference.extras import Extras, upscale_with
+from srlib.inference.upscale import check_precision
 from srlib.networks.eraser import TiledSR
+from srlib.networks.wrappers import unwrapped
 from srlib.progress import progress_bar
 from srlib.tiling.exact import Chunks
-from srlib.tiling.tiled import Execution
+from srlib.tiling.tiled import WALKED, Execution
 
+Results = tuple[int, int, dict[Path, str]]  # how many were written and skipped; what was wrong with the others
 # What the output's disk says of every file, not of one.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENODEV, errno.ESTALE)
 
@@ -33,12 +37,15 @@ def upscale_folder(
     suffix: str = "",
     quality: int = 95,
     overwrite: bool = False,
+    extras: Extras = Extras(),
+    workers: Callable[[dict[Path, Path]], Results] | None = None,
     how: Execution = Execution(on_oom="shrink"),
     **options: Any,
-) -> tuple[int, int, dict[Path, str]]:
+) -> Results:
     """Upscale `input`, a picture or a folder, into `output`; prints what it does.
 
     suffix: of the written files, such as ".png"; empty keeps each file's own. quality: of JPEG and WebP, 1-100.
+    workers: what does the work instead of this process, after all checks, see srlib.inference.on_dask.
     options: statistics, span, tile, halo, blend and batch of TiledSR.tiled. Returns what upscale_files returns; broken
     links and folders that cannot be read are among what failed.
     Raises ValueError or OSError for a mistake in the arguments, or an output that cannot be written, before the first
@@ -56,6 +63,11 @@ def upscale_folder(
         )
     if span and not windowed:
         raise ValueError(f"span {span} is for statistics window, not {options.get('statistics', 'local')}")
+    network: Any = unwrapped(model.hat_model)
+    if options.get("statistics") in WALKED and not hasattr(network, "walk"):
+        name = getattr(network, "name", type(network).__name__)
+        raise ValueError(f"{name} cannot be tiled exactly here: use statistics local, tiles with context")
+    check_precision(model, how)
     if (channels := model.hat_model.config["in_chans"]) not in (1, 3):
         raise ValueError(f"the network takes {channels} channels, pictures have 1 or 3: it is not for files")
     if windowed:  # a network that takes no sums over windows says so now
@@ -72,7 +84,7 @@ def upscale_folder(
     def work(picture: Picture, path: Path) -> Picture:
         nonlocal hinted
         with shown(path, how) as watched:
-            upscaled, report = upscale(model, picture, how=watched, **options)
+            upscaled, report = upscale_with(model, picture, extras, how=watched, **options)
         hints = [note for note in report.notes if note.startswith("hint")]
         if hinted:  # one a run is enough
             report.notes = [note for note in report.notes if note not in hints]
@@ -81,14 +93,24 @@ def upscale_folder(
         return upscaled
 
     try:
-        written, skipped, failed = upscale_files(pairs, work, scale=model.scale, quality=quality, overwrite=overwrite)
+        if workers is not None:
+            written, skipped, failed = workers(pairs)
+        else:
+            check = partial(check_size, extras)
+            about: dict[str, Any] = {"scale": model.scale, "quality": quality, "overwrite": overwrite, "check": check}
+            written, skipped, failed = upscale_files(pairs, work, **about)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; the files written are complete, the same command makes the rest") from None
     for path, why in found.troubles.items():
-        _say_failed(f"{path} {why}")
+        say_failed(f"{path} {why}")
     for sentence in found.left_alone:
         print(f"left alone: {printable(sentence)}")
     return written, skipped, failed | found.troubles
+
+
+def check_size(extras: Extras, target: Path, picture: Picture, scale: int) -> None:
+    """Raise ValueError when the target's format cannot hold the picture as large as it gets."""
+    check_format(target, picture, extras.factor(picture, scale))
 
 
 @contextmanager
@@ -181,7 +203,7 @@ def upscale_files(
                 raise IsADirectoryError(f"{target} is a folder: rename it, or choose another output")
         except OSError as error:
             failed[path] = str(error)
-            _say_failed(f"{path}: {error}")
+            say_failed(f"{path}: {error}")
     for number, (path, target) in enumerate(pairs.items(), 1):
         if path in failed:
             continue
@@ -205,7 +227,7 @@ def upscale_files(
             upscaled = work(picture, path)
         except Exception as error:  # whatever is wrong with one file, the others are not to suffer
             failed[path] = str(error) or type(error).__name__
-            _say_failed(failed[path])
+            say_failed(failed[path])
             continue
         try:
             (write or write_picture)(target, upscaled, quality)
@@ -214,7 +236,7 @@ def upscale_files(
             if isinstance(error, OSError) and error.errno in _DISK:
                 raise _ended(f"cannot write {printable(target)} ({error.strerror})", written) from error
             failed[path] = str(error) or type(error).__name__
-            _say_failed(failed[path])
+            say_failed(failed[path])
     return written, skipped, failed
 
 
@@ -222,5 +244,6 @@ def _ended(why: str, written: int) -> OSError:
     return OSError(f"{why}: the {written} written are complete, the same command makes the rest")
 
 
-def _say_failed(what: str) -> None:
+def say_failed(what: str) -> None:
+    """Print why a file failed, where errors go."""
     print(f"   failed: {printable(what)}", file=sys.stderr, flush=True)

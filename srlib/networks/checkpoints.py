@@ -1,10 +1,12 @@
-"""Model files: safetensors that carry the model's configuration, and published checkpoints of the networks here."""
+"""Model files: safetensors that carry the model's configuration, published checkpoints of the networks here, and those
+of other networks that the library spandrel knows.
+"""
 
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -13,7 +15,9 @@ from srlib.files import atomic
 from srlib.networks.diffir import DiffIR
 from srlib.networks.diffir_files import diffir_weights, is_diffir
 from srlib.networks.eraser import TiledSR, eraser_config
+from srlib.networks.foreign import Foreign, foreign, spandrel_version
 from srlib.networks.hat import HAT
+from srlib.networks.named_weights import weights_path
 from srlib.networks.reading import hat_prefixes, read
 from srlib.networks.restormer import Restormer
 from srlib.networks.restormer_files import is_restormer, restormer_weights
@@ -60,7 +64,9 @@ def load(
     answer: str | None = None,
     **changes: Any,
 ) -> TiledSR:
-    """The TiledSR in `path`; a bare HAT, Restormer or DiffIR, own or published, gets a new eraser (the identity).
+    """The TiledSR in `path`; a bare HAT, Restormer or DiffIR, own or published, gets a new eraser (the identity), and
+    so does any other network that spandrel knows, where that is installed. A name of
+    srlib.networks.named_weights.NAMED stands for a file, too, unless a file has that name.
 
     img_range, conv_scale, checkpointing: arguments of HAT that no weight shows; None for the file's, which published
     files lack: then HAT's defaults. answer: of a network with two, "low" (None, too) or "high". changes: arguments of
@@ -68,7 +74,14 @@ def load(
     """
     told = {"img_range": img_range, "conv_scale": conv_scale, "checkpointing": checkpointing}
     told = {name: value for name, value in told.items() if value is not None}
+    path = weights_path(path)
     state, config = _described(path)
+    if isinstance(config, Foreign):
+        if told or answer:
+            raise ValueError(
+                f"{path} holds a {config.name}: {', '.join(told) or 'answer'} is no setting of it, leave it out"
+            )
+        return TiledSR(cast(HAT, config), **changes).eval()
     kind = _network(config.pop("network", "HAT"), path)
     if "hat" not in config:
         if config.get("stage") == 1:
@@ -91,6 +104,8 @@ def load_hat(path: Path | str, **changes: Any) -> HAT:
     changes: arguments of HAT that no weight shows (conv_scale, img_range, drop_path_rate, ...).
     """
     state, config = _described(path)
+    if isinstance(config, Foreign):
+        raise ValueError(f"{path} holds a {config.name}, not a HAT")
     if (kind := config.pop("network", "HAT")) != "HAT":
         raise ValueError(f"{path} holds a {kind}, not a HAT")
     if "hat" in config:
@@ -98,11 +113,11 @@ def load_hat(path: Path | str, **changes: Any) -> HAT:
     return _filled(_built(HAT, {**config, **changes}, path), state, path)
 
 
-def _described(path: Path | str) -> tuple[dict[str, Tensor], dict]:
+def _described(path: Path | str) -> tuple[dict[str, Tensor], dict | Foreign]:
     """(weights, configuration) of the TiledSR, whose configuration has "hat", or of the network in a file; of another
     network than HAT the configuration has its name as "network". Where no configuration is in it, it is read from the
-    weights, which may have a prefix before all names, or beside another network's. Raises ValueError for other models,
-    and for several HATs in one file.
+    weights, which may have a prefix before all names, or beside another network's; of what is none of the networks
+    here, the network itself stands in its place. Raises ValueError for other models, and for several HATs in one file.
     """
     state, metadata = read(path)
     if config := _config(metadata, path):
@@ -126,6 +141,8 @@ def _described(path: Path | str) -> tuple[dict[str, Tensor], dict]:
     if is_restormer(state):
         state, config = restormer_weights(state, path)
         return state, {**config, "network": "Restormer"}
+    if not prefixes and (other := foreign(state, path)) is not None:
+        return state, other
     return state, hat_config(state, path)
 
 
@@ -176,8 +193,10 @@ def hat_config(state: Mapping[str, Tensor], path: Path | str = "the checkpoint")
     needed += [f"layers.{g}.residual_group.blocks.0.attn.relative_position_bias_table" for g in range(groups)]
     missing = [k for k in needed if k not in state]
     if missing:
+        version = spandrel_version()
+        others = f"none that spandrel {version} knows" if version else "to read others install spandrel (srlib[any])"
         raise ValueError(
-            f"{path} is none of HAT, Restormer and DiffIR, and no other network is read: it has no {missing[0]}, but "
+            f"{path} is none of HAT, Restormer and DiffIR, and {others}: it has no {missing[0]}, but "
             f"{', '.join(list(state)[:4])}, ..."
         )
     try:

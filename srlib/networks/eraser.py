@@ -129,6 +129,11 @@ class TiledSR(nn.Module):
         return self._hat.window
 
     @property
+    def own_padding(self) -> bool:
+        """Whether the network pads pictures off its window grid in its own way; HAT mirrors them, as tiles do."""
+        return getattr(self._hat, "own_padding", False)
+
+    @property
     def _hat(self) -> HAT:
         """HAT itself, where hat_model is a compiled or parallel one."""
         return cast(HAT, unwrapped(self.hat_model))
@@ -173,7 +178,8 @@ class TiledSR(nn.Module):
         if self.training and tile > window:
             draw = torch.randint(0, tile // window, (2,)).tolist()
             offset = (draw[0] * window, draw[1] * window)
-        plan = plan_tiles(*x.shape[-2:], tile=tile, halo=self.tile_pad, window=window, offset=offset)
+        grid: dict[str, Any] = {"window": window, "offset": offset, "own_padding": self.own_padding}
+        plan = plan_tiles(*x.shape[-2:], tile=tile, halo=self.tile_pad, **grid)
         stitched, _ = tiled_apply(self.hat_model, x, plan, scale=self.scale, batch=self.tile_batch)
         assert stitched is not None  # no `out` was given
         return self.erase(stitched, x, self.seen(plan, x.device), self.unit(plan.halo))
@@ -203,11 +209,12 @@ class TiledSR(nn.Module):
         halo = self.tile_pad if halo is None else halo
         window = self.window if window is None else window
         tile = self.tile_size if tile is None else tile
+        grid: dict[str, Any] = {"window": window, "own_padding": self.own_padding}
         if tile == "auto":
-            return auto_plan(self._walking(exact), x, halo=halo, window=window, batch=batch, exact=exact, how=how)
+            return auto_plan(self._walking(exact), x, halo=halo, batch=batch, exact=exact, how=how, **grid)
         if not isinstance(tile, int):
             raise ValueError(f'tile {tile!r} is neither a number of LR pixels nor "auto"')
-        return plan_tiles(*x.shape[-2:], tile=tile, halo=0 if exact else halo, window=window)
+        return plan_tiles(*x.shape[-2:], tile=tile, halo=0 if exact else halo, **grid)
 
     @torch.no_grad()
     def tiled(
@@ -274,11 +281,12 @@ class TiledSR(nn.Module):
     @torch.no_grad()
     def whole(self, x: Tensor, limit: float = 0.25) -> Tensor:
         """(B, C, H, W) in [0, 1] -> the whole picture at output size, not tiled. Above `limit` LR megapixels by exact
-        tiling: the same to rounding, in a fraction of the memory.
+        tiling: the same to rounding, in a fraction of the memory; a network without a walk takes it at once.
         """
-        if x.shape[-2] * x.shape[-1] <= limit * 1e6:
+        if x.shape[-2] * x.shape[-1] <= limit * 1e6 or not hasattr(self._hat, "walk"):
             return self.erase(self.hat_model(x))
-        return self.tiled(x, statistics="exact", tile=8 * self.window, how=Execution(on_oom="shrink"))[0]
+        tile = max(8, 64 // self.window) * self.window  # many foreign networks have a window of one pixel
+        return self.tiled(x, statistics="exact", tile=tile, how=Execution(on_oom="shrink"))[0]
 
     def erase(
         self, stitched: Tensor, lr: Tensor | None = None, seams: Tensor | None = None, unit: Tensor | float = 1.0

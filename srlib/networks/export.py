@@ -37,7 +37,8 @@ def exported(model: HAT | TiledSR, *, batches: bool = False, side: int | None = 
     given = model.hat_model if isinstance(model, TiledSR) else None
     hat = unwrapped(model if given is None else given)
     if not isinstance(hat, HAT):
-        raise ValueError(f"a {type(model).__name__} cannot be exported, only a HAT or a TiledSR")
+        name = getattr(hat, "name", type(hat).__name__)
+        raise ValueError(f"a {name} cannot be exported, only a HAT or a TiledSR of one")
     training, tiling = model.training, getattr(model, "use_tiling", None)
     if tiling:
         model.use_tiling = False

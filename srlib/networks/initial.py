@@ -1,4 +1,4 @@
-"""Starting weights: an untrained HAT that already upscales, and one that looks far."""
+"""Starting weights: an untrained HAT that already upscales, one of another scale's weights, and one that looks far."""
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,17 @@ def start_as_interpolation(hat: HAT) -> HAT:
                 else:
                     conv.weight[c * r * r + sub, c] = kernel
     return hat
+
+
+def rescaled(hat: HAT, scale: int) -> HAT:
+    """A HAT of another scale with this one's weights in all but its upsampler, which starts at random, as x4 networks
+    are begun with those of x2 by custom.
+    """
+    other = HAT(**{**hat.config, "upscale": scale})
+    kept = {name: weight for name, weight in hat.state_dict().items() if not name.startswith("upsample.")}
+    missing, unknown = other.load_state_dict(kept, strict=False)
+    assert not unknown and all(name.startswith("upsample.") for name in missing)
+    return other
 
 
 @torch.no_grad()

@@ -89,10 +89,13 @@ def _by_step(axis: Axes) -> None:
 
 
 def _named(axis: Axes, title: str, label: str, legend: bool = True) -> None:
-    """Title to the left and legend to the right, both above the axes, so that no line is covered."""
-    axis.set_title(title, loc="left", fontsize=10)
+    """Title to the left and legend to the right, both above the axes, so that no line is covered; the title above a
+    legend of two rows.
+    """
+    shown = len(axis.get_legend_handles_labels()[0]) if legend else 0
+    axis.set_title(title, loc="left", fontsize=10, pad=6 if shown <= 2 else 28)
     axis.set_ylabel(label)
-    if legend and axis.get_legend_handles_labels()[0]:
+    if shown:
         axis.legend(
             fontsize=8,
             frameon=False,

@@ -3,6 +3,8 @@
 What makes tiles fit: the whole picture is padded once; every tile is read with `halo` pixels of context
 and at one common size; all positions are multiples of the network's window, so that a tile's windows are
 the whole picture's windows. Off that grid no amount of halo brings the whole picture's answer back.
+Where a network pads in its own way, nothing is padded here: reads are so much larger that the last one, which still
+begins on the grid, ends where the picture ends.
 
 Vocabulary: a tile's *core* is what it contributes, its *read* is the core plus context. LR pixels unless
 said otherwise.
@@ -30,7 +32,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class TilePlan:
-    """The product of two axes; tiles are numbered row by row. tile, halo, window, offset: as plan_tiles was given."""
+    """The product of two axes; tiles are numbered row by row. The rest is as plan_tiles was given it."""
 
     y: Axis
     x: Axis
@@ -38,6 +40,7 @@ class TilePlan:
     halo: int
     window: int = 1
     offset: tuple[int, int] = (0, 0)
+    own_padding: bool = False
 
     def __len__(self) -> int:
         return len(self.y.origins) * len(self.x.origins)
@@ -54,8 +57,8 @@ class TilePlan:
     def halved(self) -> "TilePlan | None":
         """The same picture in tiles of half the size, on the window grid; None when there is no smaller tile."""
         half = self.tile // 2 // self.window * self.window
-        grid = {"halo": self.halo, "window": self.window, "offset": self.offset}
-        return plan_tiles(self.y.size, self.x.size, tile=half, **grid) if half else None  # type: ignore[arg-type]
+        grid = {name: getattr(self, name) for name in ("halo", "window", "offset", "own_padding")}
+        return plan_tiles(self.y.size, self.x.size, tile=half, **grid) if half else None
 
     def memory(self, per_pixel: float, batch: int = 1) -> int:
         """Bytes that one call of the network on `batch` tiles needs; per_pixel as `bytes_per_pixel` measures it."""
@@ -63,13 +66,21 @@ class TilePlan:
 
 
 def plan_tiles(
-    height: int, width: int, *, tile: int, halo: int, window: int = 1, offset: tuple[int, int] = (0, 0)
+    height: int,
+    width: int,
+    *,
+    tile: int,
+    halo: int,
+    window: int = 1,
+    offset: tuple[int, int] = (0, 0),
+    own_padding: bool = False,
 ) -> TilePlan:
     """Plan tiles of core size `tile` with `halo` pixels of context on every side; cores that would have the same
     read, next to the border, are one larger core.
 
     offset: (rows, columns) at which the first seam lies, 0 for a seam every `tile` from the edge; training
-    draws it at random. Raises ValueError when tile, halo or offset is not a multiple of `window`.
+    draws it at random. own_padding: the network pads pictures off the window grid itself, at their right and bottom:
+    the plan pads nothing. Raises ValueError when tile, halo or offset is not a multiple of `window`.
     """
     for name, value, least in [
         ("tile", tile, 1),
@@ -85,13 +96,14 @@ def plan_tiles(
                 f"{name} {value} is not a multiple of the window {window}: "
                 f"off the window grid tiles cannot match the whole picture; try {down} or {down + window}"
             )
-    y, x = (_plan_axis(size, tile, halo, window, o) for size, o in zip((height, width), offset, strict=True))
-    return TilePlan(y, x, tile, halo, window, offset)
+    sides = zip((height, width), offset, strict=True)
+    y, x = (_plan_axis(size, tile, halo, window, o, own_padding) for size, o in sides)
+    return TilePlan(y, x, tile, halo, window, offset, own_padding)
 
 
-def _plan_axis(size: int, tile: int, halo: int, window: int, offset: int) -> Axis:
-    padded = size + -size % window
-    read = min(tile + 2 * halo, padded)
+def _plan_axis(size: int, tile: int, halo: int, window: int, offset: int, own_padding: bool) -> Axis:
+    padded = size if own_padding else size + -size % window
+    read = min(tile + 2 * halo + padded % window, padded)  # so the last read begins on the grid
     starts = [0, *range(offset % tile or tile, size, tile)]
     origins = [min(max(start - halo, 0), padded - read) for start in starts]
     # near the border several cores may have one and the same read: that is one tile, and no seam inside it

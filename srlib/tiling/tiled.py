@@ -128,7 +128,8 @@ def tiled_apply(
     exact = statistics in WALKED
     _check(model, x, plan, blend, statistics, span, batch, how)
     if exact:
-        plan = plan_tiles(plan.y.size, plan.x.size, tile=plan.tile, halo=0, window=plan.window)
+        grid: dict[str, Any] = {"window": plan.window, "own_padding": plan.own_padding}
+        plan = plan_tiles(plan.y.size, plan.x.size, tile=plan.tile, halo=0, **grid)
     sink = None if out is None else sink_of(out, len(x), plan.y.size * scale, plan.x.size * scale)
     if sink and sink is not out:
         sink = checked(sink, how.dtype or x.dtype)
@@ -314,27 +315,31 @@ def auto_plan(
     window: int,
     batch: int = 1,
     exact: bool = False,
+    own_padding: bool = False,
     how: Execution = Execution(),
 ) -> TilePlan:
     """A plan for x (B, C, H, W) that fits in half of the free memory with `batch` tiles at once: of the tiles up to
     1024 the one that reads the fewest pixels; of equal ones the smallest. One small tile is tried to see what a pixel
     costs. Give tiled_apply the same batch.
-    exact: the largest chunk that fits, up to 128, on a GPU 256; larger ones are not faster.
+    exact: the largest chunk that fits, up to 128, on a GPU 256; larger ones are not faster. own_padding: as plan_tiles
+    takes it.
 
     Raises MemoryError when not even a tile of one window fits.
     """
     device = _device(model, x, how)
     side = max(64 // window, 2) * window
-    small = cut(x, plan_tiles(*x.shape[-2:], tile=side, halo=0, window=window), [0])[0].to(device)
+    grid: dict[str, Any] = {"window": window, "own_padding": own_padding}
+    small = cut(x, plan_tiles(*x.shape[-2:], tile=side, halo=0, **grid), [0])[0].to(device)
     # without the cache the half-precision copies of the weights do not count as the pixels' cost
     with torch.autocast(device.type, how.dtype, cache_enabled=False) if how.dtype else nullcontext():
         cost = bytes_per_pixel(model, small) * len(x)
     budget = free_bytes(device) / 2
     limit = 1024 if not exact else 256 if device.type == "cuda" else 128
+    step = window * -(-8 // window)  # of windows smaller than 8 not every multiple is tried
     plans = [
-        plan_tiles(*x.shape[-2:], tile=tile, halo=0 if exact else halo, window=window)
-        for tile in range(window, limit + 1, window)
-        if tile - window < max(x.shape[-2:])
+        plan_tiles(*x.shape[-2:], tile=tile, halo=0 if exact else halo, **grid)
+        for tile in range(step, limit + 1, step)
+        if tile - step < max(x.shape[-2:])
     ]
     fitting = [plan for plan in plans if plan.memory(cost, batch) <= budget]
     if not fitting:

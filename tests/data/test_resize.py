@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from srlib.data.pictures import to_float
@@ -12,6 +13,7 @@ from srlib.data.resize import (
     crop_to_multiple,
     downscale,
     downscale_integers,
+    resize_integers,
     upscale,
     upscale_integers,
 )
@@ -117,3 +119,33 @@ def test_the_centre_is_cropped_and_its_place_told():
     part, top, left = centre(array, 4)
     assert (top, left) == (1, 3) and np.array_equal(part, array[1:5, 3:7])
     assert np.array_equal(centre(array, None)[0], array) and centre(array, 8)[0].shape == (7, 8)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("scale", [2, 3])
+def test_any_size_is_the_whole_number_s_where_it_is_one(dtype, scale):
+    array = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (90, 66, 3)).astype(dtype)
+    small, large = downscale_integers(array, scale), upscale_integers(array, scale)
+    assert np.abs(resize_integers(array, 90 // scale, 66 // scale).astype(int) - small).max() <= 1
+    assert np.abs(resize_integers(array, 90 * scale, 66 * scale).astype(int) - large).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(61, 47), (200, 131), (5, 300), (1, 1), (90, 66)])
+def test_any_size_is_torch_s_antialiased_bicubic_away_from_the_border(size):
+    array = np.random.default_rng(0).integers(0, 256, (90, 66, 2), np.uint8)
+    made = resize_integers(array, *size)
+    theirs = F.interpolate(
+        torch.from_numpy(array).permute(2, 0, 1)[None].double(), size, mode="bicubic", antialias=True
+    )
+    theirs = theirs[0].permute(1, 2, 0).add(0.5).clamp(0, 255).numpy().astype(np.uint8)
+    border = [min(-(-2 * max(new, old) // old), new // 2) for new, old in zip(size, (90, 66), strict=True)]
+    inside = tuple(slice(b, n - b) for b, n in zip(border, size, strict=True))
+    if max(size) < 250:  # upscaling has another kernel there
+        assert np.abs(made[inside].astype(int) - theirs[inside]).max(initial=0) <= 1
+    assert made.shape == (*size, 2)
+
+
+def test_a_texture_stays_one_when_it_is_resized():
+    array = np.random.default_rng(0).integers(0, 256, (24, 36, 3), np.uint8)
+    rolled = resize_integers(np.roll(array, (12, 18), (0, 1)), 16, 54, wrap=True)
+    assert np.array_equal(rolled, np.roll(resize_integers(array, 16, 54, wrap=True), (8, 27), (0, 1)))

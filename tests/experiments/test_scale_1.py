@@ -18,7 +18,8 @@ from srlib.experiments.parameters import read_parameter_file
 from srlib.experiments.stages import eraser, material, stage1, tiling
 from srlib.inference.upscale import upscale
 from srlib.losses.detector import ArtifactDetector
-from srlib.networks.checkpoints import load
+from srlib.networks.checkpoints import load, save_model
+from srlib.networks.hat import CONFIGS, HAT
 
 
 @pytest.fixture
@@ -62,3 +63,11 @@ def test_the_stages_train_on_pairs_of_one_size(parameters, tmp_path):
     noisy = (pairs[0]["lr"].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
     restored, _ = upscale(model, Picture(noisy))
     assert restored.rgb.shape == noisy.shape
+
+
+def test_a_start_of_another_scale_gives_all_but_its_upsampler(parameters, tmp_path, capsys):
+    hat = HAT(**CONFIGS["demo"], upscale=2)
+    save_model(tmp_path / "x2.safetensors", hat)
+    started = stage1(tmp_path, {**parameters["02_stage1"], "start_from": "x2.safetensors"}).model.hat_model
+    assert "x2.safetensors upscales x2, this run x1: all but its upsampler is taken" in capsys.readouterr().out
+    assert started.scale == 1 and torch.equal(started.conv_last.weight, hat.conv_last.weight)

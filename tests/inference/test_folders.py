@@ -226,7 +226,7 @@ def test_an_output_that_cannot_be_written_ends_the_run_before_the_work(checkpoin
         assert main(["upscale", str(checkpoint), str(tmp_path / "in"), str(output)]) == 2
         return capsys.readouterr().err
 
-    monkeypatch.setattr(folders, "upscale", None)  # is not reached
+    monkeypatch.setattr(folders, "upscale_with", None)  # is not reached
     (tmp_path / "link").symlink_to("nowhere")
     assert "link: No such file or directory" in run(tmp_path / "link")
     assert "cannot write to" in run(tmp_path / "file" / "out") and run(Path("/proc/out")).count("\n") == 1
@@ -337,18 +337,18 @@ def test_what_no_weight_shows_can_be_told_and_a_wrong_one_is_hinted_at(tmp_path,
         write_picture(tmp_path / "in" / f"{name}.png", Picture(ramp(24, 24) // 2 + 100))
     line = ["upscale", str(tmp_path / "published.pth"), str(tmp_path / "in"), "--overwrite"]
     hats = []
-    original = folders.upscale
+    original = folders.upscale_with
 
-    def noted(model, picture, **options):
+    def noted(model, picture, extras, **options):
         hats.append(model.hat_model.config)
-        return original(model, picture, **options)
+        return original(model, picture, extras, **options)
 
-    folders.upscale = noted
+    folders.upscale_with = noted
     try:
         assert main([*line, str(tmp_path / "right"), "--img-range", "255", "--conv-scale", "0.02"]) == 0
         assert "hint" not in capsys.readouterr().out
     finally:
-        folders.upscale = original
+        folders.upscale_with = original
     assert hats[0]["img_range"] == 255 and hats[0]["conv_scale"] == 0.02
     shifted = TiledSR(HAT(**TINY), channels=8)
     with torch.no_grad():

@@ -233,7 +233,7 @@ def test_a_folder_names_the_models_in_it(tmp_path):
 @pytest.mark.parametrize(
     ("foreign", "named"),
     [
-        (["model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"], "model.0.weight, model.1.sub.0.RDB1.conv1.0.weight"),
+        (["model.0.weight", "model.1.weight"], "model.0.weight, model.1.weight"),
         (["conv_first.weight", "body.0.rdb1.conv1.weight", "conv_last.weight"], "body.0.rdb1.conv1.weight"),
         (["conv_first.weight", "layers.0.residual_group.blocks.0.attn.qkv.weight"], "layers.0.residual_group"),
     ],
@@ -241,7 +241,7 @@ def test_a_folder_names_the_models_in_it(tmp_path):
 def test_another_network_is_named_by_its_weights(foreign, named, tmp_path):
     torch.save({name: torch.zeros(3, 3) for name in foreign}, tmp_path / "m.pth")
     with pytest.raises(
-        ValueError, match=f"is none of HAT, Restormer and DiffIR, and no other network is read: it has no .*{named}"
+        ValueError, match=f"is none of HAT, Restormer and DiffIR, and none that spandrel .* knows: it has no .*{named}"
     ) as said:
         load(tmp_path / "m.pth")
     assert "discriminator" not in str(said.value)

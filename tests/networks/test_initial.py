@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from srlib.networks.hat import HAT
-from srlib.networks.initial import start_as_interpolation
+from srlib.networks.initial import rescaled, start_as_interpolation
 
 TINY = {"embed_dim": 16, "depths": (2,), "num_heads": (2,), "window_size": 8, "squeeze_factor": 4}
 
@@ -34,3 +34,13 @@ def test_untrained_network_interpolates_and_still_learns_everywhere(scale):
 def test_a_network_too_narrow_to_carry_the_picture_is_refused(narrow):
     with pytest.raises(ValueError, match="must be at least . to start as an interpolation"):
         start_as_interpolation(HAT(**{**TINY, **narrow}))
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 4), (4, 3), (2, 1), (1, 2)])
+def test_weights_of_another_scale_are_taken_but_for_the_upsampler(before, after):
+    hat = HAT(**TINY, upscale=before, img_range=255.0)
+    other = rescaled(hat, after)
+    assert other.config == {**hat.config, "upscale": after}
+    assert other(torch.rand(1, 3, 16, 16)).shape == (1, 3, 16 * after, 16 * after)
+    old, new = hat.state_dict(), other.state_dict()
+    assert all(torch.equal(weight, old[name]) for name, weight in new.items() if not name.startswith("upsample."))

@@ -1,0 +1,58 @@
+"""What several subcommands share: options of device and network, and how a run ends."""
+
+import argparse
+from typing import Any
+
+
+class Failed(Exception):
+    """Something outside the program stopped the command, in words: a RuntimeError that is no fault of ours."""
+
+
+def unseen_options(parser: argparse.ArgumentParser) -> None:
+    """What no weight of a checkpoint shows."""
+    parser.add_argument("--img-range", type=float, help="of a published HAT: 255 for one trained on 0..255; default 1")
+    parser.add_argument("--conv-scale", type=float, help="of a published HAT: weight of its convolutions; default 0.01")
+
+
+def device_options(parser: argparse.ArgumentParser) -> None:
+    """Where and how a network runs."""
+    add = parser.add_argument
+    add("--device", help="cpu, cuda, cuda:1; default: a GPU where there is one")
+    add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="arithmetic of the network; default fp32")
+    add(
+        "--features",
+        default="device",
+        help="where exact keeps its maps: device (default), host, or a folder on a fast disk",
+    )
+
+
+def placed(network: Any, device: str | None) -> Any:
+    """The network on the device, or on a GPU where there is one. Raises Failed where it cannot go there."""
+    import torch
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return network.to(device)
+    except (RuntimeError, AssertionError) as error:  # the latter: torch without CUDA was asked for it
+        raise Failed(f"--device {device}: {error}") from error
+
+
+def execution(precision: str, features: str) -> Any:
+    """The Execution of these options: smaller tiles where memory does not suffice."""
+    import torch
+
+    from srlib.tiling.tiled import Execution
+
+    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return Execution(None, dtype, features, "shrink")
+
+
+def tile_size(tile: str) -> int | str:
+    """A number of LR pixels, or what else was given."""
+    return int(tile) if tile.isdigit() else tile
+
+
+def ended(written: int, skipped: int, failed: dict) -> int:
+    """Print what was done; the exit status."""
+    print(f"{written} written, {skipped} skipped because they exist, {len(failed)} failed")
+    return 1 if failed else 0

