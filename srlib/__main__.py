@@ -244,16 +244,16 @@ def _report(notebook: Path, html: Path | None) -> int:
 
 
 def _new_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="its name, a new folder of params/ and of outputs/")
+    parser.add_argument("name", metavar="RUN", help="its name, a new folder of params/ and of outputs/")
     parser.add_argument("start", metavar="FROM", help="the run to begin from, a folder of params/")
     parser.add_argument("pictures", metavar="INPUT", help="a folder of pictures, or what else 01_data reads")
 
 
-def _new(run: str, start: str, pictures: str) -> int:
+def _new(name: str, start: str, pictures: str) -> int:
     from srlib.experiments.new_run import new_run
     from srlib.experiments.notebook import project_root
 
-    for file in new_run(project_root(), run, start, pictures):
+    for file in new_run(project_root(), name, start, pictures):
         print(printable(str(file)))
     return 0
 

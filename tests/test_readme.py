@@ -97,8 +97,8 @@ BEFORE = {  # what the page's Python takes for granted
 }
 AFTER = {
     "data.md": "assert len(result.manifest) == 4 * 3 * 2 and not result.stats['total_failed']",
-    "api.md": "assert sr.shape == (1, 3, 2 * 120, 2 * 130)\nassert report.seams[0] == [128, 256] and len(log)\nassert srlib.load("
-    "'mine.safetensors').tile_size == 16",
+    "api.md": "assert sr.shape == (1, 3, 2 * 120, 2 * 130)\nassert report.seams[0] == [128, 256] and len(log)\n"
+    "assert srlib.load('mine.safetensors').tile_size == 16",
     "restoration.md": "assert low.shape == (1, 3, 100, 140) and picture.shape == high.shape == (1, 3, 200, 280)",
     "hat.md": "assert load_hat('mine.safetensors').state_dict().keys() == hat.state_dict().keys()",
     "tiling.md": "assert picture.shape == (1, 3, 160, 192) and memory_map.std() > 0 and report.plan",
