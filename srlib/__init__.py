@@ -28,6 +28,7 @@ Rooms, from the top; each imports only those below it. Everything else is import
     inference     pictures and folders, upscaled
     networks      HAT, TiledSR and its eraser, model files, export
     data          pictures in and out, LR pictures, pairs, packed patches, datasets
+    adapters      other people's networks as lists of steps, for exact tiling
     tiling        plans of tiles, tiled and exact evaluation, seam figures
     files, progress  atomic writes and locks; progress bars
 

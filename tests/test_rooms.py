@@ -11,7 +11,7 @@ from srlib.experiments.uses import imported
 ROOT = Path(__file__).parent.parent
 FLOORS = (  # from the bottom; rooms of one floor do not know each other
     {"files", "progress"},
-    {"tiling"},
+    {"tiling", "adapters"},
     {"networks", "data"},
     {"losses", "evaluation", "inference"},
     {"training"},
