@@ -12,10 +12,10 @@ Run = Callable[..., Any]  # as srlib.networks.walk.whole, which says what its ar
 class Adapted(nn.Module):
     """Upscales (B, channels, H, W) to (B, channels', H*scale, W*scale) as `model` does, whole or step by step.
 
-    model: the foreign network. steps: its forward as a list of steps, steps(model, picture, run, out), the picture being
-    large enough for the model; it pads in the model's own way and returns the last run's answer, which may be larger.
-    channels: that it takes. window: chunks lie on multiples of it, in pixels of the picture. minimum, multiple: sizes
-    that the model itself does not pad to but needs; smaller pictures are mirrored there, then their edge repeated.
+    model: the foreign network. steps: its forward as a list of steps, steps(model, picture, run, out), which pads the
+    picture in the model's own way and returns the last run's answer, which may be larger. channels: that it takes.
+    window: chunks lie on multiples of it, in pixels of the picture. minimum, multiple: sizes that the model needs but
+    does not itself pad to; the picture is then mirrored at its right and bottom, and where that ends its edge repeated.
 
     `config` says what it is: {"architecture": name, "in_chans": channels, "arguments": the model's own}.
     """

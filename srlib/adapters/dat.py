@@ -1,8 +1,8 @@
-"""DAT (Chen et al., ICCV 2023): blocks attend in turns between pixels, in two kinds of rectangles, and between channels.
+"""DAT (Chen et al., ICCV 2023): attention between pixels, in two kinds of rectangles, and between channels, in turns.
 
-What comes from the whole map: the matrix of a channel block (products of queries and keys over all pixels), and in every
-block a gate for each channel from a mean. A channel block's gate needs no second pass, as the mean of matrix * values is
-matrix * the mean of the values.
+What comes from the whole map: the matrix of a channel block (products of queries and keys over all pixels), and in
+every block a gate for each channel from a mean. A channel block's gate needs no second pass, as the mean of
+matrix * values is matrix * the mean of the values.
 """
 
 import math
@@ -125,7 +125,10 @@ def _channel_block(block: Any, x: Tensor, _inside: Tensor, run: Run) -> Tensor:
         values = _values(block, x)
         attended = values @ given[:, None, :, :-1].mT.to(values)
         convolved = _convolved(attention, values)
-        attended, convolved = attended * _pixels(attention, convolved), convolved * given[:, None, None, :, -1].sigmoid()
+        attended, convolved = (
+            attended * _pixels(attention, convolved),
+            convolved * given[:, None, None, :, -1].sigmoid(),
+        )
         return _forward(block, x + attention.proj(attended + convolved))
 
     given = run(project, x, sums=products, then=then)
@@ -166,9 +169,6 @@ def _shallow(net: Any, picture: Tensor) -> Tensor:
 def _tail(net: Any, x: Tensor, picture: Tensor) -> Tensor:
     """(B, H, W, C), (B, H, W, channels) -> (B, H*scale, W*scale, channels)."""
     x = net.conv_after_body(net.norm(x).permute(0, 3, 1, 2)) + _shallow(net, picture.permute(0, 3, 1, 2))
-    if net.upsampler == "pixelshuffle":
-        x = net.conv_last(net.upsample(net.conv_before_upsample(x)))
-    else:
-        x = net.upsample(x)
+    classical = net.upsampler == "pixelshuffle"
+    x = net.conv_last(net.upsample(net.conv_before_upsample(x))) if classical else net.upsample(x)
     return (x / net.img_range + net.mean.to(x)).permute(0, 2, 3, 1)
-

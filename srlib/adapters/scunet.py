@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from srlib.adapters.adapted import Adapted, Run, padded
-from srlib.adapters.layers import added, planes
+from srlib.adapters.layers import planes
 from srlib.adapters.windows import cut, join, strangers
 
 _GRID = 64  # pixels that the network pads to: windows of 8 at an eighth of the size
@@ -72,4 +72,3 @@ def _joined(block: Any, x: Tensor, attended: Tensor) -> Tensor:
     y = F.linear(x, block.conv1_1.weight[:half, :, 0, 0], block.conv1_1.bias[:half])
     y = y + block.conv_block(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     return x + F.linear(torch.cat([y, attended], -1), whole.weight[:, :, 0, 0], whole.bias)
-

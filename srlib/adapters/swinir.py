@@ -12,7 +12,7 @@ from srlib.adapters.windows import swin
 
 
 def adapt(net: Any) -> Adapted | None:
-    """SwinIR or Swin2SR with a walk; None for rare kinds: positions of the whole picture, folded pixels, two answers."""
+    """SwinIR or Swin2SR with a walk; None for rare kinds: absolute positions, folded pixels, two answers."""
     window = net.window_size
     blocks = [block for group in net.layers for block in group.residual_group.blocks]
     rare = net.ape or getattr(net, "start_unshuffle", 1) != 1 or any(block.window_size != window for block in blocks)

@@ -31,7 +31,7 @@ def whole(
     border only). margin: the last map is given with that many pixels more on each side, zeros beyond the border.
     shift: maps are rolled up and left by it (or by two different numbers), the answer back; the step is then also told
     (True, True), that the last rows and the last columns wrapped around. multiple: maps are first extended at the
-    bottom and right with zeros to a multiple of it, and the answer is cropped again; the step halves or doubles nothing.
+    bottom and right with zeros to a multiple of it, the answer is cropped again; the step does not change the size.
     out: a map that the answer may overwrite; not used here.
     sums: the step's answer is not wanted itself, only sums(answer), which adds up over pixels; what is returned is
     then(the sum, the number of pixels). given: such a result; the step gets it by this name.

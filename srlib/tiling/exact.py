@@ -85,7 +85,9 @@ class Chunks:
                 if shift:
                     rows, columns = _wrapped(top + down, bottom + down, H), _wrapped(left + across, right + across, W)
                 if shift or multiple > 1:
-                    chunks = [torch.cat([torch.cat([_part(m, r, c) for c in columns], 2) for r in rows], 1) for m in maps]
+                    chunks = [
+                        torch.cat([torch.cat([_part(m, r, c) for c in columns], 2) for r in rows], 1) for m in maps
+                    ]
                 else:
                     chunks = [m[:, y : bottom + reach, x : right + reach] for m in maps]
                 if margin:
@@ -124,7 +126,9 @@ class Chunks:
     def _new(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         place = self.device if self.features == "device" else torch.device("cpu")
         if place.type == "cpu":
-            dtype = torch.promote_types(dtype, torch.float32)  # a mean over a half-precision map would make a float copy of all of it there
+            dtype = torch.promote_types(
+                dtype, torch.float32
+            )  # a mean over a half-precision map would make a float copy of all of it there
         if self.features in ("device", "host"):
             return torch.empty(shape, dtype=dtype, device=place)
         size = torch.Size(shape).numel()

@@ -9,22 +9,27 @@ from tilings import tiled
 from torch import nn
 
 from srlib.adapters import adapter_for
+from srlib.networks.eraser import TiledSR
 from srlib.networks.walk import whole
+from srlib.tiling.memory import peak_of
+from srlib.tiling.tiled import Execution
 
 SWIN = {"img_size": 32, "embed_dim": 12, "depths": [6] * 4, "num_heads": [2] * 4, "window_size": 8, "mlp_ratio": 2}
 DRCT = {"embed_dim": 12, "depths": [6] * 6, "num_heads": [2] * 6, "window_size": 8, "gc": 4, "upscale": 2}
 DAT = {"img_size": 64, "embed_dim": 32, "num_heads": [2], "split_size": [8, 32], "expansion_factor": 2}
-# name: architecture, arguments, chunk, two odd sizes
+FEW = {"num_filters": 4, "num_blocks": 3}
+# name: architecture, arguments, chunk
 CASES: dict[str, tuple[str, dict[str, Any], int]] = {
-    "Compact": ("Compact.__arch.SRVGG.SRVGGNetCompact", {"num_feat": 8, "num_conv": 32}, 16),
+    "Compact": ("Compact.__arch.SRVGG.SRVGGNetCompact", {"num_feat": 8, "num_conv": 32}, 24),
     "Compact, ReLU": ("Compact.__arch.SRVGG.SRVGGNetCompact", {"num_feat": 8, "act_type": "relu", "upscale": 1}, 16),
-    "ESRGAN x4": ("ESRGAN.__arch.RRDB.RRDBNet", {"num_filters": 8}, 20),
-    "ESRGAN x2, folded": ("ESRGAN.__arch.RRDB.RRDBNet", {"num_filters": 8, "in_nc": 12, "shuffle_factor": 2}, 20),
-    "ESRGAN x1, folded": ("ESRGAN.__arch.RRDB.RRDBNet", {"num_filters": 8, "in_nc": 48, "shuffle_factor": 4}, 20),
-    "ESRGAN+ x3": ("ESRGAN.__arch.RRDB.RRDBNet", {"num_filters": 8, "num_blocks": 6, "scale": 3, "plus": True}, 20),
+    "ESRGAN": ("ESRGAN.__arch.RRDB.RRDBNet", {"num_filters": 4}, 32),
+    "ESRGAN x4, short": ("ESRGAN.__arch.RRDB.RRDBNet", FEW, 20),
+    "ESRGAN x2, folded": ("ESRGAN.__arch.RRDB.RRDBNet", FEW | {"in_nc": 12, "shuffle_factor": 2}, 20),
+    "ESRGAN x1, folded": ("ESRGAN.__arch.RRDB.RRDBNet", FEW | {"in_nc": 48, "shuffle_factor": 4}, 20),
+    "ESRGAN+ x3": ("ESRGAN.__arch.RRDB.RRDBNet", FEW | {"scale": 3, "plus": True}, 20),
     "ESRGAN x8, shuffled": (
         "ESRGAN.__arch.RRDB.RRDBNet",
-        {"num_filters": 8, "num_blocks": 2, "scale": 8, "upsampler": "pixel_shuffle", "norm": "batch"},
+        FEW | {"scale": 8, "upsampler": "pixel_shuffle", "norm": "batch"},
         20,
     ),
     "SPAN": ("SPAN.__arch.span.SPAN", {"num_in_ch": 3, "num_out_ch": 3, "feature_channels": 12}, 16),
@@ -98,7 +103,7 @@ def lively(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-@pytest.mark.parametrize("size", [(45, 83), (101, 67)], ids=str)
+@pytest.mark.parametrize("size", [(45, 73), (71, 67)], ids=str)
 @pytest.mark.parametrize("name", CASES)
 @torch.no_grad()
 def test_exact_is_the_networks_own_answer(name, size):
@@ -109,12 +114,10 @@ def test_exact_is_the_networks_own_answer(name, size):
     steps = []
     options = {"scale": model.scale, "tile": chunk, "halo": 0, "window": model.window, "statistics": "exact"}
     picture, report = tiled(model, x, **options, progress=lambda *done: steps.append(done))
-    reach = expected.max() - expected.min()
-    error = (picture - expected).abs().max() / reach
-    print(f"{name} {size}: error {error:.1e} of a range of {reach:.3g}, std {expected.std():.3g}, {len(report.plan)} chunks")
+    width = expected.max() - expected.min()
     assert picture.shape == expected.shape == (1, x.shape[1], size[0] * model.scale, size[1] * model.scale)
     assert len(report.plan) >= 2 and steps[-1][0] == steps[-1][1] == len(steps)
-    assert expected.isfinite().all() and expected.std() > 1e-2 * reach and error <= 2e-5
+    assert expected.std() > 1e-2 * width and (picture - expected).abs().max() <= 2e-5 * width
     if not name.startswith("DRCT"):
         assert torch.equal(expected, module(x.clone()))
 
@@ -122,14 +125,114 @@ def test_exact_is_the_networks_own_answer(name, size):
 @pytest.mark.parametrize("name", CASES)
 @torch.no_grad()
 def test_nothing_is_left_out(name):
-    """In double precision what rounding hides would show: a step that looks one pixel too short, a window off its grid."""
+    """In double precision what rounding hides shows: a step that looks one pixel too short, a window off its grid."""
+    chunk = CASES[name][2]
     model = adapter_for(network(name).double())
-    x = torch.rand(2, model.config["in_chans"], 39, 70, dtype=torch.float64)
+    x = torch.rand(1, model.config["in_chans"], 21, chunk + 3, dtype=torch.float64)
     expected = model(x)
-    options = {"tile": CASES[name][2], "halo": 0, "window": model.window}
-    picture, report = tiled(model, x, scale=model.scale, statistics="exact", **options)
-    reach = expected.max() - expected.min()
-    assert len(report.plan) >= 2 and (picture - expected).abs().max() <= 1e-11 * reach
-    tiles, _ = tiled(model, x, scale=model.scale, **options)
-    print(name, (picture - expected).abs().max() / reach, (tiles - expected).abs().max() / reach)
-    assert (tiles - expected).abs().max() >= 1e-4 * reach  # which tiles do not reach
+    options = {"scale": model.scale, "tile": chunk, "halo": 0, "window": model.window}
+    picture, report = tiled(model, x, statistics="exact", **options)
+    width = expected.max() - expected.min()
+    assert len(report.plan) >= 2 and (picture - expected).abs().max() <= 1e-11 * width
+    tiles, _ = tiled(model, x, **options)
+    assert (tiles - expected).abs().max() >= 1e-3 * width  # where tiles by themselves are far off
+
+
+@pytest.mark.parametrize("name", ["DAT, light", "SCUNet", "ESRGAN x2, folded", "NAFNet", "DRCT", "Swin2SR"])
+@pytest.mark.parametrize("size", [(1, 1), (5, 40)], ids=str)
+@torch.no_grad()
+def test_pictures_smaller_than_a_window(name, size):
+    model = adapter_for(network(name))
+    x = torch.rand(2, 3, *size)
+    expected = model(x)
+    assert expected.shape[2:] == (size[0] * model.scale, size[1] * model.scale)
+    options = {"scale": model.scale, "tile": 2 * model.window, "halo": 0, "window": model.window}
+    picture, _ = tiled(model, x, statistics="exact", **options)
+    assert (picture - expected).abs().max() <= 2e-5 * (expected.max() - expected.min())
+
+
+@pytest.mark.parametrize("name", ["DAT, light", "SwinIR", "RealPLKSR"])
+@torch.no_grad()
+def test_whole_maps_go_through_the_same_steps(name, tmp_path):
+    model = adapter_for(network(name))
+    x = torch.rand(2, 3, 43, 34)
+    expected = model(x)
+    walked = model.walk(x, whole).permute(0, 3, 1, 2)[..., : expected.shape[2], : expected.shape[3]]
+    assert (walked - expected).abs().max() <= 2e-5 * (expected.max() - expected.min())
+    options = {"tile": 32, "statistics": "exact", "how": Execution(features=str(tmp_path))}
+    picture, report = TiledSR(model).eval().tiled(x, **options)
+    assert (picture - expected).abs().max() <= 2e-5 * (expected.max() - expected.min())
+    assert "exact, in 4 chunks of 32" in str(report) and not list(tmp_path.iterdir())
+
+
+@torch.no_grad()
+def test_group_norms_over_windows_of_the_size_of_training():
+    """What exact is not: each window's own statistics (TLC); as large as the picture they are the picture's."""
+    model = adapter_for(network("RealPLKSR"))
+    x = torch.rand(1, 3, 64, 48) * torch.linspace(0, 1, 48)
+    options = {"scale": 4, "tile": 16, "halo": 0, "statistics": "window"}
+    expected = model(x)
+    assert (tiled(model, x, span=64, **options)[0] - expected).abs().max() <= 2e-5 * (expected.max() - expected.min())
+    assert (tiled(model, x, span=24, **options)[0] - expected).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_it_takes_a_fraction_of_the_memory():
+    model = adapter_for(network("ESRGAN x4, short"))
+    x = torch.rand(1, 3, 96, 96)
+    whole_peak = peak_of(lambda: model(x), x.device)[1]
+    options = {"scale": 4, "tile": 24, "halo": 0, "statistics": "exact"}
+    assert peak_of(lambda: tiled(model, x, **options), x.device)[1] < 0.4 * whole_peak
+
+
+def test_none_where_there_is_no_adapter_or_none_for_the_kind():
+    from spandrel.architectures.MoSR import MoSR
+    from spandrel.architectures.OmniSR import OmniSR
+    from spandrel.architectures.PLKSR import RealPLKSR
+    from spandrel.architectures.Swin2SR import Swin2SR
+    from spandrel.architectures.SwinIR import SwinIR
+
+    small = {"depths": [2], "num_heads": [2], "embed_dim": 8, "window_size": 8, "img_size": 16}
+    others = [nn.Conv2d(3, 3, 3), OmniSR(up_scale=2, window_size=8, num_feat=8), MoSR(dim=8, upsampler="dys")]
+    others += [RealPLKSR(dim=8, dysample=True), SwinIR(**small, ape=True), SwinIR(**small, start_unshuffle=2)]
+    others += [SwinIR(**small | {"img_size": 8}), Swin2SR(**small, upsampler="pixelshuffle_hf")]
+    assert [adapter_for(module.eval()) for module in others[:6]] == [None] * 6
+
+
+def test_both_key_layouts_of_esrgan_are_read():
+    from spandrel import MAIN_REGISTRY
+
+    module = network("ESRGAN x2, folded")
+    old = module.state_dict()
+    names = {
+        "model.0.": "conv_first.",
+        "model.1.sub.3.": "conv_body.",
+        "model.1.sub.": "body.",
+        "model.3.": "conv_up1.",
+    }
+    names |= {"model.6.": "conv_up2.", "model.8.": "conv_hr.", "model.10.": "conv_last.", ".RDB": ".rdb"}
+    names |= {f"conv{i}.0.": f"conv{i}." for i in range(1, 6)}
+    new = {}
+    for name, weight in old.items():
+        for before, after in names.items():
+            name = name.replace(before, after)
+        new[name] = weight
+    x = torch.rand(1, 3, 20, 20)
+    answers = []
+    for state in (old, new):
+        model = adapter_for(MAIN_REGISTRY.load(state).model)
+        assert (model.scale, model.window, model.config["architecture"]) == (2, 2, "RRDBNet")
+        answers.append(model(x))
+    assert torch.equal(*answers) and torch.equal(answers[0], module(x))
+
+
+def test_what_an_adapter_says_of_itself():
+    model = adapter_for(network("Compact"))
+    assert model.config["in_chans"] == 3 and model.config["arguments"]["num_conv"] == 32 and not model.training
+    with pytest.raises(ValueError, match="this SRVGGNetCompact takes 3 channels, the picture has 1"):
+        model.walk(torch.rand(1, 1, 8, 8), whole)
+    x = torch.rand(1, 3, 24, 24)
+    folded = adapter_for(network("RCAN x2, folded"))
+    before = x.clone()
+    folded(x)
+    assert torch.equal(x, before)  # which the network itself would write over
