@@ -12,8 +12,7 @@ def adapter_for(module: nn.Module) -> nn.Module | None:
     module: what spandrel calls `.model`; its weights are used as they are, not copied. None where there is no adapter,
     or none for this variant of the architecture.
     """
-    from srlib.adapters import compact, dat, drct, esrgan, mosr, nafnet, plksr, rcan, scunet, swinir
-    from srlib.adapters import span as span_net
+    from srlib.adapters import compact, dat, drct, esrgan, mosr, nafnet, plksr, rcan, scunet, span, swinir
 
     families = {
         "Compact.__arch.SRVGG.SRVGGNetCompact": compact.adapt,
@@ -26,7 +25,7 @@ def adapter_for(module: nn.Module) -> nn.Module | None:
         "PLKSR.__arch.RealPLKSR.RealPLKSR": plksr.adapt,
         "RCAN.__arch.rcan_arch.RCAN": rcan.adapt,
         "SCUNet.__arch.SCUNet.SCUNet": scunet.adapt,
-        "SPAN.__arch.span.SPAN": span_net.adapt,
+        "SPAN.__arch.span.SPAN": span.adapt,
         "Swin2SR.__arch.Swin2SR.Swin2SR": swinir.adapt,
         "SwinIR.__arch.SwinIR.SwinIR": swinir.adapt,
     }

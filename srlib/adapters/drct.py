@@ -15,7 +15,7 @@ from srlib.adapters.windows import swin
 def adapt(net: Any) -> Adapted | None:
     """DRCT with a walk; None for absolute positions, windows cut down at training, and no upsampler."""
     window = net.window_size
-    uncut = all(group.swin2.window_size == window and group.swin2.shift_size for group in net.layers)
+    uncut = all(group.swin2.window_size == window for group in net.layers)
     if net.ape or not uncut or net.upsampler != "pixelshuffle":
         return None
     channels = net.conv_first.in_channels

@@ -5,15 +5,20 @@ from typing import Any
 from torch import Tensor, nn
 
 from srlib.adapters.adapted import Adapted, Run, padded
+from srlib.adapters.dysample import sampled
 from srlib.adapters.layers import planes, reach_of
 
 
-def adapt(net: Any) -> Adapted | None:
-    """MoSR with a walk; None with DySample, which looks as far as its input says."""
-    shuffle = next((layer for layer in net.upsampler.modules() if isinstance(layer, nn.PixelShuffle)), None)
-    if shuffle is None:
-        return None
-    return Adapted(net, _steps, scale=shuffle.upscale_factor, channels=net.gblocks[0].in_channels)
+def adapt(net: Any) -> Adapted:
+    """MoSR with a walk."""
+    shuffle = _shuffle(net)
+    scale = shuffle.upscale_factor if shuffle else net.upsampler.scale
+    return Adapted(net, _steps, scale=scale, channels=net.gblocks[0].in_channels)
+
+
+def _shuffle(net: Any) -> nn.PixelShuffle | None:
+    """None where the upsampler is DySample."""
+    return next((layer for layer in net.upsampler.modules() if isinstance(layer, nn.PixelShuffle)), None)
 
 
 def _steps(net: Any, x: Tensor, run: Run, out: Any) -> Tensor:
@@ -26,7 +31,10 @@ def _steps(net: Any, x: Tensor, run: Run, out: Any) -> Tensor:
             x = run(planes(block), x, reach=reach_of(block))
 
     def close(x: Tensor, picture: Tensor) -> Tensor:
-        return net.upsampler(rest(x) + (net.shortcut(picture) - 0.5))
+        return rest(x) + (net.shortcut(picture) - 0.5)
 
-    reach = max(reach_of(rest), reach_of(net.shortcut.block)) + reach_of(net.upsampler)
-    return run(planes(close), x, picture, reach=reach, out=out)
+    reach = max(reach_of(rest), reach_of(net.shortcut.block))
+    if _shuffle(net) is None:
+        return sampled(net.upsampler, run(planes(close), x, picture, reach=reach), run, out)
+    reach += reach_of(net.upsampler)
+    return run(planes(lambda x, picture: net.upsampler(close(x, picture))), x, picture, reach=reach, out=out)

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from srlib.adapters.adapted import Adapted, Run, padded
+from srlib.adapters.dysample import sampled
 from srlib.adapters.layers import chain, group_norm, normed, planes, reach_of
 
 
-def adapt(net: Any) -> Adapted | None:
-    """PLKSR or RealPLKSR with a walk; None with DySample, which looks as far as its input says."""
-    if not isinstance(net.to_img, nn.PixelShuffle):
-        return None
-    return Adapted(net, _steps, scale=net.to_img.upscale_factor, channels=net.feats[0].in_channels)
+def adapt(net: Any) -> Adapted:
+    """PLKSR or RealPLKSR with a walk."""
+    end = net.to_img  # or DySample
+    scale = end.upscale_factor if isinstance(end, nn.PixelShuffle) else end.scale
+    return Adapted(net, _steps, scale=scale, channels=net.feats[0].in_channels)
 
 
 def _steps(net: Any, x: Tensor, run: Run, out: Any) -> Tensor:
@@ -29,9 +30,11 @@ def _steps(net: Any, x: Tensor, run: Run, out: Any) -> Tensor:
             x = _block(block, x, run)
 
     def close(x: Tensor, picture: Tensor) -> Tensor:
-        return net.to_img(last(x) + net.repeat_op(picture))
+        return last(x) + net.repeat_op(picture)
 
-    return run(planes(close), x, picture, reach=1, out=out)
+    if not isinstance(net.to_img, nn.PixelShuffle):
+        return sampled(net.to_img, run(planes(close), x, picture, reach=1), run, out)
+    return run(planes(lambda x, picture: net.to_img(close(x, picture))), x, picture, reach=1, out=out)
 
 
 def _block(block: Any, x: Tensor, run: Run) -> Tensor:

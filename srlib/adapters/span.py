@@ -20,10 +20,9 @@ def _steps(net: Any, x: Tensor, run: Run, out: Any) -> Tensor:
     for layer in net.modules():
         if hasattr(layer, "update_params"):
             layer.update_params()  # three convolutions as one, here once and not for each chunk
-    mean = net.mean.to(x)
 
     def head(picture: Tensor) -> Tensor:
-        return _conv(net.conv_1, (picture - mean) * net.img_range if net.is_norm else picture)
+        return _conv(net.conv_1, (picture - net.mean.to(picture)) * net.img_range if net.is_norm else picture)
 
     def tail(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
         x, inner = _block(net.block_6, x)

@@ -39,7 +39,7 @@ def strangers(x: Tensor, m: int, n: int, shift: tuple[int, int], wrapped: tuple[
 
 
 def hidden(x: Tensor, m: int, n: int, shift: tuple[int, int], wrapped: tuple[bool, bool]) -> Tensor | None:
-    """The same as a mask to be added to logits: -100, as these networks have it, where pixels must not see each other."""
+    """The same as a mask to add to logits: -100, as these networks have it, where pixels must not see each other."""
     apart = strangers(x, m, n, shift, wrapped)
     return None if apart is None else apart.to(x.dtype) * -100.0
 

@@ -278,7 +278,8 @@ class TiledSR(nn.Module):
         """
         if x.shape[-2] * x.shape[-1] <= limit * 1e6:
             return self.erase(self.hat_model(x))
-        return self.tiled(x, statistics="exact", tile=8 * self.window, how=Execution(on_oom="shrink"))[0]
+        tile = max(8, 64 // self.window) * self.window  # many foreign networks have a window of one pixel
+        return self.tiled(x, statistics="exact", tile=tile, how=Execution(on_oom="shrink"))[0]
 
     def erase(
         self, stitched: Tensor, lr: Tensor | None = None, seams: Tensor | None = None, unit: Tensor | float = 1.0
