@@ -103,6 +103,13 @@ def test_restoration():
     assert "exact" in text and "window " not in text
 
 
+def test_networks():
+    text = output("benchmarks/networks.py", "--size", "64", "--chunk", "32", "--networks", "DAT-light", "SPAN")
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if len(line.split()) == 8}
+    assert set(rows) == {"DAT-light", "SPAN"}
+    assert all(float(row[-1]) < 2e-5 and float(row[0]) > 0 for row in rows.values())
+
+
 def test_the_soak_kills_a_training_and_finds_it_whole():
     text = output("benchmarks/soak.py", "--kills", "2", "--iterations", "40", "--patience", "6")
     assert "2 hits survived" in text and text.count("bit for bit the same") == 5

@@ -18,7 +18,8 @@ def whole(
     *maps: Tensor,
     reach: int = 0,
     margin: int = 0,
-    shift: int = 0,
+    shift: int | tuple[int, int] = 0,
+    multiple: int = 1,
     sums: Callable[[Tensor], Tensor] | None = None,
     then: Callable[[Tensor, int], Tensor] | None = None,
     given: Any = None,
@@ -28,8 +29,10 @@ def whole(
 
     reach: pixels around it that an output pixel depends on (convolutions, which pad with zeros at the picture's
     border only). margin: the last map is given with that many pixels more on each side, zeros beyond the border.
-    shift: maps are rolled up and left by it, the answer back; the step is then also told (True, True), that the
-    last rows and the last columns wrapped around. out: a map that the answer may overwrite; not used here.
+    shift: maps are rolled up and left by it (or by two different numbers), the answer back; the step is then also told
+    (True, True), that the last rows and the last columns wrapped around. multiple: maps are first extended at the
+    bottom and right with zeros to a multiple of it, the answer is cropped again; the step does not change the size.
+    out: a map that the answer may overwrite; not used here.
     sums: the step's answer is not wanted itself, only sums(answer), which adds up over pixels; what is returned is
     then(the sum, the number of pixels). given: such a result; the step gets it by this name.
     A step that halves the size has an even reach.
@@ -38,10 +41,17 @@ def whole(
         step = partial(step, given=given)
     if margin:
         maps = (*maps[:-1], F.pad(maps[-1], (0, 0, margin, margin, margin, margin)))
+    H, W = maps[0].shape[1:3]
+    if multiple > 1:
+        maps = tuple(F.pad(m, (0, 0, 0, -W % multiple, 0, -H % multiple)) for m in maps)
     if shift:
-        rolled = [m.roll((-shift, -shift), (1, 2)) for m in maps]
-        return step(*rolled, (True, True)).roll((shift, shift), (1, 2))
-    answer = step(*maps)
+        y, x = (shift, shift) if isinstance(shift, int) else shift
+        rolled = [m.roll((-y, -x), (1, 2)) for m in maps]
+        answer = step(*rolled, (True, True)).roll((y, x), (1, 2))
+    else:
+        answer = step(*maps)
+    if multiple > 1:
+        answer = answer[:, :H, :W]
     if sums is None:
         return answer
     assert then is not None

@@ -57,7 +57,8 @@ class Chunks:
         *maps: Tensor,
         reach: int = 0,
         margin: int = 0,
-        shift: int = 0,
+        shift: int | tuple[int, int] = 0,
+        multiple: int = 1,
         sums: Callable[[Tensor], Tensor] | None = None,
         then: Callable[[Tensor, int], Tensor] | None = None,
         given: Any = None,
@@ -66,7 +67,9 @@ class Chunks:
         """As srlib.networks.walk.whole. out: a map to overwrite, or a function called with (piece (B, rows, columns,
         C), first row, first column) for each chunk, from the top left; then None is returned.
         """
-        H, W = maps[0].shape[1:3]
+        height, width = maps[0].shape[1:3]
+        H, W = height + -height % multiple, width + -width % multiple
+        down, across = (shift, shift) if isinstance(shift, int) else shift
         self.picture = self.picture or H
         cells = given if isinstance(given, Cells) else None
         axes = (cells.y, cells.x) if cells else None
@@ -80,8 +83,11 @@ class Chunks:
                 y, x = max(top - reach, 0), max(left - reach, 0)
                 self.before_each()
                 if shift:
-                    rows, columns = _wrapped(top + shift, bottom + shift, H), _wrapped(left + shift, right + shift, W)
-                    chunks = [torch.cat([torch.cat([m[:, r, c] for c in columns], 2) for r in rows], 1) for m in maps]
+                    rows, columns = _wrapped(top + down, bottom + down, H), _wrapped(left + across, right + across, W)
+                if shift or multiple > 1:
+                    chunks = [
+                        torch.cat([torch.cat([_part(m, r, c) for c in columns], 2) for r in rows], 1) for m in maps
+                    ]
                 else:
                     chunks = [m[:, y : bottom + reach, x : right + reach] for m in maps]
                 if margin:
@@ -101,14 +107,17 @@ class Chunks:
                     out(result, int(top * scale), int(left * scale))
                     continue
                 if out is None:
-                    out = self._new((len(result), int(H * scale), int(W * scale), result.shape[3]), result.dtype)
+                    out = self._new(
+                        (len(result), int(height * scale), int(width * scale), result.shape[3]), result.dtype
+                    )
                 if scale != 1:
                     rows, columns = (
                         [slice(int(s.start * scale), int(s.stop * scale)) for s in ss] for ss in (rows, columns)
                     )
                 for r, part in zip(rows, result.split([r.stop - r.start for r in rows], 1), strict=True):
                     for c, square in zip(columns, part.split([c.stop - c.start for c in columns], 2), strict=True):
-                        out[:, r, c] = square
+                        place = out[:, r, c]  # smaller where the map was extended
+                        place.copy_(square[:, : place.shape[1], : place.shape[2]])
         if sums:
             assert then is not None
             return total.result(then)
@@ -117,7 +126,9 @@ class Chunks:
     def _new(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         place = self.device if self.features == "device" else torch.device("cpu")
         if place.type == "cpu":
-            dtype = torch.float32  # a mean over a half-precision map would make a float copy of all of it there
+            dtype = torch.promote_types(
+                dtype, torch.float32
+            )  # a mean over a half-precision map would make a float copy of all of it there
         if self.features in ("device", "host"):
             return torch.empty(shape, dtype=dtype, device=place)
         size = torch.Size(shape).numel()
@@ -139,10 +150,11 @@ class Chunks:
         seen = noting.seen
         if self.spans and not any(windowed for _, windowed in seen):
             raise ValueError(f"the walk of {type(model).__name__} takes no sums: 'window' would be 'exact'")
-        least = seen[0][0]  # rows and columns that one pixel is padded to
+        least = seen[0][0]  # rows and columns that one pixel is padded to: of the window, or more
+        window = min(getattr(model, "window", least), least)
         chunks = 0
         for rows, windowed in seen:
-            sides = [-(-side // least) * rows for side in x.shape[2:]]
+            sides = [-(-side // window) * window * rows // least for side in x.shape[2:]]
             span = max(self.spans * rows // least, 1)
             counts = [len(list(parts(side, self.size, Axis(side, span) if windowed else None))) for side in sides]
             chunks += counts[0] * counts[1]
@@ -165,6 +177,13 @@ class _Noting(Chunks):
 def _wrapped(start: int, stop: int, size: int) -> list[slice]:
     """[start, stop) with positions from `size` on meaning those from 0 on; start < size."""
     return [slice(start, stop)] if stop <= size else [slice(start, size), slice(0, stop - size)]
+
+
+def _part(m: Tensor, rows: slice, columns: slice) -> Tensor:
+    """These rows and columns of the map (B, H, W, C), zeros where they lie beyond its bottom and right."""
+    part = m[:, rows, columns]
+    below, after = rows.stop - rows.start - part.shape[1], columns.stop - columns.start - part.shape[2]
+    return F.pad(part, (0, 0, 0, after, 0, below)) if below or after else part
 
 
 def _with_margin(m: Tensor, top: int, bottom: int, left: int, right: int, margin: int) -> Tensor:
