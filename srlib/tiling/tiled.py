@@ -106,9 +106,9 @@ def tiled_apply(
     plan: plan_tiles(H, W, ...), or what auto_plan chooses.
     blend: "crop" keeps each core; "ramp" fades linearly over `halo` LR pixels straddling each seam;
     "gaussian" and "mean" average all that was read, and are there for comparison.
-    statistics: what a network computes from the mean over the whole picture (nn.AdaptiveAvgPool2d(1)) is, with
+    statistics: what a network computes from means, variances or norms over the whole picture (PictureSums) is, with
     "local", each tile's own; with "two_pass", taken in a first pass over all tiles and used in a second: twice
-    the time, near-exact where the halo suffices; with "exact", the whole picture's: the model is evaluated layer by
+    the time, near-exact where the halo suffices (docs/tiling.md); with "exact", the whole picture's: the model is evaluated layer by
     layer in chunks of the plan's tile (halo, offset, blend and batch have no effect), which needs a model with a
     method `walk`, such as HAT; see srlib.tiling.exact.Chunks for cost and memory. "window" does the same, but takes
     what comes from sums over the picture from overlapping windows of `span` LR pixels, a multiple of the network's
@@ -229,6 +229,7 @@ class _Job:
         self.autocast = torch.autocast(device.type, how.dtype) if how.dtype else nullcontext()
         self.progress, self.cancel = how.progress, how.cancel
         self.done = self.total = 0
+        self.means = Means(report.plan, len(x)) if report.statistics == "two_pass" else None
         self.canvas = Canvas(x.shape[-2] * report.scale, x.shape[-1] * report.scale, sink)
 
     def before_each(self) -> None:
@@ -243,20 +244,16 @@ class _Job:
         plan, x = self.report.plan, self.x
         groups = [range(len(plan))[i : i + self.report.batch] for i in range(0, len(plan), self.report.batch)]
         weights = [blend_weights(axis, plan.halo, self.report.scale, self.report.blend) for axis in (plan.y, plan.x)]
-        means = Means(self.model, plan, len(x)) if self.report.statistics == "two_pass" else None
-        self.total = len(groups) * (2 if means else 1)
-        with means or nullcontext():
-            if means:
-                for numbers in groups:
-                    means.numbers = numbers
-                    with torch.no_grad():
-                        self._call(numbers)
-                means.use()
+        self.total = len(groups) * (2 if self.means else 1)
+        if self.means:
             for numbers in groups:
-                if means:
-                    means.numbers = numbers
-                for number, tile in zip(numbers, self._call(numbers), strict=True):
-                    self._place(tile, number, *weights)
+                with torch.no_grad():
+                    self._call(numbers)
+                self.means.check(self.model)
+            self.means.use()
+        for numbers in groups:
+            for number, tile in zip(numbers, self._call(numbers), strict=True):
+                self._place(tile, number, *weights)
         self.before_each()
         return self.canvas.close()
 
@@ -264,7 +261,9 @@ class _Job:
         """The model on some tiles -> (T, B, C, read_h*scale, read_w*scale), where the picture is."""
         self.before_each()
         reads = cut(self.x, self.report.plan, numbers)  # (T, B, C, read_h, read_w)
-        with self.autocast:
+        if self.means:
+            self.means.numbers = numbers
+        with self.autocast, self.means or nullcontext():
             tiles = self.model(reads.flatten(0, 1).to(self.device))
         return tiles.to(self.x).unflatten(0, reads.shape[:2])
 
