@@ -66,6 +66,8 @@ class Means(PictureSums):
             if call >= len(self.sums):
                 raise ValueError("two_pass: the network takes more means than in the first pass; use 'local'")
             sums = self.sums[call]
+            if not sums.values:  # cores smaller than a pixel of these features
+                return None
             mean = sums.total / sums.values
             variance = (sums.squares / sums.values - mean.square()).clamp_min(0)
             mean, variance = (t.repeat(len(self.numbers), 1) for t in (mean, variance))  # (T*B, G)
@@ -78,7 +80,8 @@ class Means(PictureSums):
             row, column = divmod(number, len(self.plan.x.origins))
             rows, columns = _core(self.plan.y, row, factor), _core(self.plan.x, column, factor)
             core = tile[..., rows, columns]
-            values = core.shape[2:].numel()
+            if not (values := core.shape[2:].numel()):
+                continue
             moments = torch.var_mean(core if core.itemsize > 2 else core.float(), (2, 3, 4), correction=0)
             variance, mean = (moment.double() for moment in moments)
             sums.total = sums.total + mean * values

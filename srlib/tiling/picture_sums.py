@@ -47,15 +47,17 @@ class PictureSums(TorchFunctionMode):
 
 
 def frame_factor(features: tuple[int, int], picture: tuple[int, int]) -> float | None:
-    """How many pixels of features (h, w) lie along one of the picture's, both sides alike, 2 or 1/4 say, whatever the
-    network has added at the border; None where features of that shape are not the picture's: windows, one column.
+    """How many pixels of features (h, w) lie along one of the picture's, 2 or 1/4 say; the network may have added up
+    to 64 pixels at its border. None where features of that shape are not the picture's: windows, what is pooled.
     """
-    factors = {_factor(*sides) for sides in zip(features, picture, strict=True)}
-    return factors.pop() if len(factors) == 1 else None
+    for factor in _FACTORS:
+        added = [side / factor - of for side, of in zip(features, picture, strict=True)]
+        if max(features) > 1 and all(-1 / factor < more <= 64 for more in added):
+            return factor
+    return None
 
 
-def _factor(side: int, of: int) -> float:
-    return float(round(side / of)) if side >= of else 1 / round(of / side)
+_FACTORS = (8, 4, 3, 2, 1, 1 / 2, 1 / 4, 1 / 8, 1 / 16)
 
 
 def _pool(take: Take, x: Tensor, output_size: Any = None) -> Tensor | None:
