@@ -1,6 +1,7 @@
 """The command `srlib`, also `python -m srlib`. Nothing heavy is imported before the subcommand is known.
 
 srlib upscale MODEL INPUT OUTPUT      pictures, upscaled or restored without seams
+srlib reach MODEL                     how far the network looks, and what context costs
 srlib hdr MODEL INPUT OUTPUT          LDR pictures as HDR, .exr, .hdr or gain-map JPEG
 srlib data --input hr --output data   LR pictures out of HR pictures
 srlib train params/<run>/02_stage1.yaml
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _upscale,
             "upscale or restore a picture, or a folder of them with its subfolders",
         ),
+        ("reach", _reach_options, _reach, "say how far a network looks, found by running it, and what context costs"),
         ("hdr", _hdr_options, _hdr, "make HDR of an LDR picture, or of a folder of them, by a trained DiffIR"),
         ("data", _data_options, _data, "make LR pictures out of a folder of HR pictures"),
         ("train", _train_options, _train, "train what a notebook trains; see accelerate launch for several devices"),
@@ -87,7 +89,8 @@ def _upscale_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--span", type=int, default=0, help="LR pixels of the windows of window: the patches it was trained on")
     add("--tile", default="auto", help="LR pixels, a multiple of the window, or auto (default): as memory allows")
-    add("--halo", type=int, help="LR pixels of context around a tile, not for exact; default two windows")
+    add("--halo", help="LR pixels of context, not for exact; default two windows; auto: as much as a picture needs")
+    add("--halo-db", type=float, help="with --halo auto: the least PSNR in dB that will do, not equal 8-bit values")
     add("--blend", choices=("crop", "ramp"), default="crop", help="how tiles meet, not for exact")
     add("--batch", type=int, default=1, help="tiles at once, default 1")
     add(
@@ -121,16 +124,46 @@ def _upscale(
     conv_scale: float | None,
     answer: str | None,
     tile: str,
-    halo: int | None,
+    halo: str | None,
+    halo_db: float | None,
     **given: Any,
 ) -> int:
     from srlib.inference.folders import upscale_folder
     from srlib.networks.checkpoints import load
 
     network = _placed(load(model, img_range=img_range, conv_scale=conv_scale, answer=answer), device)
-    given |= {"tile": _size(tile), "halo": 2 * network.window if halo is None else halo}
+    given |= {"tile": _size(tile), "halo": _context(network, halo, halo_db, given["statistics"])}
     given |= {"suffix": f".{format}" if format else "", "how": _how(precision, features)}
     return _ended(*upscale_folder(network, input, output, **given))
+
+
+def _context(network: Any, halo: str | None, decibels: float | None, statistics: str) -> Any:
+    """The halo for upscale_folder; of "auto" the network's reach is looked up or found."""
+    if halo not in (None, "auto") and not str(halo).isdigit():
+        raise ValueError(f"--halo {halo}: give a number of LR pixels, or auto")
+    if halo != "auto" and decibels is not None:
+        raise ValueError("--halo-db is for --halo auto")
+    if halo != "auto":
+        return 2 * network.window if halo is None else int(halo)
+    if statistics in ("exact", "window"):
+        return 0
+    from srlib.inference.auto_halo import AutoHalo, reach_of
+
+    return AutoHalo(reach_of(network), decibels)
+
+
+def _reach_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="what srlib upscale takes")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU where there is one")
+    parser.add_argument("--seconds", type=float, default=120.0, help="what it may take, about; default 120")
+
+
+def _reach(model: str, *, device: str | None, seconds: float) -> int:
+    from srlib.inference.auto_halo import reach_of
+    from srlib.networks.checkpoints import load
+
+    print(reach_of(_placed(load(model), device), seconds=seconds))
+    return 0
 
 
 def _placed(network: Any, device: str | None) -> Any:

@@ -58,7 +58,7 @@ class Means(PictureSums):
 
     def _take(self, x: Tensor) -> Pooled | None:
         """x: (T*B, G, c, h, w)."""
-        factor = frame_factor(tuple(x.shape[-2:]), (self.plan.y.read, self.plan.x.read))
+        factor = frame_factor(x.shape[-2:], (self.plan.y.read, self.plan.x.read))
         if factor is None or len(x) != len(self.numbers) * self.pictures:
             return None
         call, self._call = self._call, self._call + 1

@@ -1,6 +1,6 @@
 """Seeing what a network computes from the whole picture: means, variances and norms over height and width."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,7 @@ class PictureSums(TorchFunctionMode):
         return function(*args, **kwargs) if instead is None else instead
 
 
-def frame_factor(features: tuple[int, int], picture: tuple[int, int]) -> float | None:
+def frame_factor(features: Sequence[int], picture: Sequence[int]) -> float | None:
     """How many pixels of features (h, w) lie along one of the picture's, 2 or 1/4 say; the network may have added up
     to 64 pixels at its border. None where features of that shape are not the picture's: windows, what is pooled.
     """

@@ -59,7 +59,9 @@ class Reach:
             self.period, f"{self.period}: tiles begin at multiples of it"
         )
         whole = {True: f"yes: {taken or 'of an unknown kind'}", False: "no", None: "not known"}[self.whole]
-        costs = f"{self.halo} LR pixels of it make tiles exact; tiles of 256 then read {self.cost() or 0:.1f} pixels each"
+        costs = (
+            f"{self.halo} LR pixels of it make tiles exact; tiles of 256 then read {self.cost() or 0:.1f} pixels each"
+        )
         if self.halo is None:
             costs = "none that is known makes tiles exact"
         elif self.whole:
@@ -86,9 +88,9 @@ def find_reach(
 ) -> Reach:
     """Run model, (B, channels, H, W) -> (B, C', H*scale, W*scale), on low and wide pictures of noise, some of it NaN.
 
-    window: a grid that the network is known for; it is tried first. device: where it runs, by default where its parameters are. seconds: about what it may take; what was not found
-    by then is in the notes. Raises ValueError for a network in training mode, and for one that takes no such picture
-    or whose output is not larger by a whole number.
+    window: a grid that the network is known for; it is tried first. device: where it runs, by default where its
+    parameters are. seconds: about what it may take; what was not found by then is in the notes. Raises ValueError for a
+    network in training mode, and for one that takes no such picture or whose output is not larger by a whole number.
     """
     if getattr(model, "training", False):
         raise ValueError("the reach is that of a network in eval mode: call model.eval() first")
@@ -111,7 +113,7 @@ class _Constants(PictureSums):
         self.areas = {area for area in areas if area > 512}
 
     def _take(self, x: Tensor) -> Pooled | None:
-        if len(x) != 1 or frame_factor(tuple(x.shape[-2:]), self.picture) is None:
+        if len(x) != 1 or frame_factor(x.shape[-2:], self.picture) is None:
             return None
         self.seen["norms" if "norm" in self.name else "means"] += 1
         one = torch.ones(x.shape[:2], device=x.device)
@@ -159,7 +161,11 @@ class _Probe:
         except _TooSlow:
             lacks = [
                 name
-                for name, value in (("reach", self.known.pixels), ("grid", self.known.period), ("context", self.known.halo))
+                for name, value in (
+                    ("reach", self.known.pixels),
+                    ("grid", self.known.period),
+                    ("context", self.known.halo),
+                )
                 if value is None
             ]
             missing = ", ".join(lacks) or "the other axis"
@@ -250,7 +256,7 @@ class _Probe:
         if self.per_pixel * pixels > left:
             raise _TooSlow
         x = (x.transpose(2, 3) if upright else x).clone()  # some networks write into their input
-        constants = _Constants(tuple(x.shape[-2:]))
+        constants = _Constants((x.shape[-2], x.shape[-1]))
         with nullcontext() if plain else constants:
             y = self.model(x)
         if count:
@@ -301,7 +307,9 @@ class _Probe:
             return None
         return next(shift for shift, difference in differences.items() if difference <= 2 * least)
 
-    def _shifted(self, width: int, margin: int, shifts: tuple[int, ...] | None = None) -> Iterator[tuple[int, float, float]]:
+    def _shifted(
+        self, width: int, margin: int, shifts: tuple[int, ...] | None = None
+    ) -> Iterator[tuple[int, float, float]]:
         """(shift, largest difference, largest value) of the answers to a picture and to it shifted."""
         shifts = shifts or self.grids
         x = self._noise(width + max(shifts))

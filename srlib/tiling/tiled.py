@@ -108,7 +108,7 @@ def tiled_apply(
     "gaussian" and "mean" average all that was read, and are there for comparison.
     statistics: what a network computes from means, variances or norms over the whole picture (PictureSums) is, with
     "local", each tile's own; with "two_pass", taken in a first pass over all tiles and used in a second: twice
-    the time, near-exact where the halo suffices (docs/tiling.md); with "exact", the whole picture's: the model is evaluated layer by
+    the time, near-exact where the halo suffices; with "exact", the whole picture's: the model is evaluated layer by
     layer in chunks of the plan's tile (halo, offset, blend and batch have no effect), which needs a model with a
     method `walk`, such as HAT; see srlib.tiling.exact.Chunks for cost and memory. "window" does the same, but takes
     what comes from sums over the picture from overlapping windows of `span` LR pixels, a multiple of the network's
@@ -241,7 +241,7 @@ class _Job:
         self.done += 1
 
     def tiled(self) -> Tensor | None:
-        plan, x = self.report.plan, self.x
+        plan = self.report.plan
         groups = [range(len(plan))[i : i + self.report.batch] for i in range(0, len(plan), self.report.batch)]
         weights = [blend_weights(axis, plan.halo, self.report.scale, self.report.blend) for axis in (plan.y, plan.x)]
         self.total = len(groups) * (2 if self.means else 1)
