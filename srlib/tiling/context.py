@@ -7,7 +7,7 @@ the picture, so that it is tried.
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ class Choice:
             f"at {self.places} places {self.differing} of {self.values} 8-bit values differ from those with "
             f"{self.against}, {self.decibels:.1f} dB"
         )
-        short = "" if self.enough else "; that is the most that was tried, and less than was asked for"
+        short = "" if self.enough else "; the most that was tried, and not enough"
         return f"context {self.halo}, measured: {found}{short}{f'; {self.reason}' if self.reason else ''}"
 
 
@@ -95,17 +95,12 @@ def choose_halo(
     measured = _Measured(run, x, plan, scale, grid, tile, statistics, places, seed)
     if len(measured.cores) < 2:
         return Choice(measured.ladder[0], reason="the picture is one tile")
-    most = reach.halo if reach and reach.halo else None
-    choice = None
-    for halo, against in measured.pairs(most):
-        choice = measured.compared(halo, against)
-        enough = choice.differing == 0 if decibels is None else choice.decibels >= decibels
-        choice = Choice(**{**vars(choice), "enough": enough, "reason": reason})
-        if enough:
-            break
-    assert choice is not None
-    if not choice.enough and most and most <= 2 * _MOST:
-        return Choice(most, exact=not (reach and reach.whole), reason="the network's reach, as no less is enough")
+    for halo, against in measured.pairs(reach.halo if reach else None):
+        choice = replace(measured.compared(halo, against, decibels), reason=reason)
+        if choice.enough:
+            return choice
+    if reach and reach.halo and reach.halo <= 2 * _MOST:
+        return Choice(reach.halo, exact=not reach.whole, reason="the network's reach, as no less is enough")
     return choice
 
 
@@ -138,7 +133,7 @@ class _Measured:
         if whole and statistics == "two_pass":
             self._gather(plan(tile if isinstance(tile, int) else grid * -(-256 // grid), self.ladder[2]))
         self.cores = _chosen(x, self.plan(0), places, seed)
-        self.known: dict[int, list[Tensor]] = {}
+        self.known: dict[tuple[int, int, int], Tensor] = {}
 
     def pairs(self, most: int | None) -> Iterator[tuple[int, int]]:
         """Contexts to try, each with the one that it is compared with; most: with which tiles lack nothing."""
@@ -146,26 +141,32 @@ class _Measured:
         for halo in self.ladder:
             if halo >= top and halo > self.ladder[0]:
                 return
-            larger = next((step for step in self.ladder if step >= 3 * halo), 3 * halo)
-            yield halo, -(-min(larger, max(top, halo)) // self.ladder[0]) * self.ladder[0]
+            yield halo, -(-min(3 * halo, max(top, halo)) // self.ladder[0]) * self.ladder[0]
 
-    def compared(self, halo: int, against: int) -> Choice:
-        """What a context gives, beside another."""
-        pairs = list(zip(self._answers(halo), self._answers(against), strict=True))
-        integers = [[(t.clamp(0, 1) * 255 + 0.5).floor() for t in pair] for pair in pairs]
-        differing = sum(int((a != b).sum()) for a, b in integers)
-        values = sum(a.numel() for a, _ in pairs)
-        squared = sum((a - b).double().square().sum().item() for a, b in pairs) / values
-        decibels = -10 * math.log10(squared) if squared else math.inf
-        return Choice(halo, False, len(pairs), values, differing, decibels, against)
+    def compared(self, halo: int, against: int, decibels: float | None) -> Choice:
+        """What a context gives beside another, place by place until it is known not to be enough."""
+        count = sum((r.stop - r.start) * (c.stop - c.start) for r, c in self.cores) * self.scale**2 * len(self.x)
+        most = 0.0 if decibels is None else 10 ** (-decibels / 10) * count  # that squares may sum to, of one channel
+        squares, differing, values, places, channels = 0.0, 0, 0, 0, 1
+        for core in self.cores:
+            pair = [self._answer(context, core) for context in (halo, against)]
+            a, b = ((t.clamp(0, 1) * 255 + 0.5).floor() for t in pair)
+            differing += int((a != b).sum())
+            squares += (pair[0] - pair[1]).double().square().sum().item()
+            values, channels, places = values + a.numel(), a.shape[1], places + 1
+            enough = not differing if decibels is None else squares <= most * channels
+            if not enough:
+                break
+        found = -10 * math.log10(squares / values) if squares else math.inf
+        return Choice(halo, False, places, values, differing, found, against, enough)
 
-    def _answers(self, halo: int) -> list[Tensor]:
-        """Of each place (B, C', h*scale, w*scale)."""
-        if halo not in self.known:
-            self.known[halo] = [self._answer(self.plan(halo), core) for core in self.cores]
-        return self.known[halo]
+    def _answer(self, halo: int, core: tuple[slice, slice]) -> Tensor:
+        """(B, C', h*scale, w*scale) of a core; kept, as a context may be compared with several."""
+        if (halo, core[0].start, core[1].start) not in self.known:
+            self.known[halo, core[0].start, core[1].start] = self._cut_out(self.plan(halo), core)
+        return self.known[halo, core[0].start, core[1].start]
 
-    def _answer(self, plan: TilePlan, core: tuple[slice, slice]) -> Tensor:
+    def _cut_out(self, plan: TilePlan, core: tuple[slice, slice]) -> Tensor:
         i, j = (bisect_right(axis.cores, part.start) - 1 for axis, part in zip((plan.y, plan.x), core, strict=True))
         read = cut(self.x, plan, [i * len(plan.x.origins) + j])[0]
         y = self._run(read, plan, [0])

@@ -18,20 +18,30 @@ class _Sums:
     squares: Tensor
     values: int = 0
 
+    def pooled(self, times: int) -> Pooled | None:
+        """Mean and variance (times*B, G); None of no values, where cores were smaller than a pixel of the features."""
+        if not self.values:
+            return None
+        mean = self.total / self.values
+        variance = (self.squares / self.values - mean.square()).clamp_min(0)
+        return Pooled(mean.repeat(times, 1), variance.repeat(times, 1), self.values)
+
 
 class Means(PictureSums):
     """Within `with`, every mean, variance and norm over height and width (PictureSums) that the model computes first
-    gathers, after `use()` is given, what it is over all tiles' cores.
+    gathers, after `use()` is given, what it is over all tiles' cores; after `again()` both.
 
     plan: a tiling.TilePlan. pictures: how many are tiled at once, B. Before each call of the model `numbers` is
     set to the tiles' numbers; the model's input is (len(numbers)*B, ...), tile by tile. The first pass itself
-    runs with each tile's own statistics, which is why the result is near-exact and not exact.
+    runs with each tile's own statistics, which is why the result is near-exact and not exact; a further pass that
+    gathers with those of the one before comes nearer.
     """
 
     def __init__(self, plan: Any, pictures: int):
         super().__init__(self._take)
         self.plan, self.pictures = plan, pictures
         self.sums: list[_Sums] = []  # in the order of the calls
+        self.given: list[_Sums] = []  # of the pass before
         self.gathering = True
         self.numbers: Sequence[int] = ()
 
@@ -54,7 +64,11 @@ class Means(PictureSums):
 
     def use(self) -> None:
         """From now on hand out what was gathered."""
-        self.gathering = False
+        self.gathering, self.given = False, self.sums
+
+    def again(self) -> None:
+        """From now on hand out what was gathered, and gather anew."""
+        self.given, self.sums = self.sums, []
 
     def _take(self, x: Tensor) -> Pooled | None:
         """x: (T*B, G, c, h, w)."""
@@ -62,16 +76,15 @@ class Means(PictureSums):
         if factor is None or len(x) != len(self.numbers) * self.pictures:
             return None
         call, self._call = self._call, self._call + 1
-        if not self.gathering:
-            if call >= len(self.sums):
-                raise ValueError("two_pass: the network takes more means than in the first pass; use 'local'")
-            sums = self.sums[call]
-            if not sums.values:  # cores smaller than a pixel of these features
-                return None
-            mean = sums.total / sums.values
-            variance = (sums.squares / sums.values - mean.square()).clamp_min(0)
-            mean, variance = (t.repeat(len(self.numbers), 1) for t in (mean, variance))  # (T*B, G)
-            return Pooled(mean, variance, sums.values)
+        if self.gathering:
+            self._gather(x, call, factor)
+        if not self.given:
+            return None
+        if call >= len(self.given):
+            raise ValueError("two_pass: the network takes more means than in the first pass; use 'local'")
+        return self.given[call].pooled(len(self.numbers))
+
+    def _gather(self, x: Tensor, call: int, factor: float) -> None:
         if call == len(self.sums):
             nothing = x.new_zeros((self.pictures, x.shape[1]), dtype=torch.float64)
             self.sums.append(_Sums(nothing, nothing))
@@ -87,7 +100,6 @@ class Means(PictureSums):
             sums.total = sums.total + mean * values
             sums.squares = sums.squares + (variance + mean.square()) * values
             sums.values += values
-        return None
 
 
 def _core(axis: Any, i: int, factor: float) -> slice:

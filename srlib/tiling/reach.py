@@ -253,7 +253,7 @@ class _Probe:
     def _run(self, x: Tensor, *, upright: bool = False, plain: bool = False, count: bool = False) -> Tensor:
         """The network on one strip (1, C, low, W) -> (1, C', low*scale, W*scale). plain: with its statistics."""
         pixels, left = x.shape[2] * x.shape[3], self.limit - (time.perf_counter() - self.start)
-        if self.per_pixel * pixels > left:
+        if self.per_pixel and self.per_pixel * pixels > left:
             raise _TooSlow
         x = (x.transpose(2, 3) if upright else x).clone()  # some networks write into their input
         constants = _Constants((x.shape[-2], x.shape[-1]))

@@ -40,6 +40,7 @@ class Report:
     batch: int
     features: str = "device"
     span: int = 0
+    passes: int = 2
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
 
@@ -93,6 +94,7 @@ def tiled_apply(
     blend: str = "crop",
     statistics: str = "local",
     span: int = 0,
+    passes: int = 2,
     batch: int | None = None,
     out: Out | None = None,
     how: Execution = Execution(),
@@ -113,6 +115,7 @@ def tiled_apply(
     method `walk`, such as HAT; see srlib.tiling.exact.Chunks for cost and memory. "window" does the same, but takes
     what comes from sums over the picture from overlapping windows of `span` LR pixels, a multiple of the network's
     window, as large as it was trained on; for networks of transposed attention, see srlib.tiling.spans.
+    passes: of "two_pass"; each more than two takes statistics again, with those of the one before, and comes nearer.
     batch: tiles per call of the model, None for all of them at once. Their memory, and that of one row of tiles'
     output if `out` is given, is what is needed beside x.
     out: where the picture goes: None returns it, on x's device; a tensor, array or memory map (B, C, H*scale,
@@ -126,14 +129,14 @@ def tiled_apply(
     map (what is returned, or given to a function, is as the network made it); Cancelled.
     """
     exact = statistics in WALKED
-    _check(model, x, plan, blend, statistics, span, batch, how)
+    _check(model, x, plan, blend, statistics, span, passes, batch, how)
     if exact:
         plan = plan_tiles(plan.y.size, plan.x.size, tile=plan.tile, halo=0, window=plan.window)
     sink = None if out is None else sink_of(out, len(x), plan.y.size * scale, plan.x.size * scale)
     if sink and sink is not out:
         sink = checked(sink, how.dtype or x.dtype)
     device = _device(model, x, how)
-    report = Report(plan, scale, statistics, blend, min(batch or len(plan), len(plan)), how.features, span)
+    report = Report(plan, scale, statistics, blend, min(batch or len(plan), len(plan)), how.features, span, passes)
 
     start = time.perf_counter()
     while True:
@@ -161,7 +164,15 @@ def tiled_apply(
 
 
 def _check(
-    model: Any, x: Tensor, plan: TilePlan, blend: str, statistics: str, span: int, batch: int | None, how: Execution
+    model: Any,
+    x: Tensor,
+    plan: TilePlan,
+    blend: str,
+    statistics: str,
+    span: int,
+    passes: int,
+    batch: int | None,
+    how: Execution,
 ) -> None:
     """All that can be wrong with tiled_apply's arguments, before the model runs."""
     choices = [("blend", blend, BLENDS), ("statistics", statistics, STATISTICS), ("on_oom", how.on_oom, ON_OOM)]
@@ -179,6 +190,8 @@ def _check(
         raise ValueError(f"{name} has no walk(x, run, out): {statistics!r} needs one; 'two_pass' comes near")
     if statistics in WALKED and getattr(model, "training", False):
         raise ValueError(f"{statistics} is for a network in eval mode: call model.eval() first")
+    if passes < 2:
+        raise ValueError(f"passes {passes}: 'two_pass' takes 2 or more")
     if statistics == "window" and (span < 1 or span % plan.window):
         raise ValueError(f"span {span}: statistics 'window' take windows of a multiple of {plan.window} LR pixels")
     if statistics != "window" and span:
@@ -244,12 +257,15 @@ class _Job:
         plan = self.report.plan
         groups = [range(len(plan))[i : i + self.report.batch] for i in range(0, len(plan), self.report.batch)]
         weights = [blend_weights(axis, plan.halo, self.report.scale, self.report.blend) for axis in (plan.y, plan.x)]
-        self.total = len(groups) * (2 if self.means else 1)
+        self.total = len(groups) * (self.report.passes if self.means else 1)
         if self.means:
-            for numbers in groups:
-                with torch.no_grad():
-                    self._call(numbers)
-                self.means.check(self.model)
+            for number in range(self.report.passes - 1):
+                if number:
+                    self.means.again()
+                for numbers in groups:
+                    with torch.no_grad():
+                        self._call(numbers)
+                    self.means.check(self.model)
             self.means.use()
         for numbers in groups:
             for number, tile in zip(numbers, self._call(numbers), strict=True):
