@@ -78,29 +78,28 @@ def choose_halo(
     decibels: the least PSNR at the places measured on; None: no 8-bit value differs there. places: half of them are
     those with most detail, the others drawn by `seed`.
     """
-    reason = ""
-    if reach is not None and reach.halo is not None:
+    whole = reach is not None and bool(reach.whole)
+    reasons = ["statistics of the whole picture keep tiles from agreeing exactly"] if whole else []
+    known = None  # the context with which tiles lack nothing that context can give
+    if reach is not None and reach.halo is not None and not (whole and statistics == "local"):
         grid = math.lcm(grid, reach.period or 1)
-        if reach.statistics and reach.whole:
-            reason = "statistics of the whole picture keep tiles from agreeing exactly"
+        known = -(-reach.halo // grid) * grid
         try:
-            full = plan(tile, -(-reach.halo // grid) * grid)
-            if full.overhead <= _AFFORDABLE and not (reason and statistics == "local"):
-                far = f"the network's reach, with which tiles lack nothing{' but statistics' if reason else ''}"
-                return Choice(full.halo, exact=not reason, reason=far)
-            costs = f"the reach, {full.halo}, would have {full.overhead:.1f} pixels read per pixel"
+            full = plan(tile, known)
+            if full.overhead <= _AFFORDABLE:
+                return Choice(known, not whole, reason="; ".join(["the network's reach", *reasons]))
+            reasons.append(f"the reach, {known}, would have {full.overhead:.1f} pixels read per pixel")
         except MemoryError:
-            costs = f"the reach, {reach.halo}, does not fit in memory"
-        reason = f"{reason}; {costs}" if reason else costs
+            reasons.append(f"the reach, {known}, does not fit in memory")
     measured = _Measured(run, x, plan, scale, grid, tile, statistics, places, seed)
     if len(measured.cores) < 2:
         return Choice(measured.ladder[0], reason="the picture is one tile")
-    for halo, against in measured.pairs(reach.halo if reach else None):
-        choice = replace(measured.compared(halo, against, decibels), reason=reason)
+    for halo, against in measured.pairs(known):
+        choice = replace(measured.compared(halo, against, decibels), reason="; ".join(reasons))
         if choice.enough:
             return choice
-    if reach and reach.halo and reach.halo <= 2 * _MOST:
-        return Choice(reach.halo, exact=not reach.whole, reason="the network's reach, as no less is enough")
+    if known and known <= 2 * _MOST:
+        return Choice(known, not whole, reason="; ".join(["the network's reach, as no less is enough", *reasons]))
     return choice
 
 
