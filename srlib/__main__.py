@@ -1,6 +1,7 @@
 """The command `srlib`, also `python -m srlib`. Nothing heavy is imported before the subcommand is known.
 
 srlib upscale MODEL INPUT OUTPUT      pictures, upscaled or restored without seams
+srlib reach MODEL                     how far the network looks, and what context costs
 srlib hdr MODEL INPUT OUTPUT          LDR pictures as HDR, .exr, .hdr or gain-map JPEG
 srlib data --input hr --output data   LR pictures out of HR pictures
 srlib train params/<run>/02_stage1.yaml
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run_upscale,
             "upscale or restore a picture, or a folder of them with its subfolders",
         ),
+        ("reach", _reach_options, _reach, "say how far a network looks, found by running it, and what context costs"),
         ("hdr", _hdr_options, _hdr, "make HDR of an LDR picture, or of a folder of them, by a trained DiffIR"),
         ("data", _data_options, _data, "make LR pictures out of a folder of HR pictures"),
         ("train", _train_options, _train, "train what a notebook trains; see accelerate launch for several devices"),
@@ -64,6 +66,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = "; ".join([f"{prog}: {error}", *getattr(error, "__notes__", ())])
         print("\n".join(map(printable, said.splitlines())), file=sys.stderr)
         return 2
+
+
+def _reach_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="what srlib upscale takes")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU where there is one")
+    parser.add_argument("--seconds", type=float, default=120.0, help="what it may take, about; default 120")
+
+
+def _reach(model: str, *, device: str | None, seconds: float) -> int:
+    from srlib.inference.auto_halo import reach_of
+    from srlib.networks.checkpoints import load
+
+    print(reach_of(placed(load(model), device), seconds=seconds))
+    return 0
 
 
 def _hdr_options(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from srlib.data.pictures import SUFFIXES
 from srlib.data.resize import METHODS
 from srlib.tiling.tiled import STATISTICS
 
-COMMANDS = ("upscale", "data", "train", "export", "report", "check-parameters")
+COMMANDS = ("upscale", "reach", "data", "train", "export", "report", "check-parameters")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -37,6 +37,7 @@ def test_the_choices_are_the_rooms_own():
     ("line", "said"),
     [
         (["upscale", "none.safetensors", "a.png", "b.png"], "srlib upscale: no checkpoint at none.safetensors"),
+        (["reach", "none.safetensors"], "srlib reach: no checkpoint at none.safetensors"),
         (["data", "--input", "nowhere", "--output", "out"], "srlib data: no folder"),
         (["export", "none.safetensors", "a.onnx"], "srlib export: no checkpoint at none.safetensors"),
         (["report", "none.ipynb"], "srlib report: {here}/none.ipynb does not exist"),

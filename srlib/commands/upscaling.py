@@ -37,7 +37,12 @@ def upscale_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--span", type=int, default=0, help="LR pixels of the windows of window: the patches it was trained on")
     add("--tile", default="auto", help="LR pixels, a multiple of the window, or auto (default): as memory allows")
-    add("--halo", type=int, help="LR pixels of context around a tile, not for exact; default two windows, or 32")
+    add(
+        "--halo",
+        help="LR pixels of context around a tile, not for exact; default two windows, or 32; auto: as much as a picture "
+        "needs, which is the default where a network cannot be tiled exactly",
+    )
+    add("--halo-db", type=float, help="with --halo auto: the least PSNR in dB that will do, not equal 8-bit values")
     add("--blend", choices=("crop", "ramp"), default="crop", help="how tiles meet, not for exact")
     add("--batch", type=int, default=1, help="tiles at once, default 1")
     add(
@@ -93,7 +98,8 @@ def run_upscale(
     conv_scale: float | None,
     answer: str | None,
     tile: str,
-    halo: int | None,
+    halo: str | None,
+    halo_db: float | None,
     statistics: str | None,
     outscale: float | None,
     width: int | None,
@@ -115,16 +121,21 @@ def run_upscale(
     told: dict[str, Any] = {"img_range": img_range, "conv_scale": conv_scale, "answer": answer}
     network = placed(load(model, **told), device)
     window = network.window
-    halo = (2 * window if window >= 8 else 32) if halo is None else halo
     if statistics is None:
         statistics = "exact" if hasattr(network.hat_model, "walk") else "local"
         if statistics == "local":
-            print(f"{network.hat_model.name} cannot be tiled exactly here: tiles with {halo} pixels of context instead")
+            halo = halo or "auto"
+            print(
+                f"{network.hat_model.name} cannot be tiled exactly here: tiles with "
+                f"{'as much context as a picture needs' if halo == 'auto' else f'{halo} pixels of context'} instead"
+            )
+    context = _context(network, halo, halo_db, statistics)
     if wrap is not None:
-        extras = replace(extras, wrap=-(-max(wrap, halo) // window) * window)
+        least = context if isinstance(context, int) else wrap
+        extras = replace(extras, wrap=-(-max(wrap, least) // window) * window)
     suffix, how = f".{format}" if format else "", execution(precision, features)
     options = {name: given.pop(name) for name in ("span", "blend", "batch")}
-    options |= {"statistics": statistics, "tile": tile_size(tile), "halo": halo}
+    options |= {"statistics": statistics, "tile": tile_size(tile), "halo": context}
     run = partial(upscale_folder, network, input, output, suffix=suffix, extras=extras, how=how, **given, **options)
     if dask:
         from srlib.data.parallel import cluster
@@ -142,6 +153,21 @@ def run_upscale(
     else:
         status = ended(*run())
     return max(status, _compared(input, output, suffix, truth, extras, network.scale) if compare else 0)
+
+
+def _context(network: Any, halo: str | None, decibels: float | None, statistics: str) -> Any:
+    """The halo for upscale_folder; of "auto" the network's reach is looked up or found."""
+    if halo not in (None, "auto") and not str(halo).isdigit():
+        raise ValueError(f"--halo {halo}: give a number of LR pixels, or auto")
+    if halo != "auto" and decibels is not None:
+        raise ValueError("--halo-db is for --halo auto")
+    if halo != "auto":
+        return (2 * network.window if network.window >= 8 else 32) if halo is None else int(halo)
+    if statistics in ("exact", "window"):
+        return 0
+    from srlib.inference.auto_halo import AutoHalo, reach_of
+
+    return AutoHalo(reach_of(network), decibels)
 
 
 def _truth(input: Path, output: Path, format: str | None, hr: Path) -> dict[Path, Path]:

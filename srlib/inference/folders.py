@@ -53,6 +53,7 @@ def upscale_folder(
     """
     pairs, found = targets(input, output, suffix)
     tile, halo = options.get("tile", model.tile_size), options.get("halo", 0)
+    halo = halo if isinstance(halo, int) else 0  # chosen for each picture
     if tile != "auto" and (not isinstance(tile, int) or tile < 1 or tile % model.window) or halo % model.window:
         raise ValueError(f"tile (or auto) and halo must be multiples of the model's window, {model.window}")
     span, windowed = options.get("span", 0), options.get("statistics") == "window"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from srlib.data.pictures import Picture, to_float, to_integers
 from srlib.inference.alpha import fill_hidden, upscale_alpha
+from srlib.inference.auto_halo import with_context
 from srlib.inference.ensemble import averaged
 from srlib.networks.eraser import TiledSR
 from srlib.networks.wrappers import unwrapped
@@ -27,7 +28,8 @@ def upscale(model: TiledSR, picture: Picture, *, tta: bool = False, **options: A
     The colours go through the model; alpha is upscaled by a fixed kernel, see srlib.inference.alpha. Where all that is
     fully transparent has one colour, the model sees the nearest visible one there, so that no halo of it comes out.
     tta: the mean of the network's answers to the picture's eight flips and rotations.
-    options: those of TiledSR.tiled, such as statistics, tile, halo, batch, how. A grey picture through a colour model:
+    options: those of TiledSR.tiled, such as statistics, tile, halo, batch, how; halo may also be "auto" or an AutoHalo:
+    then a note of the report says what was chosen, and by what it is known. A grey picture through a colour model:
     the mean of its three output channels; a colour picture through a grey model: channel by channel.
     Returns the picture and the report, with a note that begins with "hint" when a HAT's output has a mean far from the
     input's, or many values outside [0, 1]. Raises FloatingPointError for weights or an output that are not finite,
@@ -83,7 +85,9 @@ def _colours(
         seen[:, rows] = band.mean((0, 2)), (band - 0.5).abs().gt(0.6).float().mean((0, 2))
         out[rows] = to_integers(band.mean(0, keepdim=True) if grey else band, rgb.dtype)
 
+    options, notes = with_context(model, x, options)
     _, report = tiled(x, out=take, **options)
+    report.notes[:0] = notes
     before, (after, outside) = lr.mean().item(), seen.mean(1)
     scaled = "img_range" in model.hat_model.config  # other networks may well make a dark picture bright
     if scaled and (abs(after - before) > _FAR or outside > _MANY):

@@ -40,6 +40,7 @@ class Report:
     batch: int
     features: str = "device"
     span: int = 0
+    passes: int = 2
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
 
@@ -93,6 +94,7 @@ def tiled_apply(
     blend: str = "crop",
     statistics: str = "local",
     span: int = 0,
+    passes: int = 2,
     batch: int | None = None,
     out: Out | None = None,
     how: Execution = Execution(),
@@ -106,13 +108,14 @@ def tiled_apply(
     plan: plan_tiles(H, W, ...), or what auto_plan chooses.
     blend: "crop" keeps each core; "ramp" fades linearly over `halo` LR pixels straddling each seam;
     "gaussian" and "mean" average all that was read, and are there for comparison.
-    statistics: what a network computes from the mean over the whole picture (nn.AdaptiveAvgPool2d(1)) is, with
+    statistics: what a network computes from means, variances or norms over the whole picture (PictureSums) is, with
     "local", each tile's own; with "two_pass", taken in a first pass over all tiles and used in a second: twice
     the time, near-exact where the halo suffices; with "exact", the whole picture's: the model is evaluated layer by
     layer in chunks of the plan's tile (halo, offset, blend and batch have no effect), which needs a model with a
     method `walk`, such as HAT; see srlib.tiling.exact.Chunks for cost and memory. "window" does the same, but takes
     what comes from sums over the picture from overlapping windows of `span` LR pixels, a multiple of the network's
     window, as large as it was trained on; for networks of transposed attention, see srlib.tiling.spans.
+    passes: of "two_pass"; each more than two takes statistics again, with those of the one before, and comes nearer.
     batch: tiles per call of the model, None for all of them at once. Their memory, and that of one row of tiles'
     output if `out` is given, is what is needed beside x.
     out: where the picture goes: None returns it, on x's device; a tensor, array or memory map (B, C, H*scale,
@@ -126,7 +129,7 @@ def tiled_apply(
     map (what is returned, or given to a function, is as the network made it); Cancelled.
     """
     exact = statistics in WALKED
-    _check(model, x, plan, blend, statistics, span, batch, how)
+    _check(model, x, plan, blend, statistics, span, passes, batch, how)
     if exact:
         grid: dict[str, Any] = {"window": plan.window, "own_padding": plan.own_padding}
         plan = plan_tiles(plan.y.size, plan.x.size, tile=plan.tile, halo=0, **grid)
@@ -134,7 +137,7 @@ def tiled_apply(
     if sink and sink is not out:
         sink = checked(sink, how.dtype or x.dtype)
     device = _device(model, x, how)
-    report = Report(plan, scale, statistics, blend, min(batch or len(plan), len(plan)), how.features, span)
+    report = Report(plan, scale, statistics, blend, min(batch or len(plan), len(plan)), how.features, span, passes)
 
     start = time.perf_counter()
     while True:
@@ -162,7 +165,15 @@ def tiled_apply(
 
 
 def _check(
-    model: Any, x: Tensor, plan: TilePlan, blend: str, statistics: str, span: int, batch: int | None, how: Execution
+    model: Any,
+    x: Tensor,
+    plan: TilePlan,
+    blend: str,
+    statistics: str,
+    span: int,
+    passes: int,
+    batch: int | None,
+    how: Execution,
 ) -> None:
     """All that can be wrong with tiled_apply's arguments, before the model runs."""
     choices = [("blend", blend, BLENDS), ("statistics", statistics, STATISTICS), ("on_oom", how.on_oom, ON_OOM)]
@@ -180,6 +191,8 @@ def _check(
         raise ValueError(f"{name} has no walk(x, run, out): {statistics!r} needs one; 'two_pass' comes near")
     if statistics in WALKED and getattr(model, "training", False):
         raise ValueError(f"{statistics} is for a network in eval mode: call model.eval() first")
+    if passes < 2:
+        raise ValueError(f"passes {passes}: 'two_pass' takes 2 or more")
     if statistics == "window" and (span < 1 or span % plan.window):
         raise ValueError(f"span {span}: statistics 'window' take windows of a multiple of {plan.window} LR pixels")
     if statistics != "window" and span:
@@ -230,6 +243,7 @@ class _Job:
         self.autocast = torch.autocast(device.type, how.dtype) if how.dtype else nullcontext()
         self.progress, self.cancel = how.progress, how.cancel
         self.done = self.total = 0
+        self.means = Means(report.plan, len(x)) if report.statistics == "two_pass" else None
         self.canvas = Canvas(x.shape[-2] * report.scale, x.shape[-1] * report.scale, sink)
 
     def before_each(self) -> None:
@@ -241,23 +255,22 @@ class _Job:
         self.done += 1
 
     def tiled(self) -> Tensor | None:
-        plan, x = self.report.plan, self.x
+        plan = self.report.plan
         groups = [range(len(plan))[i : i + self.report.batch] for i in range(0, len(plan), self.report.batch)]
         weights = [blend_weights(axis, plan.halo, self.report.scale, self.report.blend) for axis in (plan.y, plan.x)]
-        means = Means(self.model, plan, len(x)) if self.report.statistics == "two_pass" else None
-        self.total = len(groups) * (2 if means else 1)
-        with means or nullcontext():
-            if means:
+        self.total = len(groups) * (self.report.passes if self.means else 1)
+        if self.means:
+            for number in range(self.report.passes - 1):
+                if number:
+                    self.means.again()
                 for numbers in groups:
-                    means.numbers = numbers
                     with torch.no_grad():
                         self._call(numbers)
-                means.use()
-            for numbers in groups:
-                if means:
-                    means.numbers = numbers
-                for number, tile in zip(numbers, self._call(numbers), strict=True):
-                    self._place(tile, number, *weights)
+                    self.means.check(self.model)
+            self.means.use()
+        for numbers in groups:
+            for number, tile in zip(numbers, self._call(numbers), strict=True):
+                self._place(tile, number, *weights)
         self.before_each()
         return self.canvas.close()
 
@@ -265,7 +278,9 @@ class _Job:
         """The model on some tiles -> (T, B, C, read_h*scale, read_w*scale), where the picture is."""
         self.before_each()
         reads = cut(self.x, self.report.plan, numbers)  # (T, B, C, read_h, read_w)
-        with self.autocast:
+        if self.means:
+            self.means.numbers = numbers
+        with self.autocast, self.means or nullcontext():
             tiles = self.model(reads.flatten(0, 1).to(self.device))
         return tiles.to(self.x).unflatten(0, reads.shape[:2])
 

@@ -121,7 +121,7 @@ def test_the_command_restores_files(options, tmp_path, capsys):
         ({}, ["--span", "16"], "span 16 is for statistics window, not exact"),
         ({}, ["--answer", "high"], "one answer: there is no 'high' to choose"),
         ({"in_chans": 6, "answers": "skip"}, [], "takes 6 channels, pictures have 1 or 3"),
-        ({}, ["--statistics", "two_pass"], "two_pass finds no nn.AdaptiveAvgPool2d"),
+        ({}, ["--statistics", "two_pass"], "two_pass finds no mean, variance or norm"),
         (
             {"attention": "phase"},
             ["--statistics", "window", "--span", "16"],
