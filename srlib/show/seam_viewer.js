@@ -2,7 +2,7 @@
 // pictures; everything else is done here. anywidget calls `render`; a page without a kernel calls `standalone`.
 
 const WIDTH = 640, HEIGHT = 480 // CSS pixels of the frame, whatever the pictures' size
-const ZOOMS = [1 / 16, 1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48] // screen pixels a pixel
+const ZOOMS = [1 / 16, 1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 15 / 16, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48] // screen pixels a pixel
 const NEAR = 6 // CSS pixels: so near to a seam or the wipe's line the pointer takes hold of it
 const SEAM = "#00b7c7"
 const MODES = { wipe: "W", A: "A", B: "B", difference: "D" }
@@ -27,9 +27,9 @@ const STYLE = `
 .seams :disabled, .seams .off { opacity: 0.35; }
 .seams table { border-collapse: collapse; background: none; font-size: inherit; margin: 0 0 8px; color: inherit; }
 .seams td, .seams th { text-align: left; padding: 1px 8px 1px 0; border: 0; background: none; white-space: nowrap; }
-.seams .panel { width: 430px; }
-.seams .below { display: flex; gap: 12px; }
-.seams ol { margin: 0; padding-left: 24px; height: 168px; overflow-y: auto; width: 215px; }
+.seams .panel { width: 400px; }
+.seams .below { display: flex; gap: 8px; }
+.seams ol { margin: 0; padding-left: 24px; height: 168px; overflow-y: auto; width: 190px; }
 .seams ol button { border: 0; padding: 0; text-align: left; background: none; white-space: nowrap; }
 .seams .said { min-height: 18px; color: var(--jp-ui-font-color2, #666); width: ${WIDTH}px; }
 .seams .error { color: #c00; }`
@@ -64,14 +64,14 @@ export function render({ model, el }) {
   // wipe: CSS pixels from the frame's left; x, y: the picture's point in the frame's middle
   const view = { mode: "wipe", wipe: WIDTH / 2, level: 1, x: 0, y: 0 }
   let shown = null, width = 0, height = 0, images = {}, difference = null, ratio = 1, hovered = null
-  let waiting = 0, sent = null, pending = null, frameAsked = 0, loads = 0, listed = "a"
+  let waiting = 0, sent = null, pending = null, frameAsked = 0, loads = 0, bitmaps = new Map(), listed = "a"
 
   // What is shown ---------------------------------------------------------------------------------------------------
 
   async function update() {
     const given = model.get("shown"), load = ++loads
     if (given.serial >= waiting) settle()
-    const [a, b] = await Promise.all([decoded(given.a.png), decoded(given.b.png)])
+    const [a, b] = await Promise.all([bitmap(given.a), bitmap(given.b)])
     if (load != loads) return // another one came meanwhile
     const changed = !shown || a.width != width || a.height != height
     shown = given
@@ -91,6 +91,14 @@ export function render({ model, el }) {
     drawPlot()
     say()
     redraw()
+    busy.hidden = !waiting
+  }
+
+  // Of what was shown lately the decoded picture is still there.
+  function bitmap({ id, png }) {
+    if (!bitmaps.has(id)) bitmaps.set(id, decoded(png))
+    if (bitmaps.size > 8) bitmaps.delete(bitmaps.keys().next().value)
+    return bitmaps.get(id)
   }
 
   function say(text) {
@@ -101,7 +109,6 @@ export function render({ model, el }) {
   function settle() {
     waiting = 0
     sent = null
-    busy.hidden = true
     if (pending) ask(pending)
   }
 
@@ -172,7 +179,7 @@ export function render({ model, el }) {
       item.append(make("button", { textContent: text, onclick: () => goToPiece(piece) }))
       return item
     })
-    const head = make("div", { textContent: items.length ? "worst seams, rms:" : "no seams" })
+    const head = make("div", { textContent: items.length ? "worst, rms:" : "no seams" })
     for (const side of ["a", "b"]) {
       if (!shown.a.worst.length || !shown.b.worst.length) continue
       const choose = make("button", { textContent: side.toUpperCase(), className: side == listed ? "on" : "" })
@@ -292,15 +299,17 @@ export function render({ model, el }) {
   function drawPlot() {
     const lines = [shown.a, shown.b].map((side) => side.profile)
     const top = Math.max(0, ...lines.flat().map((v) => v || 0)), c = plot.getContext("2d")
-    sized(plot, 420, top ? 130 : 0, window.devicePixelRatio || 1)
+    sized(plot, 400, top ? 130 : 0, ratio)
     if (!top) return
-    c.scale(window.devicePixelRatio || 1, window.devicePixelRatio || 1)
+    c.setTransform(ratio, 0, 0, ratio, 0, 0)
+    c.clearRect(0, 0, 400, 130)
+    c.setLineDash([])
     c.fillStyle = c.strokeStyle = getComputedStyle(root).color
     c.fillText(`rms from the whole picture, up to ${short(top)} of 255; A solid, B dashed`, 30, 10)
     c.fillText("0", 18, 110)
     for (let d = 0; d <= 12; d += 4) c.fillText(d, 30 + d * 30, 124)
     c.fillText("px from a seam", 300, 110 - 4)
-    c.strokeRect(30, 16, 370, 92)
+    c.strokeRect(30, 16, 366, 92)
     lines.forEach((line, i) => {
       c.setLineDash(i ? [5, 4] : [])
       c.beginPath()
@@ -310,7 +319,7 @@ export function render({ model, el }) {
   }
 
   function pixelsOf(image) {
-    const copy = new OffscreenCanvas(width, height).getContext("2d")
+    const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true })
     copy.drawImage(image, 0, 0)
     return copy.getImageData(0, 0, width, height)
   }
@@ -454,7 +463,7 @@ export function render({ model, el }) {
     hovered = seam
     if (view.mode != "difference") {
       const [px, py] = pictureAt(x, y).map(Math.floor)
-      say(`${said.title}; zoom ${zoom() < 1 ? `1/${Math.round(1 / zoom())}` : zoom()}, row ${py}, column ${px}`)
+      say(`${said.title}; zoom ${+zoom().toPrecision(2)}, row ${py}, column ${px}`)
     }
   }
 
@@ -468,7 +477,7 @@ export function render({ model, el }) {
   overview.onpointermove = (event) => event.buttons && goTo(...position(event, overview).map((v) => v / small()))
 
   root.onkeydown = (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select")) return
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select")) return
     const key = event.key.toUpperCase(), mode = Object.keys(MODES).find((name) => MODES[name] == key)
     if (mode) setMode(mode)
     else if (key == "S") savePicture()

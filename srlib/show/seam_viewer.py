@@ -7,6 +7,7 @@ The same module shows pictures that lie in an HTML page, without a kernel.
 import base64
 import json
 import uuid
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -289,6 +290,7 @@ def _told(
         "parts": side.parts,
         "rows": [list(row) for row in rows],
         "png": encoded,
+        "id": f"{zlib.crc32(encoded if isinstance(encoded, bytes) else encoded.encode()):08x}",  # of its content
         "seams": [list(axis) for axis in seams],
         "worst": [piece._asdict() | {"rms": piece.rms * 255} for piece in worst],
         "profile": [v if v == v else None for v in levels],

@@ -6,6 +6,7 @@ Pictures and figures are computed once for all settings that change nothing in t
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from math import inf
 
 import torch
 from torch import Tensor
@@ -119,7 +120,9 @@ class Result:
     def rows(self) -> list[tuple[str, str]]:
         """The figures in words, with their units."""
         said = ((name, value * _SCALED.get(name, 1)) for name, value in self.figures.items())
-        rows = [(_WORDS.get(name, name), _UNITS[name].format(value)) for name, value in said]
+        rows = [
+            (_WORDS.get(name, name), "equal" if value == inf else _UNITS[name].format(value)) for name, value in said
+        ]
         return [*rows, ("note", self.note)] if self.note else rows
 
 
