@@ -12,7 +12,7 @@ from srlib.data.pictures import SUFFIXES
 from srlib.data.resize import METHODS
 from srlib.tiling.tiled import STATISTICS
 
-COMMANDS = ("upscale", "data", "train", "export", "report", "check-parameters")
+COMMANDS = ("upscale", "data", "train", "export", "view", "report", "check-parameters")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -38,6 +38,7 @@ def test_the_choices_are_the_rooms_own():
         (["upscale", "none.safetensors", "a.png", "b.png"], "srlib upscale: no checkpoint at none.safetensors"),
         (["data", "--input", "nowhere", "--output", "out"], "srlib data: no folder"),
         (["export", "none.safetensors", "a.onnx"], "srlib export: no checkpoint at none.safetensors"),
+        (["view", "none.safetensors", "none.png"], "srlib view: {here}/none.png does not exist"),
         (["report", "none.ipynb"], "srlib report: {here}/none.ipynb does not exist"),
         (["check-parameters", "nowhere"], "srlib check-parameters: nowhere is no folder of parameter files"),
     ],
@@ -57,6 +58,7 @@ def test_a_name_that_cannot_be_printed_is_escaped(name, encoding, monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(written, encoding, write_through=True))
     odd = os.fsdecode(b"none\xe9\x1b[31m")
     line = {"data": ["--input", odd, "--output", "out"], "upscale": [odd, "a.png", "b.png"], "export": [odd, "a.onnx"]}
+    line["view"] = [odd, odd]
     assert command.main([name, *line.get(name, [odd])]) == 2
     assert b"none\\xe9\\x1b[31m" in written.getvalue() and b"\x1b" not in written.getvalue()
 

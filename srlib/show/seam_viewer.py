@@ -20,14 +20,12 @@ import traitlets
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from srlib.data.pictures import read_picture, to_float
 from srlib.data.png import png
-from srlib.data.resize import centre, crop_to_multiple, downscale
 from srlib.files import atomic, printable
 from srlib.networks.eraser import TiledSR
 from srlib.show import picture_figures, seam_figures
 from srlib.show.panels import levels_between, seams_within, show_difference, show_picture
-from srlib.show.sides import KINDS, Results, Side, matters, offered
+from srlib.show.sides import KINDS, Pair, Results, Side, matters, offered, own_picture
 from srlib.show.style import plain, wrapped
 from srlib.tiling.seams import Piece, Seams, worst_seam
 
@@ -57,7 +55,7 @@ class SeamViewer(anywidget.AnyWidget):
 
     def __init__(
         self,
-        pictures: dict[str, tuple[Tensor, Tensor | None]],
+        pictures: Mapping[str, Pair],
         models: Mapping[str, TiledSR],
         *,
         tiles: Sequence[int] = (16, 32, 64),
@@ -157,14 +155,10 @@ class SeamViewer(anywidget.AnyWidget):
         """Show a picture file of one's own: its middle square of `crop` LR pixels. content: the file's bytes, if they
         have been read. truth: the file is the ground truth, and is downscaled first. ValueError when it is no picture.
         """
-        path, scale = Path(path), self.results.scale
-        name = printable(path.name)
-        pixels, _, _ = centre(read_picture(path, content).rgb, self.crop * (scale if truth else 1))
-        channels = self.results.models[self.a.model].hat_model.config["in_chans"]
-        hr = to_float(crop_to_multiple(pixels, scale) if truth else pixels)
-        hr = hr if channels == 3 else hr.mean(0, keepdim=True)
+        name, model = printable(Path(path).name), self.results.models[self.a.model]
+        pair = own_picture(path, model, crop=self.crop, content=content, truth=truth)
         self.results.forget(name)
-        self.results.pictures[name] = (downscale(hr, scale), hr) if truth else (hr, None)
+        self.results.pictures[name] = pair
         self._offer()
         a, b = (replace(s, shows="whole") if s.shows == "HR" and not truth else s for s in (self.a, self.b))
         self._set(name, a, b)

@@ -7,12 +7,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from math import inf
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from srlib.data.pictures import read_picture, to_float
 from srlib.data.png import png
-from srlib.data.resize import upscale
+from srlib.data.resize import centre, crop_to_multiple, downscale, upscale
 from srlib.evaluation.metrics import psnr_y
 from srlib.networks.eraser import TiledSR
 from srlib.show import picture_figures
@@ -20,6 +22,7 @@ from srlib.tiling.plan import BLENDS
 from srlib.tiling.seams import Piece, Seams, seam_profile, seam_report, worst_pieces
 from srlib.tiling.tiled import Execution
 
+Pair = tuple[Tensor, Tensor | None]  # LR and HR
 BEFORE = "not erased"  # tiled, without the model's eraser
 KINDS = ("tiled", BEFORE, "whole", "bicubic", "HR")
 WAYS = ("local", "two_pass", "exact")
@@ -101,6 +104,19 @@ def offered(model: TiledSR, tiles: tuple[int, ...], halos: tuple[int, ...]) -> d
     }
 
 
+def own_picture(
+    path: Path | str, model: TiledSR, *, crop: int, content: bytes | None = None, truth: bool = False
+) -> Pair:
+    """The middle square of `crop` LR pixels of a picture file, without HR; truth: the file is HR, and is downscaled.
+    content: the file's bytes, if they have been read. ValueError when it is no picture.
+    """
+    pixels, _, _ = centre(read_picture(path, content).rgb, crop * (model.scale if truth else 1))
+    picture = to_float(crop_to_multiple(pixels, model.scale) if truth else pixels)
+    if model.hat_model.config["in_chans"] == 1:
+        picture = picture.mean(0, keepdim=True)
+    return (downscale(picture, model.scale), picture) if truth else (picture, None)
+
+
 @dataclass(frozen=True)
 class Result:
     """A side's picture (C, H, W) in [0, 1] with what is known of it.
@@ -132,7 +148,7 @@ class Results:
     pictures: {name: (lr (C, h, w), hr (C, H, W) or None)}, in [0, 1]; models: {name: TiledSR} of one scale.
     """
 
-    def __init__(self, pictures: dict[str, tuple[Tensor, Tensor | None]], models: Mapping[str, TiledSR]):
+    def __init__(self, pictures: dict[str, Pair], models: Mapping[str, TiledSR]):
         if not pictures or not models:
             raise ValueError("the viewer needs at least one picture and one model")
         scales = {name: model.scale for name, model in models.items()}
