@@ -26,7 +26,7 @@ const STYLE = `
 .seams button.on { background: ${SEAM}; color: #000; }
 .seams :disabled, .seams .off { opacity: 0.35; }
 .seams table { border-collapse: collapse; background: none; font-size: inherit; margin: 0 0 8px; color: inherit; }
-.seams td, .seams th { text-align: left; padding: 1px 8px 1px 0; border: 0; background: none; white-space: nowrap; }
+.seams.seams table tr :is(td, th) { text-align: left; max-width: none; padding: 1px 8px 1px 0; border: 0; background: none; white-space: nowrap; }
 .seams .panel { width: 400px; }
 .seams .below { display: flex; gap: 8px; }
 .seams ol { margin: 0; padding-left: 24px; height: 168px; overflow-y: auto; width: 190px; }

@@ -68,8 +68,10 @@ class SeamViewer(anywidget.AnyWidget):
         models = self.results.models
         self._offered = {name: offered(model, tuple(tiles), tuple(halos)) for name, model in models.items()}
         self.picture, first = next(iter(named)), next(iter(models))
-        middle = self._offered[first]["tile"][len(self._offered[first]["tile"]) // 2]
-        self.a, self.b = Side(model=first, tile=middle), Side("whole", first, middle)
+        choices = self._offered[first]["tile"]
+        half = min(named[self.picture][0].shape[-2:]) // 2  # so that there is a seam to be seen
+        tile = max([t for t in choices[: len(choices) // 2 + 1] if t <= half], default=choices[0])
+        self.a, self.b = Side(model=first, tile=tile), Side("whole", first, tile)
         self.box = (0, 0, 96)
         self._offer()
         self.show()
@@ -114,7 +116,8 @@ class SeamViewer(anywidget.AnyWidget):
     def _told(self, picture: str, side: Side) -> dict[str, Any]:
         """A side as the browser gets it; its picture is a PNG."""
         result = self.results.of(picture, side)
-        return _told(side, result.rows, self.results.png(picture, side), result.seams, result.worst, result.profile)
+        parts, content = self.results.parts(side), self.results.png(picture, side)
+        return _told(parts, result.rows, content, result.seams, result.worst, result.profile)
 
     def _offer(self) -> None:
         """All that the browser's menus hold."""
@@ -211,7 +214,7 @@ class SeamViewer(anywidget.AnyWidget):
         side: Side = getattr(self, name)
         rows = dict(self.result(name).rows)
         said = [f"{figure} {rows[figure]}" for figure in ("TC", "SGR", "PSNR-Y") if figure in rows]
-        return wrapped(f"{name.upper()}: {', '.join([*side.parts, *said])}", 13, 10, 1)
+        return wrapped(f"{name.upper()}: {', '.join([*self.results.parts(side), *said])}", 13, 10, 1)
 
     def html(self, sides: Iterable[Mapping[str, Any]] = ()) -> str:
         """The viewer as HTML that needs no kernel and fetches nothing: both sides, and further ones to choose from.
@@ -254,7 +257,7 @@ class SeamViewer(anywidget.AnyWidget):
         worst = [_moved(piece, y, x) for piece in result.worst]
         worst = [p for p in worst if 0 < p.at < _INLINED and p.stop > 0 and p.start < _INLINED]
         encoded = base64.b64encode(png(part)).decode()
-        return _told(side, result.rows, encoded, seams, worst, result.profile)
+        return _told(self.results.parts(side), result.rows, encoded, seams, worst, result.profile)
 
     def write_page(self, path: Path | str, sides: Iterable[Mapping[str, Any]] = ()) -> Path:
         """`html` as a page of its own, written atomically."""
@@ -271,7 +274,7 @@ def _moved(piece: Piece, y: int, x: int) -> Piece:
 
 
 def _told(
-    side: Side,
+    parts: list[str],
     rows: list[tuple[str, str]],
     encoded: bytes | str,
     seams: Seams,
@@ -281,7 +284,7 @@ def _told(
     """What the browser is told of a side; NaN, which JSON does not have, as null."""
     levels = [] if profile is None else [float(v) * 255 for v in profile[:13]]
     return {
-        "parts": side.parts,
+        "parts": parts,
         "rows": [list(row) for row in rows],
         "png": encoded,
         "id": f"{zlib.crc32(encoded if isinstance(encoded, bytes) else encoded.encode()):08x}",  # of its content

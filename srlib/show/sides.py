@@ -6,7 +6,7 @@ Pictures and figures are computed once for all settings that change nothing in t
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from math import inf
+from math import inf, isnan
 from pathlib import Path
 
 import torch
@@ -136,10 +136,14 @@ class Result:
     def rows(self) -> list[tuple[str, str]]:
         """The figures in words, with their units."""
         said = ((name, value * _SCALED.get(name, 1)) for name, value in self.figures.items())
-        rows = [
-            (_WORDS.get(name, name), "equal" if value == inf else _UNITS[name].format(value)) for name, value in said
-        ]
+        rows = [(_WORDS.get(name, name), _in_words(name, value)) for name, value in said]
         return [*rows, ("note", self.note)] if self.note else rows
+
+
+def _in_words(name: str, value: float) -> str:
+    if isnan(value):
+        return "not defined"  # without seams, or where there is no detail
+    return "equal" if value == inf else _UNITS[name].format(value)
 
 
 class Results:
@@ -170,6 +174,14 @@ class Results:
             del self._kept[oldest]
             self._files.pop(oldest, None)
         return result
+
+    def parts(self, side: Side) -> list[str]:
+        """The side in words, as its own, and whether an eraser went over its tiles."""
+        if side.shows != "tiled" or side.statistics == "exact":
+            return side.parts
+        model = self.models[side.model]
+        erased = erases(model) and (not model.radius or model.unit(side.halo) > 0)
+        return [*side.parts, "erased"] if erased else side.parts
 
     def png(self, name: str, side: Side) -> bytes:
         """The side's picture as the bytes of a PNG, 8 bits."""

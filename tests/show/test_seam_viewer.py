@@ -84,6 +84,14 @@ def test_every_setting_changes_the_picture_and_those_without_effect_none(viewer)
     assert len(viewer.results._kept) == computed
 
 
+def test_it_begins_with_a_seam_and_figures_that_do_not_exist_are_named(hat):
+    small = SeamViewer({"a": (torch.rand(3, 32, 40), None)}, {"m": TiledSR(hat).eval()}, tiles=(8, 16, 32, 64))
+    assert small.a.tile == 16 and small.shown["a"]["seams"][0]
+    small.show(a={"tile": 64})
+    rows = dict(small.shown["a"]["rows"])
+    assert rows["TC"] == "equal" and rows["SGR"] == "not defined"
+
+
 def test_what_has_an_effect_is_said_for_every_kind(viewer):
     counts = viewer.choices["matters"]
     assert counts["HR"]["local"] == counts["bicubic"]["local"] == [] and counts["whole"]["local"] == ["model"]
@@ -174,6 +182,8 @@ def test_the_tiles_are_shown_before_and_after_the_eraser(viewer):
         assert torch.equal(viewer.result("a").picture, plain) and not torch.equal(viewer.result("b").picture, plain)
         assert viewer.result("a").figures["TC"] != viewer.result("b").figures["TC"]
         assert len(viewer.figure().axes[2].lines) == 2
+        assert viewer.shown["a"]["parts"] == [model, "tile 24", "halo 0", BEFORE]
+        assert viewer.shown["b"]["parts"] == [model, "tile 24", "halo 0", "erased"]
     assert viewer.results.models["radius 4"].gains == [[0.0, pytest.approx(0.05)]]  # as they were
 
 
