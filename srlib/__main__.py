@@ -6,6 +6,7 @@ srlib hdr MODEL INPUT OUTPUT          LDR pictures as HDR, .exr, .hdr or gain-ma
 srlib data --input hr --output data   LR pictures out of HR pictures
 srlib train params/<run>/02_stage1.yaml
 srlib export MODEL model.onnx         with --tile 64 for tiles of one size, and the eraser beside it
+srlib view MODEL PICTURE               tiles, their seams and the whole picture, compared in JupyterLab
 srlib report outputs/<run>/05_eval.ipynb
 srlib new mine vram12 my_photos       params/mine/, as params/vram12/ for pictures of one's own
 srlib check-parameters params/<run>
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("data", _data_options, _data, "make LR pictures out of a folder of HR pictures"),
         ("train", _train_options, _train, "train what a notebook trains; see accelerate launch for several devices"),
         ("export", _export_options, _export, "write a model as ONNX, for pictures of any size or tiles of one"),
+        ("view", _view_options, _view, "compare tilings of a picture in JupyterLab, or in a page to send on"),
         ("report", _report_options, _report, "write an executed notebook as one HTML file without code"),
         ("new", _new_options, _new, "begin a run of your own: another one's parameter files, for your pictures"),
         ("check-parameters", _check_options, _check, "check a run's parameter files before its first notebook"),
@@ -244,6 +246,28 @@ def _export(model: Path, output: Path, *, tile: int | None, halo: int | None, **
     if worst > 1e-3:
         print(f"error: {output} does not give PyTorch's picture; do not use it", file=sys.stderr)
         return 1
+    return 0
+
+
+def _view_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", help="what `srlib upscale` takes")
+    add("pictures", type=Path, nargs="+", metavar="PICTURE", help="of the first the viewer shows its middle at once")
+    add("--crop", type=int, default=256, help="LR pixels of that square, default 256; more takes longer")
+    add("--truth", action="store_true", help="the pictures are ground truth: downscale them first, and compare")
+    add("--page", type=Path, help="write an HTML page of the first picture instead, to send on")
+    add("--lab", default="", help='arguments for JupyterLab, such as "--no-browser --allow-root"')
+
+
+def _view(model: str, pictures: list[Path], **given: Any) -> int:
+    import subprocess
+
+    from srlib.show.view import open_viewer
+
+    try:
+        print(open_viewer(model, pictures, **given))
+    except subprocess.CalledProcessError as error:
+        raise Failed(f"JupyterLab ended with status {error.returncode}") from error
     return 0
 
 

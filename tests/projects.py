@@ -32,6 +32,7 @@ TINY = {
         "compare_learnable": 2,
     },
     "05_eval": {"tile_size": 16, "tile_pads": [0, 8]},
+    "viewer": {"pictures": ["pictures/0.png"], "crop": 48},
     "06_ablation": {
         "recipe": "tiny",
         "arms": [

@@ -94,7 +94,7 @@ def test_make_runs_a_notebook_again_for_its_code_and_not_for_a_docstring(made, t
     assert again() == []
     change("show/style.py", '"""What all', '"""All that the')
     assert again() == []
-    change("show/seam_viewer.py", "interval=500", "interval=400")
+    change("show/seam_viewer.py", "_GAIN = 16", "_GAIN = 8")
     assert again() == ["03_tiling", "04_artifact_ft", "05_eval"]  # 04 reads what 03 writes
     change("data/sources.py", "drawings: int = 8", "drawings: int = 9")
     assert again() == NAMES

@@ -39,8 +39,8 @@ def upscale_options(parser: argparse.ArgumentParser) -> None:
     add("--tile", default="auto", help="LR pixels, a multiple of the window, or auto (default): as memory allows")
     add(
         "--halo",
-        help="LR pixels of context around a tile, not for exact; default two windows, or 32; auto: as much as a picture "
-        "needs, which is the default where a network cannot be tiled exactly",
+        help="LR pixels of context around a tile, not for exact; default two windows, or 32; auto: what a picture "
+        "needs, the default where a network cannot be tiled exactly",
     )
     add("--halo-db", type=float, help="with --halo auto: the least PSNR in dB that will do, not equal 8-bit values")
     add("--blend", choices=("crop", "ramp"), default="crop", help="how tiles meet, not for exact")

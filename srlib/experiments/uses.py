@@ -88,11 +88,12 @@ def code_of(notebook: Path) -> str:
 
 @cache
 def _code(path: Path) -> str:
+    beside = path.with_suffix(".js")  # a widget's part for the browser
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
-    return ast.dump(tree)
+    return ast.dump(tree) + (beside.read_text() if beside.is_file() else "")
 
 
 def note(out: Path, parameters: Path) -> None:

@@ -5,6 +5,10 @@ columns c of the output at which a new tile starts, so that the seam lies betwee
 judged alone: blending lowers SGR without raising TC.
 """
 
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -94,3 +98,26 @@ def worst_seam(tiled: Tensor, whole: Tensor, seams: Seams, crop: int = 96) -> tu
         return (H - height) // 2, (W - width) // 2
     best = int(energy.masked_fill(~allowed, -1).argmax())
     return best // energy.shape[1], best % energy.shape[1]
+
+
+class Piece(NamedTuple):
+    """A piece of a seam, from one crossing to the next, in output pixels; rms of tiled - whole beside it, in [0, 1]."""
+
+    along: str  # "row": between rows at - 1 and `at`, from column start to stop; or "column", likewise
+    at: int
+    start: int
+    stop: int
+    rms: float
+
+
+def worst_pieces(tiled: Tensor, whole: Tensor, seams: Seams, count: int = 10, near: int = 4) -> list[Piece]:
+    """The pieces of seams with the most error in the `near` output pixels on either side, the worst first."""
+    squared = (tiled - whole).double().square().flatten(0, -3).mean(0).cpu().numpy()  # (H, W)
+    found = []
+    for along, plane, at, crossing in (("row", squared, *seams), ("column", squared.T, *seams[::-1])):
+        ends = [0, *crossing, plane.shape[1]]
+        for c in at:
+            band = plane[max(c - near, 0) : c + near].mean(0)
+            rms = np.sqrt(np.add.reduceat(band, ends[:-1]) / np.diff(ends))
+            found += [Piece(along, c, *piece, float(e)) for piece, e in zip(pairwise(ends), rms, strict=True)]
+    return sorted(found, key=lambda piece: -piece.rms)[:count]

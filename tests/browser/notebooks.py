@@ -22,6 +22,7 @@ from playwright.sync_api import Page
 from projects import ROOT, TINY, begin
 
 START = "00_start_here"
+PAGE = "a viewer without a kernel"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 BROKEN = ("Loading widget", "model not found", "Error displaying widget", "Javascript Error")
 STATE = """() => {
@@ -35,9 +36,9 @@ STATE = """() => {
         text: all('.jp-Cell-outputArea').map(e => e.textContent).join('\\n'),
         figures: drawn('.jp-RenderedImage img'),
         links: all('.jp-RenderedMarkdown img').length - drawn('.jp-RenderedMarkdown img'),
-        widgets: all('.jp-OutputArea-output > .jupyter-widgets').length,
-        pictures: all('img.widget-image').length - drawn('img.widget-image'),
-        empty: all('div.jupyter-widgets').filter(e => e.childElementCount == 0 && !e.textContent).length,
+        viewers: all('.seams').length,
+        widgets: all('.seams input[type=file]').length,
+        empty: all('.seams .frame canvas').filter(e => e.width < 600).length,
     }
 }"""
 
@@ -102,10 +103,12 @@ def run(page: Page, path: Path, seconds: int = 900) -> str:
     assert state["figures"] == expected["image/png"], f"{path.stem}: {state['figures']} figures, made {expected}"
     assert state["links"] == 0, f"{path.stem}: {state['links']} pictures of its text are missing"
     assert state["widgets"] == expected[WIDGET], f"{path.stem}: {state['widgets']} widgets, made {expected}"
-    for widget in page.locator(".jp-Notebook .jp-OutputArea-output > .jupyter-widgets").all():
+    pages = state["viewers"] - state["widgets"]
+    assert pages == expected[PAGE], f"{path.stem}: {pages} viewers without a kernel, made {expected}"
+    for widget in page.locator(".jp-Notebook .seams").all():
         widget.scroll_into_view_if_needed()
         assert widget.is_visible(), f"{path.stem}: a widget is not to be seen"
-    assert state["pictures"] == state["empty"] == 0, f"{path.stem}: empty widgets or pictures in them: {state}"
+    assert state["empty"] == 0, f"{path.stem}: viewers without a picture: {state}"
     asked = any("\ninteractive = True" in source for source in sources)
     assert state["widgets"] or not asked, f"{path.stem}: no widget"
     return f"{len(sources)} cells, {state['figures']} figures, {state['widgets']} widgets"
@@ -117,7 +120,9 @@ def saved(path: Path, seconds: int = 30) -> Counter:
         with suppress(ValueError):  # half written
             codes = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
             if all(c.execution_count for c in codes):
-                return Counter(kind for c in codes for o in c.outputs for kind in o.get("data", {}))
+                data = [o.get("data", {}) for c in codes for o in c.outputs]
+                kinds = Counter(kind for of in data for kind in of)
+                return kinds + Counter({PAGE: sum("standalone(" in of.get("text/html", "") for of in data)})
         time.sleep(1)
     raise AssertionError(f"{path.stem} was not saved")
 

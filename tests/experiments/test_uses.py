@@ -44,7 +44,9 @@ def test_a_docstring_a_comment_and_layout_are_no_code(package):
 
 def test_code_concerns_the_notebooks_that_use_it(package):
     assert changed(package / "show/style.py", "110.0", "90.0") == set(NAMES)
-    assert changed(package / "show/seam_viewer.py", "interval=500", "interval=400") == {"03_tiling", "05_eval"}
+    viewing = {"03_tiling", "04_artifact_ft", "05_eval"}
+    assert changed(package / "show/seam_viewer.py", "_GAIN = 16", "_GAIN = 8") == viewing
+    assert changed(package / "show/seam_viewer.js", "WIDTH = 640", "WIDTH = 800") == viewing  # which pages hold
     later = set(NAMES) - {"01_data"}
     assert changed(package / "networks/hat.py", "num_feat: int = 64", "num_feat: int = 65") == later
     trained = {"02_stage1", "03_tiling", "04_artifact_ft"}

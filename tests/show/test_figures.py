@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from srlib import show
 from srlib.losses.artifacts import CLASSES
 from srlib.show import eraser_figures, picture_figures, score_figures, seam_figures, seam_viewer
+from srlib.show.sides import BEFORE
 from srlib.tiling.seam_map import seam_map
 
 LONG = "photographs/holiday 2019, the long way round/DSC_0042 a building in the evening, second attempt"
@@ -114,15 +115,15 @@ WAYS = [
 ]
 
 
-def viewer(name="moon", stage="stage 1", side=24, left="tiled"):
+def viewer(name="moon", stage="stage 1", side=24, left="tiled", right="whole"):
     from srlib.networks.eraser import TiledSR
     from srlib.networks.hat import HAT
 
     hat = HAT(embed_dim=8, depths=(1,), num_heads=(1,), window_size=8, squeeze_factor=4)
     models = {stage: TiledSR(hat, channels=8, gains=[(0, 0.1)]).eval()}
     torch.nn.init.normal_(models[stage].out_conv.weight, std=0.1)
-    made = seam_viewer.SeamViewer({name: (picture(side, side), None)}, models, tiles=(8, 16), halos=(0,), crop=32)
-    made.left.value = left
+    made = seam_viewer.SeamViewer({name: (picture(side, side), None)}, models, tiles=(8, 16), halos=(0,))
+    made.show(a={"shows": left}, b={"shows": right})
     return made.figure()
 
 
@@ -219,8 +220,9 @@ CASES = {
     "seam_viewer.SeamViewer.figure": [
         viewer,
         lambda: viewer(LONG, DOLLARS[0], 8),
-        lambda: viewer(left=seam_viewer.BEFORE),
-        lambda: viewer(LONG, LONG, left=seam_viewer.BEFORE),
+        lambda: viewer(left=BEFORE, right="tiled"),
+        lambda: viewer(LONG, LONG, left=BEFORE, right="tiled"),
+        lambda: viewer(left="bicubic"),
     ],
     "score_figures.artifact_heat": HEAT,
     "score_figures.bars": BARS,
@@ -354,6 +356,7 @@ before = dict(plt.rcParams)
 for module in pkgutil.iter_modules(srlib.show.__path__):
     importlib.import_module(f"srlib.show.{module.name}")
 from srlib.show.score_figures import bars
+from srlib.show.sides import BEFORE
 from srlib.show.style import keep_figure
 with tempfile.TemporaryDirectory() as folder:
     keep_figure(bars({"a$b$": 0.5}, "x"), folder + "/a.png")
