@@ -91,10 +91,13 @@ def choose_halo(
             reasons.append(f"the reach, {known}, would have {full.overhead:.1f} pixels read per pixel")
         except MemoryError:
             reasons.append(f"the reach, {known}, does not fit in memory")
+    least = grid * -(-8 // grid)
+    if len(plan(tile, least)) == 1:
+        return Choice(least, reason="the picture is one tile")
     measured = _Measured(run, x, plan, scale, grid, tile, statistics, places, seed)
-    if len(measured.cores) < 2:
-        return Choice(measured.ladder[0], reason="the picture is one tile")
     for halo, against in measured.pairs(known):
+        if len(measured.plan(halo)) == 1:
+            return Choice(halo, exact=True, reason="every tile reads the whole picture")
         choice = replace(measured.compared(halo, against, decibels), reason="; ".join(reasons))
         if choice.enough:
             return choice

@@ -122,15 +122,26 @@ class _Constants(PictureSums):
     def __torch_function__(
         self, function: Callable, types: object, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        if function in _PRODUCTS and args[0].ndim > 1 and args[0].shape[-1] in self.areas:
-            self.seen["Gram matrices"] += 1
-            return torch.zeros_like(function(*args, **(kwargs or {})))
+        kind = _flat_sum(function, args, kwargs or {})
+        if kind and next(a for a in args if isinstance(a, Tensor)).shape[-1] in self.areas:
+            self.seen[kind] += 1
+            return torch.full_like(function(*args, **(kwargs or {})), kind == "sums")  # Gram matrices 0, norms 1
         self.name = getattr(function, "__name__", "")
         return super().__torch_function__(function, types, args, kwargs)
 
 
-# attention between channels: (..., c, H*W) times (..., H*W, c)
-_PRODUCTS = (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm, torch.Tensor.bmm)
+def _flat_sum(function: Callable, args: tuple, kwargs: dict) -> str:
+    """What kind of sum over the last dimension of (..., H*W) a function is: attention between channels has both."""
+    if function in (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm, torch.Tensor.bmm):
+        return "Gram matrices" if args[0].ndim > 1 else ""
+    if function is torch.einsum and isinstance(args[0], str) and "->" in args[0]:
+        given, left = args[0].replace(" ", "").split("->")
+        return "Gram matrices" if given.split(",")[0][-1:] not in left else ""
+    if function in (torch.sum, torch.Tensor.sum):
+        over = args[1] if len(args) > 1 else kwargs.get("dim")
+        last = (-1, args[0].ndim - 1)
+        return "sums" if over in (*last, *([d] for d in last), *((d,) for d in last)) and args[0].ndim > 1 else ""
+    return ""
 
 
 class _TooSlow(Exception):
@@ -149,7 +160,7 @@ class _Probe:
         self.per_pixel = 0.0  # seconds
         self.lossy = False  # whether NaN gets lost on the way: then changes are looked for, too
         self.seen: Counter[str] = Counter()
-        self.low = self.scale = 0
+        self.low = self.scale = self.least = 0
         self._fit()
         self.known = Reach(self.scale)
 
@@ -190,6 +201,7 @@ class _Probe:
             if self.lossy:
                 yield self._noted("NaN gets lost in this network: changed pixels were looked for instead")
                 first = changed
+        self.least = width if self.seen.keys() - {"means", "norms"} else 0  # narrower, not all would be recognised
         yield replace(self.known, whole=self._whole(first, width))
         if not first:
             yield replace(self.known, period=self._likeness())
@@ -202,7 +214,7 @@ class _Probe:
             yield self._noted(f"no grid up to {max(_GRIDS)} pixels gives a shifted picture the same answer")
             return
         while True:
-            width = _odd(2 * (max(first) + 2 * period + 32))
+            width = max(_odd(2 * (max(first) + 2 * period + 32)), self.least)
             base = width // 2 // period * period
             places = range(period + 1) if period <= 8 else (0, 1, period // 2 - 1, period // 2, period - 1, period)
             spreads = {place: self._spread(width, base + place, 1) for place in places}
@@ -230,7 +242,7 @@ class _Probe:
             try:
                 self._run(self._noise(width))  # warms up
                 begin = time.perf_counter()
-                y = self._run(self._noise(width), count=True)
+                y = self._run(self._noise(width))
                 self.per_pixel = (time.perf_counter() - begin) / (low * width)
             except Exception as error:  # whatever a network says to a picture that it does not take
                 why = error
@@ -250,7 +262,7 @@ class _Probe:
         noise = torch.rand((1, self.channels, self.low, width), generator=torch.Generator().manual_seed(width))
         return noise.to(self.device)
 
-    def _run(self, x: Tensor, *, upright: bool = False, plain: bool = False, count: bool = False) -> Tensor:
+    def _run(self, x: Tensor, *, upright: bool = False, plain: bool = False) -> Tensor:
         """The network on one strip (1, C, low, W) -> (1, C', low*scale, W*scale). plain: with its statistics."""
         pixels, left = x.shape[2] * x.shape[3], self.limit - (time.perf_counter() - self.start)
         if self.per_pixel and self.per_pixel * pixels > left:
@@ -259,7 +271,7 @@ class _Probe:
         constants = _Constants((x.shape[-2], x.shape[-1]))
         with nullcontext() if plain else constants:
             y = self.model(x)
-        if count:
+        if constants.seen.total() > self.seen.total():  # small features are recognised in large pictures only
             self.seen = constants.seen
         return (y.transpose(2, 3) if upright else y).float()
 
@@ -292,7 +304,7 @@ class _Probe:
     def _grid(self, reach: int) -> int | None:
         """The smallest shift of a picture that shifts the answer, away from the borders."""
         margin = reach + 32
-        width = _odd(2 * margin + max(self.grids) + 64)
+        width = max(_odd(2 * margin + max(self.grids) + 64), self.least)
         for shift, difference, size in self._shifted(width, margin):
             if difference <= (1e-4 if self.device.type == "cpu" else 2e-3) * size:
                 return shift

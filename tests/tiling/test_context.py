@@ -127,13 +127,17 @@ def test_statistics_of_the_whole_picture_are_shared_or_said_to_be_in_the_way():
     shared = chosen(net, x, tile=32, statistics="two_pass", reach=Reach(**{**vars(reach), "halo": 100}))
     assert shared.enough and shared.halo <= 24 and "statistics of the whole picture" in str(shared)
     assert differing(net, x, shared.halo, statistics="two_pass")[0] < 1e-4
-    local = chosen(net, x, tile=32, reach=reach)
+    local = chosen(net, x, tile=32, reach=reach)  # measured with each tile's own means, which are much worse
+    assert (local.halo, local.reason) == (192, "every tile reads the whole picture") and local.exact
+    local = chosen(net, picture(1, 64, 1600) * torch.linspace(0.3, 1, 1600), tile=32, reach=reach)
+    assert not local.enough and not local.exact and local.places
     assert "statistics of the whole picture keep tiles from agreeing exactly" in str(local)
-    assert local.halo > shared.halo and local.places  # measured with each tile's own means, which are much worse
 
 
 @torch.no_grad()
 def test_a_picture_of_one_tile_needs_no_choice_and_the_choice_is_the_same_each_time():
     net = Fading(blocks=4).eval()
-    assert chosen(net, picture(0, 48, 40)).places == 0
+    assert str(chosen(net, picture(0, 48, 40))) == "context 8: the picture is one tile"
+    everywhere = chosen(lambda x: x + x.cumsum(3) / 1000, picture(0, 64, 160), tile=32)
+    assert everywhere.exact and everywhere.halo >= 64 and "every tile reads the whole picture" in str(everywhere)
     assert chosen(net, picture(2), seed=3) == chosen(net, picture(2), seed=3)

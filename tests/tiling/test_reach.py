@@ -10,6 +10,7 @@ from small_networks import strong
 from tilings import tiled
 from torch import nn
 
+from srlib.networks.restormer import Restormer
 from srlib.tiling.reach import find_reach
 
 
@@ -73,6 +74,13 @@ def test_attention_between_channels_is_counted_and_the_rest_found():
     found = find_reach(net.eval(), window=16)
     assert found.whole and found.statistics == {"means": 4, "Gram matrices": 2} and found.period == 16
     assert 16 < found.pixels < 100
+
+
+def test_our_own_restormer():
+    net = Restormer(dim=8, blocks=(1, 1, 1, 1), heads=(1, 1, 1, 1), refinement=1).eval()
+    found = find_reach(net, window=net.window)
+    assert (found.pixels, found.halo, found.period) == (76, 72, 8) and found.whole
+    assert found.statistics == {"Gram matrices": 8, "sums": 16}
 
 
 def test_our_own_hat():
