@@ -454,6 +454,7 @@ export function render({ model, el }) {
     if (Math.abs(rolled) < 40) return // a touchpad rolls in small steps
     zoomAt(...position(event, canvas), rolled < 0 ? 1 : -1)
     rolled = 0
+    if (!held) hover(...position(event, canvas)) // what is said of the zoom, and what lies under the pointer
   }, { passive: false })
 
   function hover(x, y) {

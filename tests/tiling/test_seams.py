@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from srlib.tiling.seams import consistency, seam_gradient_ratio, seam_profile, seam_report, step_ratios, worst_seam
+from srlib.tiling.seams import (
+    consistency,
+    seam_gradient_ratio,
+    seam_profile,
+    seam_report,
+    step_ratios,
+    worst_pieces,
+    worst_seam,
+)
 
 
 def test_metrics_by_hand():
@@ -47,3 +55,17 @@ def test_worst_seam_is_found():
     tiled[..., 5:15, 100:120] = 1.0  # larger, but on no seam
     top, left = worst_seam(tiled, whole, ([64], []), crop=32)
     assert top == 48 and left <= 40 and left + 32 >= 44
+
+
+def test_the_worst_pieces_of_seams_lie_between_crossings():
+    whole = torch.zeros(1, 3, 64, 96)
+    tiled = whole.clone()
+    tiled[..., 28:32, 48:96] = 0.5  # above the row at 32, right of the column at 48
+    tiled[..., 0:32, 49] = 0.1  # one of eight columns at that seam, above the row
+    pieces = worst_pieces(tiled, whole, ([32], [48]), count=3)
+    first, second = pieces[0], pieces[1]
+    assert first[:4] == ("row", 32, 48, 96) and first.rms == pytest.approx(((47 * 0.5**2 + 0.1**2) / 48 / 2) ** 0.5)
+    assert second[:4] == ("column", 48, 0, 32) and len(pieces) == 3
+    squares = 4 * 3 * 0.5**2 + 32 * 0.1**2  # four rows of 0.5 in the three columns that 0.1 was not written over
+    assert second.rms == pytest.approx((squares / (32 * 8)) ** 0.5)
+    assert worst_pieces(tiled, whole, ([], [])) == []
