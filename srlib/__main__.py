@@ -19,7 +19,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from srlib.commands.options import Failed, device_options, ended, execution, placed, tile_size, unseen_options
+from srlib.commands.options import (
+    Failed,
+    Intermixed,
+    device_options,
+    ended,
+    execution,
+    placed,
+    tile_size,
+    unseen_options,
+)
 from srlib.commands.upscaling import run_upscale, upscale_options
 from srlib.files import printable
 
@@ -33,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run, or broke off, and says why; 130: it was stopped. argparse itself exits with 2.
     """
     parser = argparse.ArgumentParser(prog="srlib", description="Super-resolution without seams.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Intermixed)
     for name, add, run, what in (
         (
             "upscale",

@@ -63,6 +63,7 @@ TINY = {
         "validate_every": 10,
         "pictures": 1,
     },
+    "09_any_network": {"architectures": ["Compact", "SPAN"], "pictures": 1, "side": 40, "tile": 16, "exact_side": 50},
 }
 
 

@@ -60,6 +60,7 @@ def test_a_name_that_cannot_be_printed_is_escaped(name, encoding, monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(written, encoding, write_through=True))
     odd = os.fsdecode(b"none\xe9\x1b[31m")
     line = {"data": ["--input", odd, "--output", "out"], "upscale": [odd, "a.png", "b.png"], "export": [odd, "a.onnx"]}
+    line |= {"view": ["model.safetensors", odd], "new": ["mine", "demo", odd]}
     assert command.main([name, *line.get(name, [odd])]) == 2
     assert b"none\\xe9\\x1b[31m" in written.getvalue() and b"\x1b" not in written.getvalue()
 

@@ -4,6 +4,22 @@ import argparse
 from typing import Any
 
 
+class Intermixed(argparse.ArgumentParser):
+    """Options may stand between, before and after the files, and a first file that may be left out is."""
+
+    _inside = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As ArgumentParser's; parse_known_intermixed_args calls this one twice itself."""
+        if self._inside:
+            return super().parse_known_args(args, namespace)
+        self._inside = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._inside = False
+
+
 class Failed(Exception):
     """Something outside the program stopped the command, in words: a RuntimeError that is no fault of ours."""
 

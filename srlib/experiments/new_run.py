@@ -17,16 +17,16 @@ def new_run(root: Path, run: str, start: str, pictures: str) -> list[Path]:
     are not, or no such `start`.
     """
     if not re.fullmatch(r"[\w.-]+", run) or run.startswith("."):
-        raise ValueError(f"RUN={run!r}: a run's name is made of letters, digits, '_', '-' and '.'")
+        raise ValueError(f"RUN={run}: a run's name is made of letters, digits, '_', '-' and '.'")
     source, target = root / "params" / start, root / "params" / run
     files = sorted(source.glob("*.yaml")) if re.fullmatch(r"[\w.-]+", start) else []
     if not files:
-        raise FileNotFoundError(f"FROM={start!r} is no run with parameters; {what_there_is(source / '01_data.yaml')}")
+        raise FileNotFoundError(f"FROM={start} is no run with parameters; {what_there_is(source / '01_data.yaml')}")
     if target.exists():
         raise FileExistsError(f"{target.relative_to(root)} is there already: choose another RUN, or edit its files")
     folder = Path(pictures).expanduser()
     if not pictures or not (root / folder).is_dir():
-        raise NotADirectoryError(f"INPUT={pictures!r} is no folder of pictures")
+        raise NotADirectoryError(f"INPUT={pictures} is no folder of pictures")
     for file in files:
         text = _with(file.read_text(), "run", run)
         if file.stem == "01_data":

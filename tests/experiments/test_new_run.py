@@ -30,10 +30,10 @@ def test_a_run_of_one_s_own_differs_by_its_name_and_pictures(root):
     [
         (("", "vram12", "my pictures: #1"), "a run's name"),
         (("../mine", "vram12", "my pictures: #1"), "a run's name"),
-        (("mine", "nothing", "my pictures: #1"), "FROM='nothing' is no run.*vram12"),
+        (("mine", "nothing", "my pictures: #1"), "FROM=nothing is no run.*vram12"),
         (("mine", "..", "my pictures: #1"), "is no run"),
         (("vram12", "vram12", "my pictures: #1"), "is there already"),
-        (("mine", "vram12", "nowhere"), "INPUT='nowhere' is no folder"),
+        (("mine", "vram12", "nowhere"), "INPUT=nowhere is no folder"),
         (("mine", "vram12", ""), "is no folder"),
     ],
 )
