@@ -34,6 +34,9 @@ ELSEWHERE = {  # what would run these very tests, a browser, an installer, for h
     "make RUN=itm outputs/itm/08_hdr.ipynb": "make -n RUN=itm outputs/itm/08_hdr.ipynb",
     "make hdr": "make -n hdr",
     "make gpu": "make -n gpu",
+    "make any": "make -n any",
+    "make weights": "make -n weights",
+    "python3 -m venv .venv && .venv/bin/pip install -e .": "test -x .venv/bin/srlib",
     "make RUN=lsui outputs/lsui/07_restoration.ipynb": "make -n RUN=lsui outputs/lsui/07_restoration.ipynb",
     "pip install -e .[export]": "python -c 'import onnx, onnxruntime'",
 }
