@@ -1,4 +1,4 @@
-# make demo | make test | make report INPUT=<folder> | make ablation | make restoration | make hdr | make any | make gpu | make lab | make browser-test
+# make demo | make test | make report INPUT=<folder> | make ablation | make restoration | make hdr | make any | make gpu | make gallery | make lab | make browser-test
 # make new RUN=<name> FROM=<run> INPUT=<folder>; make RUN=<name>      RUN is a folder of params/
 #
 # A notebook is run again only when it, its parameters, code of srlib that it uses, or what it reads has changed, such as
@@ -13,7 +13,7 @@ OUT := outputs/$(RUN)
 BIN := .venv/bin
 NOTEBOOKS := 01_data 02_stage1 03_tiling 04_artifact_ft 05_eval
 
-.PHONY: all new demo report report-input ablation restoration hdr any weights gpu parameters test browser-test check lab setup clean
+.PHONY: all new demo report report-input ablation restoration hdr any weights gallery gpu parameters test browser-test check lab setup clean
 .DELETE_ON_ERROR:
 
 all: $(NOTEBOOKS:%=$(OUT)/%.ipynb) $(OUT)/eval/report.html
@@ -51,6 +51,10 @@ weights: .venv/weights
 FROM ?= demo
 new: setup
 	@$(BIN)/python -m srlib new "$(RUN)" "$(FROM)" "$(INPUT)"
+
+# docs/results/: what the executed notebooks show, whichever have been run, as pages to browse.
+gallery: setup
+	@$(BIN)/python -m srlib gallery $(sort $(wildcard $(NOTEBOOKS:%=outputs/demo/%.ipynb) outputs/restoration/07*.ipynb outputs/hdr/08*.ipynb outputs/any/09*.ipynb))
 
 # What all this does on a GPU: outputs/gpu/report.md, in ten minutes. GPU_ARGS=--small runs it tiny on a CPU.
 gpu: setup

@@ -8,6 +8,7 @@ srlib train params/<run>/02_stage1.yaml
 srlib export MODEL model.onnx         with --tile 64 for tiles of one size, and the eraser beside it
 srlib view MODEL PICTURE               tiles, their seams and the whole picture, compared in JupyterLab
 srlib report outputs/<run>/05_eval.ipynb
+srlib gallery outputs/<run>/*.ipynb   as pages to browse
 srlib new mine vram12 my_photos       params/mine/, as params/vram12/ for pictures of one's own
 srlib check-parameters params/<run>
 """
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("export", _export_options, _export, "write a model as ONNX, for pictures of any size or tiles of one"),
         ("view", _view_options, _view, "compare tilings of a picture in JupyterLab, or in a page to send on"),
         ("report", _report_options, _report, "write an executed notebook as one HTML file without code"),
+        ("gallery", _gallery_options, _gallery, "write executed notebooks as pages to browse, without code"),
         ("new", _new_options, _new, "begin a run of your own: another one's parameter files, for your pictures"),
         ("check-parameters", _check_options, _check, "check a run's parameter files before its first notebook"),
     ):
@@ -289,6 +291,18 @@ def _report(notebook: Path, html: Path | None) -> int:
     from srlib.show.report import write_report
 
     print(write_report(notebook, html or notebook.with_suffix(".html")))
+    return 0
+
+
+def _gallery_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("notebooks", type=Path, nargs="+", help="executed notebooks")
+    parser.add_argument("--output", type=Path, default=Path("docs/results"), help="a folder; default docs/results")
+
+
+def _gallery(notebooks: list[Path], output: Path) -> int:
+    from srlib.show.gallery import write_gallery
+
+    print(*(printable(str(page)) for page in write_gallery(notebooks, output)), sep="\n")
     return 0
 
 

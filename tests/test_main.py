@@ -13,7 +13,7 @@ from srlib.data.pictures import SUFFIXES
 from srlib.data.resize import METHODS
 from srlib.tiling.tiled import STATISTICS
 
-COMMANDS = ("upscale", "reach", "data", "train", "export", "view", "report", "new", "check-parameters")
+COMMANDS = ("upscale", "reach", "data", "train", "export", "view", "report", "gallery", "new", "check-parameters")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -42,6 +42,7 @@ def test_the_choices_are_the_rooms_own():
         (["export", "none.safetensors", "a.onnx"], "srlib export: no checkpoint at none.safetensors"),
         (["view", "none.safetensors", "none.png"], "srlib view: {here}/none.png does not exist"),
         (["report", "none.ipynb"], "srlib report: {here}/none.ipynb does not exist"),
+        (["gallery", "none.ipynb"], "srlib gallery: {here}/none.ipynb does not exist"),
         (["check-parameters", "nowhere"], "srlib check-parameters: nowhere is no folder of parameter files"),
     ],
 )

@@ -1,0 +1,126 @@
+"""Executed notebooks as Markdown pages with their figures, for those who browse the repository: `srlib gallery FILES`.
+
+What is in each was computed when the notebook ran: its texts, printed lines, tables and figures; no code.
+"""
+
+import base64
+import io
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import nbformat
+from bs4 import BeautifulSoup
+from nbformat import NotebookNode
+from PIL import Image
+
+from srlib.experiments.notebook import existing_file
+from srlib.files import atomic
+from srlib.show.report import HIDDEN
+
+_WIDE = 1100  # pixels of a picture at most
+_COLOURS = 128  # of a palette: figures of lines and text lose nothing that one sees, photographs little
+_PROGRESS = re.compile(r"^\S[^\n]*: \d+/\d+ [a-z]+, |\d+%\||it/s")
+
+
+def write_gallery(notebooks: Sequence[Path | str], folder: Path | str) -> list[Path]:
+    """Write each executed notebook as folder/<name>.md, with folder/<name>_<n>.png, and a README.md that lists them.
+
+    Returns the pages. Raises FileNotFoundError, and ValueError for a notebook that holds no outputs; pages before it
+    are there then.
+    """
+    pages = []
+    for notebook in notebooks:
+        path = existing_file(notebook, Path.cwd())
+        content = nbformat.read(path, as_version=4)
+        if not any(cell.get("outputs") for cell in content.cells):
+            raise ValueError(f"{path} holds no outputs: run it first (make, papermill, or Run All Cells and save)")
+        pages.append(_page(content, path.stem, Path(folder)))
+    titles = [(page.name, page.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")) for page in pages]
+    lines = ["# Results", "", "What the executed notebooks show, written by `make gallery`.", ""]
+    _write(Path(folder) / "README.md", [*lines, *(f"- [{title}]({name})" for name, title in titles)])
+    return pages
+
+
+def _page(content: NotebookNode, name: str, folder: Path) -> Path:
+    for old in folder.glob(f"{name}_*.png"):
+        old.unlink()
+    lines: list[str] = []
+    number = 0
+    for cell in content.cells:
+        if cell.cell_type == "markdown":
+            lines += [*(line for line in cell.source.splitlines() if not line.startswith("|")), ""]
+        elif cell.cell_type == "code" and HIDDEN not in cell.metadata.get("tags", ()):
+            for kind, value in _shown(cell):
+                if kind == "png":
+                    number += 1
+                    target = folder / f"{name}_{number}.png"
+                    _write_small(value, target)
+                    lines += [f"![{_last_text(lines)}]({target.name})", ""]
+                else:
+                    lines += [value, ""]
+    page = folder / f"{name}.md"
+    _write(page, lines)
+    return page
+
+
+def _shown(cell: NotebookNode) -> Iterator[tuple[str, str]]:
+    """("png", base64) and ("text", Markdown) of what a code cell has put out."""
+    for output in cell.get("outputs", ()):
+        if output.output_type == "stream" and output.name == "stdout":
+            said = [line for line in output.text.splitlines() if line.strip() and not _PROGRESS.search(line)]
+            if said:
+                yield "text", "\n".join(["```text", *said, "```"])
+        data = output.get("data", {})
+        if "image/png" in data:
+            yield "png", data["image/png"]
+        elif "text/html" in data and "<table" in data["text/html"]:
+            yield "text", _markdown(data["text/html"])
+
+
+def _markdown(html: str) -> str:
+    """The first table of a page, as Markdown; several rows of heads are joined, cells that span rows are repeated."""
+    table = BeautifulSoup(html, "html.parser").find("table")
+    grid: list[list[str]] = []
+    spans: dict[tuple[int, int], str] = {}
+    heads = 0
+    for number, row in enumerate(table.find_all("tr")):
+        cells, values = row.find_all(["th", "td"]), []
+        heads += row.find_parent("thead") is not None
+        for cell in cells:
+            while (number, len(values)) in spans:
+                values.append(spans[number, len(values)])
+            text = " ".join(cell.get_text().split()).replace("|", "/")
+            for below in range(1, int(cell.get("rowspan", 1))):
+                spans[number + below, len(values)] = text
+            values += [text] * int(cell.get("colspan", 1))
+        grid.append(values)
+    width = max(len(row) for row in grid)
+    grid = [[*row, *[""] * (width - len(row))] for row in grid]
+    names = [" ".join(filter(None, dict.fromkeys(column))) for column in zip(*grid[:heads], strict=True)] or [
+        ""
+    ] * width
+    return "\n".join(f"| {' | '.join(row)} |" for row in [names, ["---"] * width, *grid[heads:]])
+
+
+def _write_small(encoded: str, target: Path) -> None:
+    picture = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
+    if picture.width > _WIDE:
+        picture = picture.resize((_WIDE, round(picture.height * _WIDE / picture.width)), Image.Resampling.LANCZOS)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(target) as temporary:
+        picture.quantize(_COLOURS, dither=Image.Dither.NONE).save(temporary, "png", optimize=True)
+
+
+def _last_text(lines: Sequence[str]) -> str:
+    """The last paragraph or title before a figure, as its alternative text."""
+    for line in reversed(lines):
+        if line and line[0] not in "!|`":
+            return re.sub(r"[\[\]*#`]", "", line).strip()
+    return "figure"
+
+
+def _write(path: Path, lines: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
+        temporary.write_text(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n", encoding="utf-8")

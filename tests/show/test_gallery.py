@@ -1,0 +1,53 @@
+import nbformat
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+
+from srlib.show.gallery import write_gallery
+
+
+def test_pages_hold_texts_tables_and_figures_of_the_notebooks(executed, folder, tmp_path):
+    pages = write_gallery([folder / f"outputs/demo/{name}.ipynb" for name in executed], tmp_path / "results")
+    assert [page.stem for page in pages] == list(executed)
+    listed = (tmp_path / "results/README.md").read_text()
+    for page in pages:
+        text = page.read_text()
+        figures = [line.partition("](")[2].rstrip(")") for line in text.splitlines() if line.startswith("![")]
+        assert figures and f"]({page.name})" in listed and "# parameters" not in text
+        for figure in figures:
+            assert Image.open(page.parent / figure).width <= 1100
+        cells = executed[page.stem].cells
+        drawn = [o for c in cells if "not-in-report" not in c.metadata.get("tags", ()) for o in c.get("outputs", ())]
+        assert len(figures) == sum("image/png" in o.get("data", {}) for o in drawn)
+    assert sum(f.stat().st_size for f in (tmp_path / "results").iterdir()) < 4e6
+    means = pd.read_csv(folder / "outputs/demo/eval/means.csv")
+    best = means["PSNR-Y"].max()
+    assert f"{best:.2f}" in (tmp_path / "results/05_eval.md").read_text()
+
+
+def test_tables_keep_their_heads_and_rows(tmp_path):
+    index = pd.MultiIndex.from_tuples([("a | b", "x"), ("a | b", "y")], names=["model", "way"])
+    frame = pd.DataFrame({("dB", "TC"): [1.5, 2.5], ("dB", "SGR"): [3, 4]}, index=index)
+    pivoted = pd.DataFrame({"p": ["one", "two"], "w": ["u", "v"], "v": [1, 2]}).pivot(
+        index="p", columns="w", values="v"
+    )
+    outputs = [
+        new_output("display_data", {"text/html": f.to_html(na_rep=""), "text/plain": "no"}) for f in (frame, pivoted)
+    ]
+    printed = new_output("stream", name="stdout", text="stage1: 3/9 steps, 2 steps/s\nkept\n")
+    cells = [new_markdown_cell("# Title\n\n| a |\n|---|"), new_code_cell("1", outputs=[*outputs, printed])]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "n.ipynb")
+    (page,) = write_gallery([tmp_path / "n.ipynb"], tmp_path)
+    lines = page.read_text().splitlines()
+    assert lines[0] == "# Title" and "kept" in lines and not any("steps/s" in line for line in lines)
+    rows = [[v.strip() for v in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    assert rows[0] == ["model", "way", "dB TC", "dB SGR"]
+    assert rows[2:4] == [["a / b", "x", "1.5", "3"], ["a / b", "y", "2.5", "4"]]
+    assert rows[4] == ["p", "u", "v"] and rows[6] == ["one", "1.0", ""]
+
+
+def test_what_was_not_run_is_named(tmp_path):
+    nbformat.write(new_notebook(cells=[new_code_cell("1")]), tmp_path / "n.ipynb")
+    with pytest.raises(ValueError, match="n.ipynb holds no outputs"):
+        write_gallery([tmp_path / "n.ipynb"], tmp_path)
