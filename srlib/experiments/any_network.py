@@ -4,6 +4,7 @@ trained weights.
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -124,9 +125,10 @@ def compared(
             seconds = time.perf_counter() - start
             whole = y if whole is None else whole
             pictures[name, way] = y[0].clamp(0, 1)
-            row = {"picture": name, "way": way, "PSNR-Y, dB": psnr_y(y.clamp(0, 1), truth, model.scale).item()}
+            quality = psnr_y(y.clamp(0, 1), truth, model.scale).item()
+            row: dict[str, Any] = {"picture": name, "way": way, "PSNR-Y, dB": quality}
             if y is not whole:
-                row["of it lost, dB"] = best - row["PSNR-Y, dB"]
+                row["of it lost, dB"] = best - quality
                 bits = [to_integers(picture[0]) for picture in (y, whole)]
                 row |= {
                     "TC, dB": consistency(y, whole),
@@ -134,10 +136,10 @@ def compared(
                     "8-bit values that differ, %": 100 * float((bits[0] != bits[1]).mean()),
                 }
             else:
-                best = row["PSNR-Y, dB"]
+                best = quality
             row["seconds"] = seconds
             if not number:
-                row["MiB"] = peak_of(lambda run=run, x=x: run(x), torch.device("cpu"))[1] / 2**20
+                row["MiB"] = peak_of(partial(run, x), torch.device("cpu"))[1] / 2**20
             row["context"] = report.plan.halo if report is not None and way != "exact" else float("nan")
             rows.append(row)
     return pd.DataFrame(rows), pictures

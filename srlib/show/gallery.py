@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from bs4 import BeautifulSoup
@@ -80,12 +81,13 @@ def _shown(cell: NotebookNode) -> Iterator[tuple[str, str]]:
 
 def _markdown(html: str) -> str:
     """The first table of a page, as Markdown; several rows of heads are joined, cells that span rows are repeated."""
-    table = BeautifulSoup(html, "html.parser").find("table")
+    table: Any = BeautifulSoup(html, "html.parser").find("table")
     grid: list[list[str]] = []
     spans: dict[tuple[int, int], str] = {}
     heads = 0
     for number, row in enumerate(table.find_all("tr")):
-        cells, values = row.find_all(["th", "td"]), []
+        cells: list[Any] = row.find_all(["th", "td"])
+        values: list[str] = []
         heads += row.find_parent("thead") is not None
         for cell in cells:
             while (number, len(values)) in spans:
@@ -97,9 +99,11 @@ def _markdown(html: str) -> str:
         grid.append(values)
     width = max(len(row) for row in grid)
     grid = [[*row, *[""] * (width - len(row))] for row in grid]
-    names = [" ".join(filter(None, dict.fromkeys(column))) for column in zip(*grid[:heads], strict=True)] or [
-        ""
-    ] * width
+    head = grid[:heads] or [[""] * width]
+    if heads > 1 and not all(head[-1]):  # pandas' row of the index's names, which are alone in their columns
+        upper = [[old if not name else "" for old, name in zip(row, head[-1], strict=True)] for row in head[:-1]]
+        head = [*upper, head[-1]]
+    names = [" ".join(filter(None, dict.fromkeys(column))) for column in zip(*head, strict=True)]
     return "\n".join(f"| {' | '.join(row)} |" for row in [names, ["---"] * width, *grid[heads:]])
 
 

@@ -26,7 +26,12 @@ def reaches(found: Mapping[str, Reach], contexts: Mapping[str, int]) -> Figure:
         axis.barh(row, far, color="#c8d4e3", edgecolor="#5b708b", hatch="///" if reach.whole else None, height=0.7)
         more = "" if reach.pixels is not None else "more than "
         axis.text(
-            far + 4, row, f"{more}{far}" + (" and the whole picture" if reach.whole else ""), va="center", fontsize=8
+            far + 4,
+            row,
+            f"{more}{far}" + (" and the whole picture" if reach.whole else ""),
+            va="center",
+            fontsize=8,
+            bbox={"fc": "white", "ec": "none", "pad": 1},
         )
     for (tool, pixels), colour in zip(contexts.items(), colours_of(list(contexts)).values(), strict=True):
         axis.axvline(pixels, color=colour, lw=1.5, label=f"{tool}: {pixels}")
@@ -40,7 +45,7 @@ def reaches(found: Mapping[str, Reach], contexts: Mapping[str, int]) -> Figure:
     return plain(figure)
 
 
-def changes(pictures: Mapping[str, Tensor], whole: Tensor, factor: float = 8.0) -> Figure:
+def changes(pictures: Mapping[str, Tensor], whole: Tensor, factor: float = 32.0) -> Figure:
     """A row a way: the picture (C, H, W) in [0, 1], and its difference from `whole`, times `factor`, in levels of 255;
     grey is none.
     """
@@ -58,9 +63,8 @@ def changes(pictures: Mapping[str, Tensor], whole: Tensor, factor: float = 8.0) 
         apart = 255 * (picture - whole).mean(0).numpy()
         image = show_picture(axis, apart, cmap="RdBu_r", vmin=-bound, vmax=bound)
         worst = np.abs(apart).max()
-        axis.set_title(
-            wrapped(f"{way}: at most {worst:.1f}" if worst >= 0.05 else f"{way}: below 0.1", width, 9), fontsize=9
-        )
+        said = f"at most {worst:.1f} levels" if worst >= 0.05 else "below 0.1 levels"
+        axis.set_title(f"{wrapped(way, width, 9)}\n{said}", fontsize=9)
     figure.colorbar(
         image, ax=shown, label="difference from the whole picture, levels", extend="both", shrink=0.8, pad=0.01
     )

@@ -34,5 +34,7 @@ def test_changes_are_in_levels_and_grey_where_there_is_none(number):
     figure = network_figures.changes(ways, whole)
     assert not faults(figure) and len(figure.axes) == number + 1
     titles = [axis.get_title() for axis in figure.axes[:-1]]
-    assert titles[0] == "way 0: below 0.1" and titles[1:] == [f"way {i}: at most {2 * i}.0" for i in range(1, number)]
+    assert titles[0] == "way 0\nbelow 0.1 levels" and titles[1:] == [
+        f"way {i}\nat most {2 * i}.0 levels" for i in range(1, number)
+    ]
     assert figure.axes[-1].get_ylabel() == "difference from the whole picture, levels"
