@@ -299,15 +299,15 @@ export function render({ model, el }) {
   function drawPlot() {
     const lines = [shown.a, shown.b].map((side) => side.profile)
     const top = Math.max(0, ...lines.flat().map((v) => v || 0)), c = plot.getContext("2d")
-    sized(plot, 400, top ? 130 : 0, ratio)
+    sized(plot, 410, top ? 130 : 0, ratio)
     if (!top) return
     c.setTransform(ratio, 0, 0, ratio, 0, 0)
-    c.clearRect(0, 0, 400, 130)
+    c.clearRect(0, 0, 410, 130)
     c.setLineDash([])
     c.fillStyle = c.strokeStyle = getComputedStyle(root).color
     c.fillText(`rms from the whole picture, up to ${short(top)} of 255; A solid, B dashed`, 30, 10)
     c.fillText("0", 18, 110)
-    for (let d = 0; d <= 12; d += 4) c.fillText(d, 30 + d * 30, 124)
+    for (let d = 0; d <= 12; d += 4) c.fillText(d, 27 + d * 30, 124)
     c.fillText("px from a seam", 300, 110 - 4)
     c.strokeRect(30, 16, 366, 92)
     lines.forEach((line, i) => {
