@@ -22,7 +22,7 @@ demo:
 	@$(MAKE) --no-print-directory RUN=demo all
 	@echo "Done: open outputs/demo/eval/report.html or outputs/demo/05_eval.ipynb"
 
-# Which stage earns what (params/ablation): README's second table.
+# Which stage earns what (params/ablation): docs/ablation.md.
 ablation:
 	@$(MAKE) --no-print-directory RUN=ablation outputs/ablation/06_ablation.ipynb
 

@@ -27,7 +27,7 @@ const STYLE = `
 .seams :disabled, .seams .off { opacity: 0.35; }
 .seams table { border-collapse: collapse; background: none; font-size: inherit; margin: 0 0 8px; color: inherit; }
 .seams.seams table tr :is(td, th) { text-align: left; max-width: none; padding: 1px 8px 1px 0; border: 0; background: none; white-space: nowrap; }
-.seams .panel { width: 400px; }
+.seams .panel { width: 410px; }
 .seams .below { display: flex; gap: 8px; }
 .seams ol { margin: 0; padding-left: 24px; height: 168px; overflow-y: auto; width: 190px; }
 .seams ol button { border: 0; padding: 0; text-align: left; background: none; white-space: nowrap; }
