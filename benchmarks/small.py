@@ -84,12 +84,15 @@ def main() -> None:
     parser.add_argument("--train", action="store_true", help="make it anew")
     o = parser.parse_args()
     data = ROOT / "outputs/small/data"
-    if not data.is_dir():
-        raise SystemExit("make RUN=small outputs/small/01_data.ipynb first, for the embedded test pictures")
+    if not data.is_dir() and (o.train or not o.folders):
+        raise SystemExit("make RUN=small outputs/small/01_data.ipynb first, for the embedded pictures")
     if o.train:
         train()
-    test = [(item["name"], item["lr"][None], item["hr"][None]) for item in PicturePairs(data, "test", scale=2)]
-    scores({"embedded": test} | {folder.name: list(pictures(folder)) for folder in o.folders})
+    sets = {folder.name: list(pictures(folder)) for folder in o.folders}
+    if data.is_dir():
+        pairs = PicturePairs(data, "test", scale=2)
+        sets = {"embedded, test": [(item["name"], item["lr"][None], item["hr"][None]) for item in pairs]} | sets
+    scores(sets)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """The benchmarks still run, on tiny sizes, and say what they are there to say."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from srlib.data.drawings import draw
 from srlib.data.pictures import write_png
 from srlib.networks.checkpoints import save_model
 from srlib.networks.hat import CONFIGS, HAT
@@ -125,3 +127,22 @@ def test_gpu_s_report_on_a_cpu(tmp_path):
     assert tc["exact"] > 90 > tc["tiles of 16"]
     resumed = next(line for line in report.splitlines() if "stopped and resumed " in line)
     assert float(resumed.split()[-1]) == 0  # equal to the bit, on a CPU
+
+
+def test_the_small_network_s_scores(tmp_path):
+    for number in range(2):
+        write_png(tmp_path / f"drawn/{number}.png", draw(50 + number, 80, 90))
+    text = output("benchmarks/small.py", str(tmp_path / "drawn"))
+    rows = {line.split()[-3]: float(line.split()[-2]) for line in text.split("\nTC")[0].splitlines()[-3:]}
+    assert rows["bicubic"] < rows["small"] and "drawn (2)" in text and "tiles of 32, erased" in text
+
+
+def test_the_table_of_the_front_page(folder):
+    done = subprocess.run(
+        [sys.executable, "benchmarks/front_page.py", "--rounds", "1"], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {re.split(r"  +", line.strip())[0]: line.split() for line in done.stdout.splitlines()}
+    assert float(rows["exact, in chunks"][-5]) > 90 > float(rows["tiles, no context"][-5])
+    assert float(rows["whole picture at once"][-4]) == 1  # SGR
+    assert {"tiles averaged by a Gaussian (MONAI)", "tiles, no context, eraser behind them"} <= rows.keys()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from srlib.networks.checkpoints import save_model
 from srlib.networks.diffir import CONFIGS as DIFFIR
 from srlib.networks.diffir import DiffIR
 from srlib.networks.hat import CONFIGS, HAT
+from srlib.networks.named_weights import SMALL
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LESS = {"iterations 1000": "iterations 3", "--jobs 2": "--jobs 1"}
@@ -68,6 +70,8 @@ def project(folder):
     torch.save({"params": lite["Restormer"].state_dict()}, folder / "restormer.pth")
     save_model(folder / "phaseformer.safetensors", lite["Phaseformer"])
     save_model(folder / "outputs/hdr/hdr/stage2/best.safetensors", DiffIR(**DIFFIR["DiffIR, lite"]))
+    shutil.copy(SMALL, folder / "model.safetensors")
+    write_png(folder / "in.png", draw(9, 40, 50))
     for seed in range(4):
         write_png(folder / f"my_photos/trip/{seed}.png", draw(seed, 120, 130))
     return folder

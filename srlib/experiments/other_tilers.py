@@ -20,7 +20,7 @@ class Span(NamedTuple):
 
 
 @torch.no_grad()
-def by_spans(network: Callable[[Tensor], Tensor], x: Tensor, rows: Sequence[Span], columns: Sequence[Span]) -> Tensor:
+def _by_spans(network: Callable[[Tensor], Tensor], x: Tensor, rows: Sequence[Span], columns: Sequence[Span]) -> Tensor:
     """Every tile alone through the network, and their weighted mean."""
     total: Tensor | None = None
     weights: Tensor | None = None
@@ -64,13 +64,13 @@ def _edges(side: int, tile: int) -> list[int]:
 
 def cropped(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, scale: int, context: int = 10) -> Tensor:
     """Real-ESRGAN: tiles from the top left corner, 10 pixels of context, cropped."""
-    return by_spans(network, x, *(_cores(_edges(side, tile), context, scale) for side in x.shape[-2:]))
+    return _by_spans(network, x, *(_cores(_edges(side, tile), context, scale) for side in x.shape[-2:]))
 
 
 def blended(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, scale: int, overlap: int = 16) -> Tensor:
     """chaiNNer: 16 pixels of overlap, of which the outer half is dropped and the inner blended by half a sine wave."""
     sides = x.shape[-2:]
-    return by_spans(network, x, *(_cores(_edges(side, tile), overlap, scale, ramp=overlap // 2) for side in sides))
+    return _by_spans(network, x, *(_cores(_edges(side, tile), overlap, scale, ramp=overlap // 2) for side in sides))
 
 
 def averaged(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, scale: int, overlap: int = 32) -> Tensor:
@@ -80,7 +80,7 @@ def averaged(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, scale: i
         read = min(tile, side)
         starts = sorted({*range(0, side - read, max(read - overlap, 1)), side - read})
         spans.append([Span(start, start + read, np.ones(read * scale)) for start in starts])
-    return by_spans(network, x, *spans)
+    return _by_spans(network, x, *spans)
 
 
 def sections(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, scale: int, shave: int = 16) -> Tensor:
@@ -91,7 +91,7 @@ def sections(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, scale: i
     for side in x.shape[-2:]:
         count = -(-side // tile)
         spans.append(_cores([*(side // count * i for i in range(count)), side], shave, scale))
-    return by_spans(network, x, *spans)
+    return _by_spans(network, x, *spans)
 
 
 TILERS = {
