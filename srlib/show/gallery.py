@@ -21,6 +21,7 @@ from srlib.show.report import HIDDEN
 
 _WIDE = 1100  # pixels of a picture at most
 _COLOURS = 128  # of a palette: figures of lines and text lose nothing that one sees, photographs little
+_ABOVE = re.compile(r"(?<!\S)/\S*/(?=outputs/)")  # where the project lay when it ran
 _PROGRESS = re.compile(r"^\S[^\n]*: \d+/\d+ [a-z]+, |\d+%\||it/s")
 
 
@@ -69,7 +70,8 @@ def _shown(cell: NotebookNode) -> Iterator[tuple[str, str]]:
     """("png", base64) and ("text", Markdown) of what a code cell has put out."""
     for output in cell.get("outputs", ()):
         if output.output_type == "stream" and output.name == "stdout":
-            said = [line for line in output.text.splitlines() if line.strip() and not _PROGRESS.search(line)]
+            said = [line for line in _ABOVE.sub("", output.text).splitlines() if line.strip()]
+            said = [line for line in said if not _PROGRESS.search(line)]
             if said:
                 yield "text", "\n".join(["```text", *said, "```"])
         data = output.get("data", {})
