@@ -71,6 +71,8 @@ def test_stages_begin_where_the_last_one_ended(project):
 
 
 def test_mistakes_are_said(project, tmp_path):
+    with pytest.raises(ValueError, match="pixel_error 'l3' is neither 'squared' nor 'l1'"):
+        ldr_to_hdr.first_stage(project, parameters(project, pixel_error="l3"))
     with pytest.raises(ValueError, match="model 'HAT' is none of DiffIR"):
         ldr_to_hdr.first_stage(project, parameters(project, model="HAT"))
     with pytest.raises(FileNotFoundError, match="no run"):

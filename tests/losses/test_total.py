@@ -337,3 +337,13 @@ def test_dual_loss_names_what_does_not_fit():
     for form in ("plane", None):
         with pytest.raises(ValueError, match=f"{form!r}: choose one of plain"):
             DualLoss(form)
+
+
+def test_the_pixel_term_may_be_the_squared_error():
+    p, t = pair()
+    p.requires_grad_()
+    total, terms = TotalLoss(squared=True)(p, t)
+    total.backward()
+    assert torch.allclose(total, (p - t).square().mean()) and torch.equal(terms["pixel"]["raw"], total.detach())
+    assert torch.allclose(p.grad, 2 * (p.detach() - t) / p.numel())
+    assert TotalLoss(squared=True).config["squared"] and "squared" not in TotalLoss().config
