@@ -86,7 +86,12 @@ def exactly(device: torch.device, small: bool) -> str:
     x = photograph(side).to(device)
     tiled = TiledSR(model).eval().to(device)
     lines, reference = [f"{name}, x4, {side}x{side} LR pixels\n"], None
-    for precision, dtype in {"fp32": None, "bf16": torch.bfloat16}.items():
+    kinds = {"fp32": None, "bf16": torch.bfloat16}
+    if device.type == "cuda":
+        kinds["fp32, convolutions in TF32"] = None  # what PyTorch does by itself
+    before = torch.backends.cudnn.allow_tf32
+    for precision, dtype in kinds.items():
+        torch.backends.cudnn.allow_tf32 = "TF32" in precision
 
         def under(run: Callable[[], Tensor], dtype: torch.dtype | None = dtype) -> Callable[[], Tensor]:
             def inside() -> Tensor:
@@ -127,6 +132,7 @@ def exactly(device: torch.device, small: bool) -> str:
         lines.append(
             f"{precision}\n{pd.DataFrame(rows).to_string(index=False, float_format='{:.3g}'.format, na_rep='')}\n"
         )
+    torch.backends.cudnn.allow_tf32 = before
     return "\n".join(lines)
 
 
@@ -149,39 +155,47 @@ def photograph(side: int) -> Tensor:
 
 
 def presets(device: torch.device, small: bool) -> str:
-    """A step of stage 1 and of stage 2 as params/vram* set them: the memory that they need of the card they are for."""
+    """A step of stages 1 and 2 as params/vram* set them, with activations recomputed and kept: time and memory."""
     rows = []
     for name in ("vram8",) if small else ("vram8", "vram12", "vram24"):
         for stage, notebook in {1: "02_stage1", 2: "03_tiling"}.items():
             p = yaml.safe_load((ROOT / "params" / name / f"{notebook}.yaml").read_text())
-            network = {**CONFIGS["demo" if small else name], "checkpointing": p["checkpointing"]}
-            tiles = {"use_tiling": True, "tile_size": p["tile_size"], "tile_pad": p["tile_pad"]} if stage == 2 else {}
-            model = TiledSR(HAT(**network, upscale=2), **tiles).to(device).train()
             batch, side = (1, 32) if small else (p["batch"], p["lr_patch"])
-            optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
-            x, y = (
-                torch.rand(batch, 3, side, side, device=device),
-                torch.rand(batch, 3, 2 * side, 2 * side, device=device),
-            )
+            tiles = {"use_tiling": True, "tile_size": p["tile_size"], "tile_pad": p["tile_pad"]} if stage == 2 else {}
+            for again in (True, False):
+                network = {**CONFIGS["demo" if small else name], "checkpointing": again}
+                row = {"preset": name, "stage": stage, "batch": batch, "patch": side, "checkpointing": again}
+                try:
+                    rows.append(row | step_of(TiledSR(HAT(**network, upscale=2), **tiles), batch, side, device))
+                except torch.OutOfMemoryError:
+                    rows.append(row)
+    return pd.DataFrame(rows).to_string(index=False, float_format="{:.3g}".format, na_rep="")
 
-            def step(model=model, optimizer=optimizer, x=x, y=y) -> Tensor:
-                with torch.autocast(device.type, torch.bfloat16):
-                    loss = (model(x) - y).abs().mean()
-                loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                return loss.detach()
 
-            step()
-            seconds, gib, _ = measured(step, device)
-            row = {"preset": name, "stage": stage, "batch": batch, "patch": side, "seconds a step": seconds, "GiB": gib}
-            if device.type == "cuda":
-                row["GiB reserved"] = torch.cuda.max_memory_reserved(device) / 2**30
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats(device)
-            rows.append(row)
-            del model, optimizer, step
-    return pd.DataFrame(rows).to_string(index=False, float_format="{:.3g}".format)
+def step_of(model: TiledSR, batch: int, side: int, device: torch.device) -> dict[str, float]:
+    """Seconds and memory of one training step in bf16, the second."""
+    model = model.to(device).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
+    x = torch.rand(batch, 3, side, side, device=device)
+    y = torch.rand(batch, 3, 2 * side, 2 * side, device=device)
+
+    def step() -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = (model(x) - y).abs().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    step()
+    seconds, gib, _ = measured(step, device)
+    found = {"seconds a step": seconds, "GiB": gib}
+    if device.type == "cuda":
+        found["GiB reserved"] = torch.cuda.max_memory_reserved(device) / 2**30
+    return found
 
 
 class Patches(Dataset):

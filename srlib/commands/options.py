@@ -34,7 +34,12 @@ def device_options(parser: argparse.ArgumentParser) -> None:
     """Where and how a network runs."""
     add = parser.add_argument
     add("--device", help="cpu, cuda, cuda:1; default: a GPU where there is one")
-    add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="arithmetic of the network; default fp32")
+    add(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        default="fp32",
+        help="arithmetic of the network; default fp32, no TF32",
+    )
     add(
         "--features",
         default="device",
@@ -54,10 +59,14 @@ def placed(network: Any, device: str | None) -> Any:
 
 
 def execution(precision: str, features: str) -> Any:
-    """The Execution of these options: smaller tiles where memory does not suffice."""
+    """The Execution of these options: smaller tiles where memory does not suffice. fp32 is that on a GPU, too, where
+    PyTorch would let convolutions round to TF32: exact tiling would then differ from the whole picture by that.
+    """
     import torch
 
     from srlib.tiling.tiled import Execution
+
+    torch.backends.cudnn.allow_tf32 = False
 
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     return Execution(None, dtype, features, "shrink")

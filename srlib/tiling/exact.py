@@ -92,7 +92,7 @@ class Chunks:
                     chunks = [m[:, y : bottom + reach, x : right + reach] for m in maps]
                 if margin:
                     chunks[-1] = _with_margin(maps[-1], top, bottom, left, right, margin)
-                chunks = [chunk.to(self.device) for chunk in chunks]
+                chunks = [_moved(chunk, self.device) for chunk in chunks]
                 more = {} if given is None else {"given": cells.values[i][j] if cells else given}
                 result = step(*chunks, (bottom == H, right == W), **more) if shift else step(*chunks, **more)
                 scale = Fraction(result.shape[1], chunks[0].shape[1])
@@ -114,6 +114,7 @@ class Chunks:
                     rows, columns = (
                         [slice(int(s.start * scale), int(s.stop * scale)) for s in ss] for ss in (rows, columns)
                     )
+                result = _moved(result, out.device)
                 for r, part in zip(rows, result.split([r.stop - r.start for r in rows], 1), strict=True):
                     for c, square in zip(columns, part.split([c.stop - c.start for c in columns], 2), strict=True):
                         place = out[:, r, c]  # smaller where the map was extended
@@ -172,6 +173,16 @@ class _Noting(Chunks):
         windowed = bool(self.spans and how.get("sums")) or isinstance(how.get("given"), Cells)
         self.seen.append((maps[0].shape[1], windowed))
         return super().__call__(step, *maps, **how)
+
+
+def _moved(part: Tensor, device: torch.device) -> Tensor:
+    """The part on the device. Between a GPU and the host through pinned memory, which PyTorch keeps for the next one:
+    fresh memory and unpinned copies of a map's parts took a hundred times as long as the network.
+    """
+    if part.device.type == device.type or "cuda" not in (part.device.type, device.type):
+        return part.to(device)
+    staged = torch.empty(part.shape, dtype=part.dtype, pin_memory=True).copy_(part)
+    return staged.to(device, non_blocking=True)
 
 
 def _wrapped(start: int, stop: int, size: int) -> list[slice]:
