@@ -54,7 +54,7 @@ new: setup
 
 # docs/results/: what the executed notebooks show, whichever have been run, as pages to browse.
 gallery: setup
-	@$(BIN)/python -m srlib gallery $(sort $(wildcard $(NOTEBOOKS:%=outputs/demo/%.ipynb) outputs/restoration/07*.ipynb outputs/hdr/08*.ipynb outputs/any/09*.ipynb))
+	@$(BIN)/python -m srlib gallery $(sort $(wildcard $(NOTEBOOKS:%=outputs/demo/%.ipynb) outputs/ablation/06*.ipynb outputs/restoration/07*.ipynb outputs/hdr/08*.ipynb outputs/any/09*.ipynb))
 
 # What all this does on a GPU: outputs/gpu/report.md, in ten minutes. GPU_ARGS=--small runs it tiny on a CPU.
 gpu: setup

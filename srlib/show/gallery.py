@@ -26,7 +26,7 @@ _PROGRESS = re.compile(r"^\S[^\n]*: \d+/\d+ [a-z]+, |\d+%\||it/s")
 
 
 def write_gallery(notebooks: Sequence[Path | str], folder: Path | str) -> list[Path]:
-    """Write each executed notebook as folder/<name>.md, with folder/<name>_<n>.png, and a README.md that lists them.
+    """Write each executed notebook as folder/<name>.md, with folder/<name>_<n>.png, and a README.md that lists all that are there.
 
     Returns the pages. Raises FileNotFoundError, and ValueError for a notebook that holds no outputs; pages before it
     are there then.
@@ -38,7 +38,8 @@ def write_gallery(notebooks: Sequence[Path | str], folder: Path | str) -> list[P
         if not any(cell.get("outputs") for cell in content.cells):
             raise ValueError(f"{path} holds no outputs: run it first (make, papermill, or Run All Cells and save)")
         pages.append(_page(content, path.stem, Path(folder)))
-    titles = [(page.name, page.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")) for page in pages]
+    there = sorted(page for page in Path(folder).glob("*.md") if page.name != "README.md")  # those of other days, too
+    titles = [(page.name, page.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")) for page in there]
     lines = ["# Results", "", "What the executed notebooks show, written by `make gallery`.", ""]
     _write(Path(folder) / "README.md", [*lines, *(f"- [{title}]({name})" for name, title in titles)])
     return pages
@@ -120,10 +121,13 @@ def _write_small(encoded: str, target: Path) -> None:
 
 def _last_text(lines: Sequence[str]) -> str:
     """The last paragraph or title before a figure, as its alternative text."""
+    last: list[str] = []
     for line in reversed(lines):
         if line and line[0] not in "!|`":
-            return re.sub(r"[\[\]*#`]", "", line).strip()
-    return "figure"
+            last.insert(0, line)
+        elif last:
+            break
+    return re.sub(r"[\[\]*#`]", "", " ".join(last)).strip() or "figure"
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:

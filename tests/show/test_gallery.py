@@ -53,6 +53,24 @@ def test_tables_keep_their_heads_and_rows(tmp_path):
     assert rows[4] == ["p", "u", "v"] and rows[6] == ["one", "1.0", ""]
 
 
+def test_pages_of_other_days_stay_listed(tmp_path):
+    for name in ("b", "a"):
+        cells = [new_markdown_cell(f"# Title {name}"), new_code_cell("1", outputs=[new_output("stream", text="1\n")])]
+        nbformat.write(new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
+        write_gallery([tmp_path / f"{name}.ipynb"], tmp_path / "results")
+    listed = (tmp_path / "results/README.md").read_text()
+    assert listed.index("[Title a](a.md)") < listed.index("[Title b](b.md)")
+
+
+def test_a_figures_text_is_the_paragraph_above_it(tmp_path):
+    png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    cells = [new_markdown_cell("# Title\n\nOther.\n\nTwo lines\nof *one*.")]
+    cells += [new_code_cell("1", outputs=[new_output("display_data", {"image/png": png}) for _ in range(2)])]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "n.ipynb")
+    (page,) = write_gallery([tmp_path / "n.ipynb"], tmp_path)
+    assert page.read_text().count("![Two lines of one.](") == 2
+
+
 def test_what_was_not_run_is_named(tmp_path):
     nbformat.write(new_notebook(cells=[new_code_cell("1")]), tmp_path / "n.ipynb")
     with pytest.raises(ValueError, match="n.ipynb holds no outputs"):
