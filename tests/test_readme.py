@@ -22,6 +22,7 @@ from srlib.networks.hat import CONFIGS, HAT
 from srlib.networks.named_weights import SMALL
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RESULTS = sorted((ROOT / "docs/results").glob("*.md"))
 LESS = {"iterations 1000": "iterations 3", "--jobs 2": "--jobs 1"}
 ELSEWHERE = {  # what would run these very tests, a browser, an installer, for hours, or wants data sets
     "make test": "make -n test",
@@ -157,5 +158,18 @@ def test_commands_in_the_text_name_what_there_is():
         assert (ROOT / path).is_file(), path
     for script in set(re.findall(r"benchmarks/\w+\.py", text)):
         assert script in (ROOT / "tests/test_benchmarks.py").read_text()
-    for path in set(re.findall(r"\]\(([^)#:]+)\)", text)):
-        assert any((base / path).exists() for base in (ROOT, ROOT / "docs")), path
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CONTRIBUTING.md", *RESULTS], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_links_lead_somewhere(page):
+    text = page.read_text()
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+    for link in (link for link in links if not re.match(r"\w+:", link)):
+        path, _, anchor = link.partition("#")
+        there = page.parent / path if path else page
+        assert there.exists(), link
+        if anchor:
+            titles = re.findall(r"^#+ (.*)", there.read_text(), re.M)
+            assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, link
