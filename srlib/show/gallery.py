@@ -26,7 +26,7 @@ _PROGRESS = re.compile(r"^\S[^\n]*: \d+/\d+ [a-z]+, |\d+%\||it/s")
 
 
 def write_gallery(notebooks: Sequence[Path | str], folder: Path | str) -> list[Path]:
-    """Write each executed notebook as folder/<name>.md, with folder/<name>_<n>.png, and a README.md that lists all that are there.
+    """Write each executed notebook as folder/<name>.md, with folder/<name>_<n>.png, and a README.md that lists all.
 
     Returns the pages. Raises FileNotFoundError, and ValueError for a notebook that holds no outputs; pages before it
     are there then.

@@ -19,6 +19,7 @@ COLUMNS = {
     "PSNR-Y": ("PSNR-Y, dB", 1, 2),
     "SSIM-Y": ("SSIM-Y", 1, 4),
     "MS-SSIM-Y": ("MS-SSIM-Y", 1, 4),
+    "LPIPS": ("LPIPS", 1, 4),
     "max_difference": ("largest difference, levels of 255", 255, 2),
     "differing_share": ("differing 8-bit values, %", 100, 2),
     "seconds": ("time, s", 1, 2),

