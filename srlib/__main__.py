@@ -233,7 +233,7 @@ def _train(parameters: Path, p: list[list[str]]) -> int:
 
 
 def _export_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="a checkpoint made here, or a published HAT")
+    parser.add_argument("model", type=Path, help="a checkpoint made here, or a published HAT or Restormer")
     parser.add_argument("output", type=Path, help="the ONNX file to write")
     parser.add_argument(
         "--tile",
@@ -241,10 +241,13 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
         help="LR pixels, a multiple of the window: HAT for tiles of this one size, and the eraser as OUTPUT_eraser",
     )
     parser.add_argument("--halo", type=int, help="with --tile: LR pixels of context around it; default the model's")
+    parser.add_argument("--answer", choices=("low", "high"), help="of a network with two answers; default low")
     unseen_options(parser)
 
 
-def _export(model: Path, output: Path, *, tile: int | None, halo: int | None, **unseen: float | None) -> int:
+def _export(
+    model: Path, output: Path, *, tile: int | None, halo: int | None, answer: str | None, **unseen: float | None
+) -> int:
     from srlib.networks.export import export_file
     from srlib.networks.export_tiles import export_tile_files
 
@@ -253,7 +256,7 @@ def _export(model: Path, output: Path, *, tile: int | None, halo: int | None, **
     elif halo is not None:
         raise ValueError("--halo is the context of tiles: give their size with --tile, too")
     else:
-        worst = export_file(model, output, **unseen)
+        worst = export_file(model, output, answer=answer, **unseen)
     if worst > 1e-3:
         print(f"error: {output} does not give PyTorch's picture; do not use it", file=sys.stderr)
         return 1

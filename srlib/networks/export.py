@@ -17,39 +17,40 @@ from torch.fx.experimental import _config as symbolic_shapes
 
 from srlib.files import atomic
 from srlib.networks.checkpoints import load
+from srlib.networks.diffir import DiffIR
 from srlib.networks.eraser import TiledSR
 from srlib.networks.hat import HAT
+from srlib.networks.restormer import Restormer
 from srlib.networks.wrappers import unwrapped
 
+Exportable = HAT | Restormer | DiffIR | TiledSR
 Sizes = Sequence[str | None]  # of an input or output: the names of its free dimensions, None for the others
 
 
-def exported(model: HAT | TiledSR, *, batches: bool = False, side: int | None = None) -> ExportedProgram:
+def exported(model: Exportable, *, batches: bool = False, side: int | None = None) -> ExportedProgram:
     """torch.export of the model in eval mode: (1, C, H, W) in [0, 1] -> (1, C, H*upscale, W*upscale).
 
+    model: a HAT, a Restormer with attention between channels, a DiffIR's second stage, or a TiledSR of one.
     H and W are free, from a window and one pixel on. batches: the number of pictures is free as well; PyTorch
     itself then wants two or more at a time, ONNX does not. side: H and W are fixed, to this many LR pixels.
     The model's use_tiling is switched off for the export, and what torch.compile, parallel training or averaging put
-    around it or its HAT is left out. Export on the device that it will run on. Raises ValueError for another kind of
-    model.
+    around it or its network is left out. Of a network with two answers it is that which its `answer` names. Export on
+    the device that it will run on. Raises ValueError for another kind of model.
     """
-    model = cast(HAT | TiledSR, unwrapped(model))
+    model = cast(Exportable, unwrapped(model))
     given = model.hat_model if isinstance(model, TiledSR) else None
-    hat = unwrapped(model if given is None else given)
-    if not isinstance(hat, HAT):
-        name = getattr(hat, "name", type(hat).__name__)
-        raise ValueError(f"a {name} cannot be exported, only a HAT or a TiledSR of one")
+    network = _exportable(unwrapped(model if given is None else given))
     training, tiling = model.training, getattr(model, "use_tiling", None)
     if tiling:
         model.use_tiling = False
-    window, channels = hat.window, hat.config["in_chans"]
+    window, channels = network.window, network.config["in_chans"]
     height, width = (side, side) if side else (4 * window + 1, 5 * window + 3)
-    example = torch.zeros(1 + batches, channels, height, width, device=hat.mean.device)
+    example = torch.zeros(1 + batches, channels, height, width, device=next(network.parameters()).device)
     free = {} if side else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     free |= {0: Dim.DYNAMIC} if batches else {}
     try:
         if isinstance(model, TiledSR):
-            model.hat_model = hat
+            model.hat_model = cast(HAT, network)
         return free_program(model.eval(), (example,), (free,))
     finally:
         model.train(training)
@@ -57,6 +58,20 @@ def exported(model: HAT | TiledSR, *, batches: bool = False, side: int | None = 
             model.use_tiling = True
         if isinstance(model, TiledSR):
             model.hat_model = cast(HAT, given)
+
+
+def _exportable(network: nn.Module) -> HAT | Restormer | DiffIR:
+    """The network; ValueError, with the reason, where there is no program of it."""
+    if not isinstance(network, HAT | Restormer | DiffIR):
+        name = getattr(network, "name", type(network).__name__)
+        raise ValueError(f"a {name} cannot be exported, only HAT, Restormer and DiffIR")
+    if isinstance(network, DiffIR) and network.stage == 1:
+        raise ValueError("DiffIR's first stage reads the ground truth and can restore nothing new: export the second")
+    if isinstance(network, Restormer) and network.config["attention"] == "phase":
+        raise ValueError(
+            "attention of phases cannot be exported: its Fourier transform is no program for all sizes"
+        )
+    return network
 
 
 def free_program(module: nn.Module, examples: tuple[Tensor, ...], free: tuple[dict, ...]) -> ExportedProgram:
@@ -68,7 +83,7 @@ def free_program(module: nn.Module, examples: tuple[Tensor, ...], free: tuple[di
         return torch.export.export(module, examples, dynamic_shapes=free)
 
 
-def export_onnx(model: HAT | TiledSR, path: Path | str) -> Path:
+def export_onnx(model: Exportable, path: Path | str) -> Path:
     """Write the model as one ONNX file: "lr" (batch, C, height, width) -> "sr", fp32, all but C free. Atomic.
 
     Pictures must be larger than a window, the smallest side is in the file's metadata. Raises ImportError, with the
@@ -78,7 +93,8 @@ def export_onnx(model: HAT | TiledSR, path: Path | str) -> Path:
     model = copied(model)
     scale = model.scale
     program, facts = exported(model, batches=True), {"range": "0 to 1", "smallest side": model.window + 1}
-    sizes = {"lr": ("batch", None, "height", "width"), "sr": ("batch", None, f"{scale}*height", f"{scale}*width")}
+    times = f"{scale}*" if scale > 1 else ""
+    sizes = {"lr": ("batch", None, "height", "width"), "sr": ("batch", None, f"{times}height", f"{times}width")}
     return write_onnx(program, path, sizes, {"scale": scale, **facts})
 
 
@@ -91,7 +107,7 @@ def check_onnx() -> None:
         raise ImportError(f"{error.name} is needed to write ONNX: pip install -e .[export]") from error
 
 
-def copied(model: HAT | TiledSR) -> Any:
+def copied(model: Exportable) -> Any:
     """The model as it is exported: a copy, out of its wrappers, in fp32 on the CPU."""
     return copy.deepcopy(unwrapped(model)).float().cpu().eval()
 
@@ -150,14 +166,19 @@ def can_compare() -> bool:
 
 
 def export_file(
-    model: Path | str, output: Path, *, img_range: float | None = None, conv_scale: float | None = None
+    model: Path | str,
+    output: Path,
+    *,
+    img_range: float | None = None,
+    conv_scale: float | None = None,
+    answer: str | None = None,
 ) -> float:
     """Write the checkpoint `model` as ONNX and run both on two small pictures; prints what it finds. img_range,
-    conv_scale: as `load` takes them.
+    conv_scale, answer: as `load` takes them.
 
     Returns the largest difference: 0 where onnxruntime is not installed, infinity for a NaN.
     """
-    network = load(model, img_range=img_range, conv_scale=conv_scale, use_tiling=False)
+    network = load(model, img_range=img_range, conv_scale=conv_scale, answer=answer, use_tiling=False)
     export_onnx(network, output)
     channels, window = network.hat_model.config["in_chans"], network.window
     print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")

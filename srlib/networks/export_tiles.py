@@ -44,7 +44,12 @@ def export_tiles(model: TiledSR, path: Path | str, *, tile: int, halo: int | Non
     plan_tiles(tile, tile, tile=tile, halo=halo, window=model.window)  # refuses what is off the window grid
     facts = {"range": "0 to 1", "scale": model.scale, "tile": tile, "halo": halo}
     facts |= {"window": model.window, "radius": model.radius}
-    hat = cast(HAT, unwrapped(model.hat_model))
+    hat = unwrapped(model.hat_model)
+    if not isinstance(hat, HAT):
+        raise ValueError(
+            f"tiles of a {getattr(hat, 'name', type(hat).__name__)} are not exported, only HAT's: leave --tile out for "
+            "a network of any size"
+        )
     fixed = (None,) * 4
     written = [write_onnx(exported(hat, side=tile + 2 * halo), path, {"lr": fixed, "sr": fixed}, facts)]
     if why_no_eraser(model, halo) is None:

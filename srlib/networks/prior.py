@@ -73,12 +73,16 @@ class Denoiser(nn.Module):
     (Ho et al., 2020, equation 7, without its noise); sqrt(beta) rises linearly from sqrt(0.1) to sqrt(0.99).
     """
 
+    fixed: Tensor
+
     def __init__(self, size: int, blocks: int, steps: int):
         super().__init__()
         layers: list[nn.Module] = [nn.Linear(2 * size + 1, size), nn.LeakyReLU(SLOPE)]
         layers += [_Layer(size) for _ in range(blocks)]
         self.resmlp = nn.Sequential(*layers)
-        self.size, self.steps = size, steps
+        self.steps = steps
+        fixed = torch.randn(size, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("fixed", fixed, persistent=False)
         beta = torch.linspace(0.1**0.5, 0.99**0.5, steps, dtype=torch.float64).square()
         left = (1 - beta).cumprod(0)  # of the signal after each step
         before = torch.cat([torch.ones(1, dtype=torch.float64), left[:-1]])
@@ -101,8 +105,7 @@ class Denoiser(nn.Module):
         """
         if self.training:
             return torch.randn_like(like)
-        fixed = torch.randn(self.size, generator=torch.Generator().manual_seed(0))
-        return fixed.to(like).expand_as(like)
+        return self.fixed.to(like).expand_as(like)
 
 
 class _Layer(nn.Module):

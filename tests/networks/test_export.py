@@ -6,10 +6,13 @@ import torch
 
 from srlib.__main__ import main
 from srlib.networks.checkpoints import save_model
+from srlib.networks.diffir import DiffIR
 from srlib.networks.eraser import TiledSR
 from srlib.networks.export import export_onnx, exported, largest_difference
+from srlib.networks.export_tiles import export_tiles
 from srlib.networks.hat import HAT
 from srlib.networks.initial import start_far_reaching
+from srlib.networks.restormer import CONFIGS, Restormer
 
 SIZES = [(16, 24), (9, 33), (40, 17)]  # whole windows, and not
 
@@ -78,6 +81,49 @@ def test_a_restoration_at_one_size_is_exported():
     model, x = start_far_reaching(hat).eval(), torch.rand(1, 3, 9, 33)
     with torch.no_grad():
         assert (exported(model).module()(x) - model(x)).abs().max() < 1e-5
+
+
+SMALL = {"dim": 8, "blocks": [1, 1], "heads": [1, 2], "refinement": 1}
+DUAL = CONFIGS["Phaseformer, lite, channel attention"] | SMALL
+RESTORING = {
+    "Restormer": lambda: lively(Restormer(**SMALL)),
+    "the larger of two answers": lambda: TiledSR(answering(lively(Restormer(**DUAL)), "high")).eval(),
+    "DiffIR": lambda: lively(DiffIR(**SMALL, prior=16, encoder_blocks=1)),
+}
+
+
+def answering(network, answer):
+    network.answer = answer
+    return network
+
+
+def lively(network):
+    """With weights on all of which the answer depends."""
+    with torch.no_grad():
+        for p in network.parameters():
+            p.copy_(torch.randn_like(p) * 0.2 if p.ndim == 1 else torch.randn_like(p) / p[0].numel() ** 0.5)
+    return network.eval()
+
+
+@pytest.mark.parametrize("kind", RESTORING)
+def test_restoring_networks_are_exported(kind, tmp_path):
+    model = RESTORING[kind]()
+    path = export_onnx(model, tmp_path / "m.onnx")
+    height = onnx.load(path).graph.output[0].type.tensor_type.shape.dim[2].dim_param
+    assert height == ("2*height" if "larger" in kind else "height")
+    for number, (height, width) in enumerate(SIZES, 1):
+        lr = torch.rand(number, 3, height, width)
+        assert largest_difference(path, getattr(model, "hat_model", model), {"lr": lr}) < 1e-4
+
+
+def test_what_has_no_meaning_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="first stage reads the ground truth"):
+        exported(DiffIR(**SMALL, prior=16, encoder_blocks=1, stage=1))
+    with pytest.raises(ValueError, match="tiles of a Restormer are not exported, only HAT's: leave --tile out"):
+        export_tiles(TiledSR(Restormer(**SMALL)), tmp_path / "m.onnx", tile=16, halo=0)
+    with pytest.raises(ValueError, match="attention of phases cannot be exported"):
+        export_onnx(Restormer(**CONFIGS["Phaseformer, lite"] | SMALL), tmp_path / "m.onnx")
+    assert not any(tmp_path.iterdir())
 
 
 def test_command(model, tmp_path, capsys):
