@@ -68,9 +68,7 @@ def _exportable(network: nn.Module) -> HAT | Restormer | DiffIR:
     if isinstance(network, DiffIR) and network.stage == 1:
         raise ValueError("DiffIR's first stage reads the ground truth and can restore nothing new: export the second")
     if isinstance(network, Restormer) and network.config["attention"] == "phase":
-        raise ValueError(
-            "attention of phases cannot be exported: its Fourier transform is no program for all sizes"
-        )
+        raise ValueError("attention of phases cannot be exported: its Fourier transform is no program for all sizes")
     return network
 
 

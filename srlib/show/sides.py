@@ -94,14 +94,28 @@ def erases(model: TiledSR) -> bool:
 def offered(model: TiledSR, tiles: tuple[int, ...], halos: tuple[int, ...]) -> dict[str, list]:
     """The choices that a side has with this model, by the fields of Side; tiles and halos lie on its window's grid."""
     grid = {"tile": [t for t in tiles if t % model.window == 0], "halo": [h for h in halos if h % model.window == 0]}
-    walked = hasattr(model.hat_model, "walk")
+    without = {
+        way for way, has in (("exact", hasattr(model.hat_model, "walk")), ("two_pass", _shares(model))) if not has
+    }
     return {
         "shows": [kind for kind in KINDS if kind != BEFORE or erases(model)],
         "tile": grid["tile"] or [model.window],
         "halo": grid["halo"] or [0],
         "blend": list(BLENDS),
-        "statistics": [way for way in WAYS if way != "exact" or walked],
+        "statistics": [way for way in WAYS if has[way]],
     }
+
+
+@torch.no_grad()
+def _shares(model: TiledSR) -> bool:
+    """Whether the model takes statistics of the whole picture that two_pass can share; seen on a small one."""
+    side = max(model.window, 16)
+    x = torch.zeros(1, model.hat_model.config["in_chans"], side, side)
+    try:
+        model.tiled(x, tile=side, halo=0, statistics="two_pass")
+    except ValueError:
+        return False
+    return True
 
 
 def own_picture(

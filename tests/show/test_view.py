@@ -13,7 +13,9 @@ from small_networks import strong
 from srlib import __main__ as command
 from srlib.data.pictures import write_png
 from srlib.networks.checkpoints import save_model
+from srlib.networks.diffir import DiffIR
 from srlib.networks.eraser import TiledSR
+from srlib.networks.restormer import CONFIGS, Restormer
 from srlib.show import view
 from srlib.show.view import viewer_of
 
@@ -73,6 +75,24 @@ def test_the_command_writes_a_page(there, capsys):
     assert capsys.readouterr().out == "page.html\n" and '"still": true' in (there / "page.html").read_text()
     assert command.main(["view", "mine.safetensors", "mine.safetensors", "--page", "page.html"]) == 2
     assert "is not a picture" in capsys.readouterr().err
+
+
+LITTLE = {"dim": 8, "blocks": [1, 1], "heads": [1, 2], "refinement": 1}
+OTHERS = {  # and the ways of taking statistics that each has
+    "HAT at one size": (lambda: strong(**SMALL, window_size=8, upscale=1), ["local", "two_pass", "exact"]),
+    "Restormer": (lambda: Restormer(**LITTLE), ["local", "exact"]),
+    "two answers": (lambda: Restormer(**CONFIGS["Phaseformer, lite"] | LITTLE), ["local", "exact"]),
+    "DiffIR": (lambda: DiffIR(**LITTLE, prior=16, encoder_blocks=1), ["local", "exact"]),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_networks_of_other_kinds_have_their_page(kind, there):
+    build, ways = OTHERS[kind]
+    save_model(there / "other.safetensors", build())
+    assert command.main(["view", "other.safetensors", "a.png", "--crop", "24", "--page", "p.html"]) == 0
+    viewer = viewer_of(["x=other.safetensors"], ["a.png"], crop=24)
+    assert viewer.choices["models"]["x"]["statistics"] == ways
 
 
 def test_the_command_opens_the_notebook_with_both(there, capsys, monkeypatch):
