@@ -94,9 +94,7 @@ def erases(model: TiledSR) -> bool:
 def offered(model: TiledSR, tiles: tuple[int, ...], halos: tuple[int, ...]) -> dict[str, list]:
     """The choices that a side has with this model, by the fields of Side; tiles and halos lie on its window's grid."""
     grid = {"tile": [t for t in tiles if t % model.window == 0], "halo": [h for h in halos if h % model.window == 0]}
-    without = {
-        way for way, has in (("exact", hasattr(model.hat_model, "walk")), ("two_pass", _shares(model))) if not has
-    }
+    has = {"local": True, "two_pass": _shares(model), "exact": hasattr(model.hat_model, "walk")}
     return {
         "shows": [kind for kind in KINDS if kind != BEFORE or erases(model)],
         "tile": grid["tile"] or [model.window],
