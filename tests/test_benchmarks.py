@@ -107,7 +107,7 @@ def test_restoration():
 
 def test_networks():
     text = output("benchmarks/networks.py", "--size", "64", "--chunk", "32", "--networks", "DAT-light")
-    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if len(line.split()) == 8}
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if len(line.split()) == 9}
     assert set(rows) == {"DAT-light"}
     assert all(float(row[-1]) < 2e-5 and float(row[0]) > 0 for row in rows.values())
 
