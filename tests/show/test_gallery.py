@@ -1,4 +1,10 @@
+import csv
+import json
+import re
+from collections.abc import Iterator
+
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -24,6 +30,32 @@ def test_pages_hold_texts_tables_and_figures_of_the_notebooks(executed, folder, 
     means = pd.read_csv(folder / "outputs/demo/eval/means.csv")
     best = means["PSNR-Y"].max()
     assert f"{best:.2f}" in (tmp_path / "results/05_eval.md").read_text()
+
+
+def numbers_in(value) -> Iterator[float]:
+    """All numbers of what JSON holds, those in texts too."""
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from numbers_in(part)
+    elif isinstance(value, str):
+        yield from map(float, re.findall(r"(?<![\w.])-?\d+\.\d+(?:e-?\d+)?(?![\w.])", value))
+    elif isinstance(value, int | float):
+        yield float(value)
+
+
+def test_each_number_of_a_table_is_in_the_run_s_files(executed, folder, tmp_path):
+    out = folder / "outputs/demo"
+    known = [n for file in out.rglob("*.json") for n in numbers_in(json.loads(file.read_text()))]
+    for file in out.rglob("*.csv"):
+        with file.open(newline="") as rows:
+            known += numbers_in(list(csv.reader(rows)))
+    known = np.array(known)
+    for page in write_gallery([folder / f"outputs/demo/{name}.ipynb" for name in executed], tmp_path):
+        for line in page.read_text().splitlines():
+            for text in re.findall(r"(?<![\w.])-?\d+\.\d+(?![\w.])", line if line.startswith("|") else ""):
+                half = 0.500001 * 10.0 ** -len(text.partition(".")[2])
+                units = (1, 100, 255, 1e-6)  # shares in %, differences in levels, counts in millions
+                assert any((abs(known * unit - float(text)) <= half).any() for unit in units), (page.name, text, line)
 
 
 def test_tables_keep_their_heads_and_rows(tmp_path):
