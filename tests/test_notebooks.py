@@ -131,6 +131,7 @@ def test_a_report_on_any_pictures_and_checkpoints(folder):
     metrics = json.loads((folder / "outputs/demo/mine/metrics.json").read_text())
     assert all(row["LPIPS"] > 0 for row in metrics["test"].values())
     assert (folder / "outputs/demo/mine/figures/lpips.png").is_file()
+    assert "LPIPS by AlexNet" in str(shown.cells)
     assert "LPIPS, tiled this way (lower is better): " in str(shown.cells[-2].outputs)
     made = folder / "outputs/demo/eval"  # where it was not asked for
     assert "LPIPS" not in (made / "metrics.json").read_text() and not (made / "figures/lpips.png").exists()

