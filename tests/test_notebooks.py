@@ -11,10 +11,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 import yaml
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 from projects import NAMES, ROOT, TINY, execute
+from torchvision.models import alexnet
 
 from srlib.data.datasets import PicturePairs
 from srlib.data.drawings import draw
@@ -124,13 +126,21 @@ def complaint(folder, name, **parameters) -> str:
 def test_a_report_on_any_pictures_and_checkpoints(folder):
     stage1 = "outputs/demo/stage1"
     given = {"input": "pictures", "checkpoints": [f"mine={stage1}/best.safetensors", f"{stage1}/hat.safetensors"]}
-    execute(folder, "05_eval", **TINY["05_eval"], **given, report="mine")
+    torch.save(alexnet(weights=None).features.state_dict(prefix="features."), folder / "weights")
+    shown = execute(folder, "05_eval", **TINY["05_eval"], **given, report="mine", lpips_weights="weights")
     metrics = json.loads((folder / "outputs/demo/mine/metrics.json").read_text())
+    assert all(row["LPIPS"] > 0 for row in metrics["test"].values())
+    assert (folder / "outputs/demo/mine/figures/lpips.png").is_file()
+    assert "LPIPS by AlexNet" in str(shown.cells)
+    assert "LPIPS, tiled this way (lower is better): " in str(shown.cells[-2].outputs)
+    made = folder / "outputs/demo/eval"  # where it was not asked for
+    assert "LPIPS" not in (made / "metrics.json").read_text() and not (made / "figures/lpips.png").exists()
     assert metrics["pictures"] == [f"{i}.png" for i in range(4)] and len(metrics["shown"]) == 3
     mine, hat = (metrics["test"][f"{name} | exact"]["PSNR-Y"] for name in ("mine", f"{stage1}/hat.safetensors"))
     assert abs(mine - hat) < 1e-3  # stage 1's eraser changes nothing yet
     assert "does not exist" in complaint(folder, "05_eval", checkpoints=["nothing.pth"])
     assert "tile 12 is not a multiple of the window 8" in complaint(folder, "05_eval", tile_size=12)
+    assert "0.png is a picture (PNG)" in complaint(folder, "05_eval", lpips_weights="pictures/0.png")
 
 
 def test_wrong_input_ends_in_one_clear_sentence(folder):

@@ -11,6 +11,13 @@ import pandas as pd
 
 from srlib.evaluation.metrics import blank
 
+_REASONS = {  # why a picture lacks a score
+    "TC": "tiled and whole are equal",
+    "SGR": "no seam, or flat along the seams",
+    "MS-SSIM-Y": "below 161 pixels a side",
+    "LPIPS": "below 32 pixels a side",
+}
+
 
 class Pairs(Protocol):
     """Whole pictures to score on: items {"lr": (C, h, w), "hr": (C, H, W), "name": str}, as PicturePairs has them."""
@@ -51,12 +58,12 @@ def counted(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def not_counted(table: pd.DataFrame) -> list[str]:
-    """Lines to print: which pictures are not in the means of `table`, and which not in those of TC or SGR alone."""
+    """Lines to print: which pictures are not in the means of `table`, and which not in those of one score alone."""
     lines = []
     if why := left_out(table):
         lines.append(f"not in the means: {listed([f'{name} ({reason})' for name, reason in why.items()])}")
     rows = counted(table)
-    for column, reason in (("TC", "tiled and whole are equal"), ("SGR", "no seam, or flat along the seams")):
+    for column, reason in _REASONS.items():
         if column not in rows or "TC" not in rows:
             continue
         tiled = rows[rows["TC"].notna()]

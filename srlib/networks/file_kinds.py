@@ -54,7 +54,7 @@ _SIGNATURES: list[tuple[int, bytes, str, str]] = [
     (0, b"MZ", "a program or a Windows library", _MODEL),
 ]
 _ONNX_WIRES = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}  # fields of a ModelProto
-_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first pickle in files of torch before 1.6
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first pickle in files of torch before 1.6
 
 
 def weights_format(path: Path | str) -> str:
@@ -82,7 +82,7 @@ def weights_format(path: Path | str) -> str:
         if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
             _check_safetensors(path, file, size)
             return "safetensors"
-        if head.startswith(_LEGACY):
+        if head.startswith(LEGACY):
             return "torch"
         if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
             return _zip(path, head)

@@ -13,7 +13,8 @@ LEVEL = 0.005  # dB; what is closer is called level, as it rounds to 0.00
 
 def conclusion(table: pd.DataFrame, tile: int, halos: Sequence[int], *, scale: int, of: str = "test pictures") -> str:
     """Markdown: how far each model's tiles agree with its whole picture, how strong the seams are, what tiling costs,
-    what each gains over bicubic and over the model before it, what context and exact tiling change.
+    what each gains over bicubic and over the model before it, LPIPS where it was scored, what context and exact tiling
+    change.
 
     table: of `evaluate`, with bicubic, the models in the order of their training, and each "whole" and in tiles of
     `tile` LR pixels with each of `halos` LR pixels of context, of which the first is what is judged. of: what the
@@ -49,6 +50,8 @@ def conclusion(table: pd.DataFrame, tile: int, halos: Sequence[int], *, scale: i
         gain = scores[after, tiled] - scores[before, tiled]
         better = f"better on {(gain > 0).sum()} of {len(gain)} pictures"
         lines.append(f"- Tiled this way, {_compared({after: gain}, before)}; {better}.")
+    if "LPIPS" in table:
+        lines.append(f"- {_perceived(table[table['tiling'].eq(tiled) | table['variant'].eq('bicubic')])}")
     for after, before in steps[: len(models) - 1]:
         if (scores[after, "whole"] == scores[before, "whole"]).all():
             lines.append(f"- Whole, {after} scores as {before} to the last digit: only tiles are changed.")
@@ -96,6 +99,15 @@ def _compared(gains: dict[str, pd.Series], other: str) -> str:
         else:
             said.append(f"{model} loses {-mean:.2f} dB" + (f" to {other}" if i == 0 else ""))
     return ", ".join(said)
+
+
+def _perceived(rows: pd.DataFrame) -> str:
+    """Mean LPIPS of bicubic and of each model, the newest first."""
+    values = rows.groupby("variant", sort=False)["LPIPS"].mean().iloc[::-1]
+    if values.isna().all():
+        return "LPIPS: not defined for pictures this small."
+    said = ", ".join(f"{variant}: {value:.4f}" for variant, value in values.items())
+    return f"LPIPS, tiled this way (lower is better): {said}."
 
 
 def _seams(tiled: pd.DataFrame, models: Sequence[str]) -> str:

@@ -68,6 +68,7 @@ def gains(table: pd.DataFrame, value: str, label: str, over: str = "bicubic") ->
     table: columns "picture", "variant", "tiling" and `value`, in the order to show; `over` has one row a picture.
     """
     base = table[table["variant"] == over].set_index("picture")[value]
+    digits = 3 if base.max() < 1 else 2  # LPIPS
     rest = table[table["variant"] != over]
     tilings, variants = list(dict.fromkeys(rest["tiling"])), list(dict.fromkeys(rest["variant"]))
     colours = colours_of(variants)
@@ -92,7 +93,7 @@ def gains(table: pd.DataFrame, value: str, label: str, over: str = "bicubic") ->
         axis.axvline(0, color=BASELINE, lw=1)
         if not any(np.isfinite(np.ma.filled(marks.get_offsets(), np.nan)).all(1).any() for marks in axis.collections):
             axis.text(0.5, 0.5, "not defined", ha="center", transform=axis.transAxes, fontsize=9)
-        ticks = [f"{wrapped(name, 2, 8, 1)}\n{over} {base[name]:.2f}" for name in part]
+        ticks = [f"{wrapped(name, 2, 8, 1)}\n{over} {base[name]:.{digits}f}" for name in part]
         axis.set_yticks(range(len(part)), labels=ticks, fontsize=8)
         axis.set_ylim(max(len(part), 1) - 0.5, -0.5)
         axis.grid(axis="x", alpha=0.3)

@@ -174,6 +174,19 @@ def test_tc_of_equal_pictures_and_sgr_of_flat_ones_are_left_out_of_their_means_a
     ]
 
 
+def test_pictures_too_small_for_a_score_are_named():
+    nan = float("nan")
+    small = {"p": {"MS-SSIM-Y": 0.9, "LPIPS": 0.1}, "q": {"MS-SSIM-Y": nan, "LPIPS": nan}}
+    row = {"variant": "a", "tiling": "t", "PSNR-Y": 30.0, "TC": 40.0}
+    table = pd.DataFrame([{"picture": picture, **row, **scores} for picture, scores in small.items()])
+    assert not_counted(table) == [
+        "not in every mean of MS-SSIM-Y: q (below 161 pixels a side)",
+        "not in every mean of LPIPS: q (below 32 pixels a side)",
+    ]
+    assert means(table)["LPIPS"].item() == 0.1
+    assert not_counted(table[table["picture"] == "q"]) == []  # the column is empty
+
+
 @pytest.mark.parametrize("gap", [0.0, -0.4, 0.015])
 def test_where_tiling_costs_nothing_there_is_no_gap_to_close(gap):
     def table(gap):

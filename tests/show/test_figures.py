@@ -171,10 +171,10 @@ BARS = [
 ]
 
 
-def gains(pictures=("moon", "chelsea"), variants=STAGES, kinds=("whole", "tile 32 halo 0"), step=0.1):
-    rows = [{"picture": p, "variant": "bicubic", "tiling": "whole", "v": 30.0} for p in pictures]
+def gains(pictures=("moon", "chelsea"), variants=STAGES, kinds=("whole", "tile 32 halo 0"), step=0.1, base=30):
+    rows = [{"picture": p, "variant": "bicubic", "tiling": "whole", "v": float(base)} for p in pictures]
     rows += [
-        {"picture": p, "variant": m, "tiling": t, "v": 30 + step * (i + j)}
+        {"picture": p, "variant": m, "tiling": t, "v": base + step * (i + j)}
         for p in pictures
         for i, m in enumerate(variants)
         for j, t in enumerate(kinds)
@@ -189,6 +189,7 @@ GAINS = [
     lambda: gains(["one"], ["a"], ["whole"], 0.0),
     lambda: gains(step=math.nan),
     lambda: gains(step=1e-6),
+    lambda: gains(step=-1e-3, base=0.123456),
 ]
 LABELS = {"PSNR-Y": "PSNR-Y whole: gain over bicubic, dB", "gap": "gap closed, %", "TC": "TC, dB", "SGR": "SGR"}
 
