@@ -1,6 +1,7 @@
 """Tiny runs of the notebooks for tests."""
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -94,3 +95,15 @@ def tiny_parameters(folder: Path, run: str) -> None:
 def execute(folder, name, **parameters):
     source, target = folder / "notebooks" / f"{name}.ipynb", folder / f"{name}.out.ipynb"
     return papermill.execute_notebook(source, target, parameters, cwd=folder, progress_bar=False)
+
+
+def trained_by_command(folder: Path, name: str, *, processes: int = 1, **parameters) -> str:
+    """`srlib train` of params/<run>/<name>.yaml, written with TINY and these parameters; what it prints."""
+    file = folder / "params" / parameters["run"] / f"{name}.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump({**TINY[name], **parameters}))
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    line = [sys.executable, *(several if processes > 1 else []), "-m", "srlib", "train", str(file)]
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

@@ -6,10 +6,14 @@ from torch.utils.data import Dataset
 
 from srlib.evaluation.evaluate import validate_on
 from srlib.losses.discriminator import MultiScaleDiscriminator
+from srlib.losses.prior_loss import PriorLoss, WithTruth
 from srlib.losses.total import TotalLoss
+from srlib.losses.two_sizes import TwoSizes
+from srlib.networks.diffir import DiffIR, second_stage
 from srlib.networks.eraser import TiledSR
 from srlib.networks.hat import HAT
 from srlib.networks.initial import start_as_interpolation
+from srlib.networks.restormer import CONFIGS, Restormer
 from srlib.training.settings import Settings
 from srlib.training.train import train
 
@@ -71,6 +75,40 @@ def start(folder, stage=1, data=None, callback=None, resume=True, validated=True
     options = {"discriminator": discriminator, "callback": callback, "resume": resume, "validate": validate}
     log = train(model, loss, data or Patches(), settings(**changes), folder=folder, **options)
     return model, log
+
+
+class OneSize(Patches):
+    """Pairs of one size, as 07 and 08 have them: the input is darker."""
+
+    def __getitem__(self, key):
+        item = super().__getitem__(key)
+        return {**item, "lr": item["hr"] * 0.6}
+
+
+SMALL = {"dim": 8, "blocks": [1, 1], "heads": [1, 2], "refinement": 1}
+RESTORING = ("Restormer", "two answers", "DiffIR, first stage", "DiffIR, prior alone", "DiffIR, second stage")
+
+
+def restoring(kind):
+    """What 07 and 08 train -> model, loss, data. The second stage's steps begin with fixed noise."""
+    torch.manual_seed(7)
+    if kind == "Restormer":
+        return Restormer(**SMALL), TotalLoss(learnable="entropy"), OneSize()
+    if kind == "two answers":
+        config = {**CONFIGS["Phaseformer, lite, channel attention"], **SMALL}
+        return Restormer(**config), TwoSizes("entropy"), OneSize()
+    first = DiffIR(**SMALL, prior=16, encoder_blocks=1, stage=1)
+    torch.nn.init.normal_(first.G.output.weight, std=0.1)
+    if kind == "DiffIR, first stage":
+        return first, TotalLoss(squared=True), WithTruth(OneSize(), 1)
+    model = second_stage(first)
+    model.denoise.noise = lambda like: model.denoise.fixed.to(like).expand_as(like)
+    if kind == "DiffIR, prior alone":
+        model.answer = "prior"
+        model.G.requires_grad_(False)
+        return model, PriorLoss(first), WithTruth(OneSize(), 2)
+    model.answer = "both"
+    return model, PriorLoss(first, TotalLoss(squared=True)), WithTruth(OneSize(), 2)
 
 
 def stop_at(step, error=KeyboardInterrupt):

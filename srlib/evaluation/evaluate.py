@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from srlib.data.pictures import to_float
@@ -17,6 +17,7 @@ from srlib.data.resize import crop_to_multiple, downscale_integers, upscale
 from srlib.evaluation.counted import Pairs, counted, listed, need_detail
 from srlib.evaluation.lpips import lpips
 from srlib.evaluation.metrics import RESTORED, blank, ms_ssim_y, psnr_y, ssim_y
+from srlib.evaluation.shares import scored_together
 from srlib.networks.eraser import TiledSR
 from srlib.progress import progress_bar
 from srlib.tiling.memory import peak_of
@@ -234,27 +235,24 @@ def validate_on(pairs: Pairs, border: int) -> Callable[[TiledSR], dict[str, floa
     need_detail(pairs, border)
     said = False
 
-    def validate(model: TiledSR) -> dict[str, float]:
-        nonlocal said
-        process = PartialState()
+    def score(model: TiledSR, item: dict) -> tuple[float, float] | str:
+        lr, hr = item["lr"][None], item["hr"][None]
+        if blank(hr, border).item():
+            return item["name"]
         options: dict[str, Any] = (
             {"batch": 16} if model.use_tiling else {"statistics": "exact", "tile": 8 * model.window}
         )
-        scores, blanks = [], []
-        for i in range(process.process_index, len(pairs), process.num_processes):
-            item = pairs[i]
-            lr, hr = item["lr"][None], item["hr"][None]
-            if blank(hr, border).item():
-                blanks.append((i, item["name"]))
-                continue
-            prediction, _ = model.tiled(lr, how=Execution(on_oom="shrink"), **options)
-            scores.append((i, _bounded_psnr_y(prediction, hr, border), ssim_y(prediction, hr, border).item()))
-        if process.num_processes > 1:
-            scores, blanks = gather_object(scores), gather_object(blanks)
-        if blanks and not said and process.is_main_process:
-            print(f"not in the validation's means: {listed([name for _, name in sorted(blanks)])} (blank)")
+        prediction, _ = model.tiled(lr, how=Execution(on_oom="shrink"), **options)
+        return _bounded_psnr_y(prediction, hr, border), ssim_y(prediction, hr, border).item()
+
+    def validate(model: TiledSR) -> dict[str, float]:
+        nonlocal said
+        results = scored_together(pairs, partial(score, model))
+        blanks = [result for result in results if isinstance(result, str)]
+        if blanks and not said and PartialState().is_main_process:
+            print(f"not in the validation's means: {listed(blanks)} (blank)")
         said = True
-        _, psnr, ssim = zip(*sorted(scores), strict=True)
+        psnr, ssim = zip(*(result for result in results if not isinstance(result, str)), strict=True)
         return {"psnr_y": float(np.mean(psnr)), "ssim_y": float(np.mean(ssim))}
 
     return validate

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from srlib.data.datasets import PicturePairs, training_patches
 from srlib.data.tone import tone_mapped
 from srlib.evaluation.hdr_scores import hdr_scores, light_of
+from srlib.evaluation.shares import scored_together
 from srlib.experiments.notebook import existing_file, need
 from srlib.experiments.stages import Training
 from srlib.losses.perceptual import vgg16_loss, vgg19_loss
@@ -118,23 +120,25 @@ def _validate_pictures(
     pairs: PicturePairs, oracle: bool = False, samples: Path | None = None
 ) -> Callable[[DiffIR], dict[str, float]]:
     """A `validate` for train: mean PSNR-mu and PU21-PSNR, dB, over whole pictures. oracle: the model sees the truth.
-    samples: a folder for TensorBoard's file of the first picture, tone-mapped, by the number of the validation.
+    samples: a folder for TensorBoard's file of the first picture, tone-mapped, by the number of the validation. Several
+    processes share the pictures.
     """
-    done = 0
+    first, done = pairs.names[0] if samples else "", 0
+
+    def score(model: DiffIR, item: dict) -> dict[str, float]:
+        lr, hr = item["lr"][None], item["hr"][None]
+        light = light_of(picture_of(model, lr, hr if oracle else None))
+        if samples and item["name"] == first:
+            from torch.utils.tensorboard import SummaryWriter  # an option
+
+            with SummaryWriter(str(samples)) as writer:
+                shown = tone_mapped(light[0].permute(1, 2, 0).numpy().astype(np.float32))
+                writer.add_image(item["name"], shown, done, dataformats="HWC")
+        return hdr_scores(light, light_of(hr))
 
     def validate(model: DiffIR) -> dict[str, float]:
         nonlocal done
-        rows = []
-        for index, item in enumerate(pairs):
-            lr, hr = item["lr"][None], item["hr"][None]
-            light = light_of(picture_of(model, lr, hr if oracle else None))
-            rows.append(hdr_scores(light, light_of(hr)))
-            if samples and not index:
-                from torch.utils.tensorboard import SummaryWriter  # an option
-
-                with SummaryWriter(str(samples)) as writer:
-                    shown = tone_mapped(light[0].permute(1, 2, 0).numpy().astype(np.float32))
-                    writer.add_image(item["name"], shown, done, dataformats="HWC")
+        rows = scored_together(pairs, partial(score, model))
         done += 1
         names = {"psnr_mu": "PSNR-mu", "pu21_psnr": "PU21-PSNR"}
         return {name: sum(row[column] for row in rows) / len(rows) for name, column in names.items()}
@@ -148,7 +152,7 @@ def _validate_priors(pairs: PicturePairs, teacher: DiffIR) -> Callable[[DiffIR],
     """
 
     def validate(model: DiffIR) -> dict[str, float]:
-        both = [priors(teacher, model, item["lr"][None], item["hr"][None]) for item in pairs]
+        both = scored_together(pairs, lambda item: priors(teacher, model, item["lr"][None], item["hr"][None]))
         true, guessed = (torch.cat(parts) for parts in zip(*both, strict=True))
         error = (true - guessed).square().mean().item()
         return {"prior_db": 10 * math.log10(true.var(0, correction=0).mean().item() / max(error, 1e-20))}

@@ -5,9 +5,10 @@ import shutil
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from projects import ROOT, TINY, execute
+from projects import ROOT, TINY, execute, trained_by_command
 
 from srlib.__main__ import main
 from srlib.data.hdr import read_hdr, write_hdr
@@ -94,3 +95,14 @@ def test_tensorboard_shows_rates_losses_validation_and_samples(project):
         events = reader.EventAccumulator(str(file)).Reload()
         scalars, images = scalars | set(events.Tags()["scalars"]), images | set(events.Tags()["images"])
     assert {"lr", "loss", "psnr_mu"} <= scalars and len(images) == 1
+
+
+def test_two_processes_train_all_three_parts(project):
+    shutil.copytree(project / "outputs/hdr", project / "outputs/two", ignore=lambda *_: ["hdr"])
+    short = {"iterations": 4, "prior_iterations": 4, "joint_iterations": 4, "validate_every": 2}
+    trained_by_command(project, "08_hdr", processes=2, run="two", **short)
+    for part, score in (("stage1", "psnr_mu"), ("prior", "prior_db"), ("stage2", "psnr_mu")):
+        log = pd.read_csv(project / "outputs/two/hdr" / part / "metrics.csv")
+        assert log["step"].iloc[-1] == 4 and log[score].notna().sum() == 2 + (part == "stage2"), part
+        model = load_model(project / "outputs/two/hdr" / part / "best.safetensors", DiffIR)
+        assert all(value.isfinite().all() for value in model.state_dict().values())

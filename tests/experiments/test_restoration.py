@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from projects import ROOT, TINY, execute
+from projects import ROOT, TINY, execute, trained_by_command
 
 from srlib.data.drawings import draw
 from srlib.data.pictures import write_png
@@ -95,3 +95,17 @@ def test_what_the_gates_show_is_what_the_network_computes(project):
         model.walk(x, noting)
     for gate, (learned, phases) in zip(seen, found.values(), strict=True):
         assert torch.equal(gate[0], learned) and (phases - 0.5).abs().max() < 1e-3 < (learned - 0.5).abs().max()
+
+
+def test_two_processes_train_as_one_with_twice_the_batch(project):
+    """The validation, too: there is one picture, which only one of them scores."""
+    logs = []
+    for processes in (1, 2):
+        run = f"by_{processes}"
+        shutil.copytree(project / "outputs/restoration", project / "outputs" / run)
+        shutil.rmtree(project / "outputs" / run / "restoration", ignore_errors=True)
+        given = {"model": "Phaseformer, lite, channel attention", "iterations": 4, "validate_every": 2}
+        trained_by_command(project, "07_restoration", processes=processes, run=run, batch=2 // processes, **given)
+        logs.append(pd.read_csv(project / "outputs" / run / "restoration/metrics.csv").drop(columns="seconds"))
+    assert logs[0]["psnr"].notna().sum() == 2
+    pd.testing.assert_frame_equal(*logs, rtol=1e-3)

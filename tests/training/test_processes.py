@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from trainings import Patches, build, same, settings
+from trainings import RESTORING, Patches, build, restoring, same, settings
 
 from srlib.training.states import newest_state
 from srlib.training.train import train
@@ -33,16 +33,20 @@ torch.save(model.state_dict(), {folder!r} + "/rank" + rank + ".pt")
 """
 GRADIENTS = """
 sys.path.insert(0, {here!r})
-from test_processes import gradients
-for stage in (1, 2, 3):
+from test_processes import STAGES, gradients
+for stage in STAGES:
     torch.save(gradients({folder!r} + "/" + str(stage), stage, batch=1), {folder!r} + "/" + str(stage) + rank + ".pt")
 sys.exit()
 """
+STAGES = (1, 2, 3, *RESTORING)  # of 02 to 04; what 07 and 08 train
 
 
-def gradients(folder, stage: int, batch: int) -> dict[str, torch.Tensor]:
+def gradients(folder, stage: int | str, batch: int) -> dict[str, torch.Tensor]:
     """Of model, loss and discriminator, as the second step's optimizers get them."""
-    model, loss, discriminator = build(stage, dropped=0.0)
+    if stage in RESTORING:
+        (model, loss, data), discriminator = restoring(stage), None
+    else:
+        (model, loss, discriminator), data = build(stage, dropped=0.0), Patches()
     modules = {"model": model, "loss": loss, "discriminator": discriminator}
     found = {}
 
@@ -53,7 +57,7 @@ def gradients(folder, stage: int, batch: int) -> dict[str, torch.Tensor]:
                     found[f"{name}.{key}"] = p.grad.clone()
 
     changes = {"batch": batch, "clip": 1e9, "accumulate": 2, "learning_rate": 1e-5}
-    train(model, loss, Patches(), settings(2, **changes), folder=folder, discriminator=discriminator, callback=note)
+    train(model, loss, data, settings(2, **changes), folder=folder, discriminator=discriminator, callback=note)
     return found
 
 
@@ -89,13 +93,14 @@ def two_processes(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", STAGES)
 def test_gradients_of_two_processes_equal_those_of_one_with_twice_the_batch(tmp_path, two_processes, stage):
     """Accumulated twice; through tiling at the same random place; RaGAN's and running means over both."""
+    learning = dict.fromkeys(STAGES, 1) | dict.fromkeys((2, 3, "Restormer", "two answers"), 2)  # networks and losses
     first, second = (torch.load(two_processes / f"{stage}{rank}.pt") for rank in (0, 1))
     assert same(first, second)
     whole = gradients(tmp_path, stage, batch=2)
-    assert whole.keys() == first.keys() and len({k.split(".")[0] for k in whole}) == min(stage, 2)
+    assert whole.keys() == first.keys() and len({k.split(".")[0] for k in whole}) == learning[stage]
     largest = max(gradient.abs().max() for gradient in whole.values())
     for name, gradient in whole.items():
         assert (gradient - first[name]).abs().max() < 1e-6 * max(largest, 1), name
