@@ -141,7 +141,7 @@ def _weights(method: str, scale: int, upscaling: bool, cells: int) -> tuple[Tens
 @cache
 def _for_channels(method: str, scale: int, upscaling: bool, cells: int, channels: int) -> Tensor:
     """The matrix of `_weights`, transposed, for rows in which a pixel's channels lie side by side."""
-    return torch.kron(_weights(method, scale, upscaling, cells)[0], torch.eye(channels)).T.contiguous()
+    return torch.kron(_weights(method, scale, upscaling, cells)[0], torch.eye(channels, device="cpu")).T.contiguous()
 
 
 def _mirrored(size: int, start: int, stop: int) -> Tensor:
