@@ -91,7 +91,7 @@ def _reach(model: str, *, device: str | None, seconds: float) -> int:
     from srlib.inference.auto_halo import reach_of
     from srlib.networks.checkpoints import load
 
-    print(reach_of(placed(load(model), device), seconds=seconds))
+    print(reach_of(placed(load(model, light=True), device), seconds=seconds))
     return 0
 
 
@@ -129,7 +129,7 @@ def _hdr(
     from srlib.inference.hdr_folder import hdr_folder
     from srlib.networks.checkpoints import load
 
-    network = placed(load(model), device)
+    network = placed(load(model, light=True), device)
     given |= {"tile": tile_size(tile), "suffix": f".{format}" if format else "", "how": execution(precision, features)}
     return ended(*hdr_folder(network, input, output, **given))
 

@@ -20,7 +20,7 @@ from srlib.experiments.stages import Training
 from srlib.losses.perceptual import vgg16_loss, vgg19_loss
 from srlib.losses.prior_loss import PriorLoss, WithTruth
 from srlib.losses.total import TotalLoss
-from srlib.networks.checkpoints import load_model
+from srlib.networks.checkpoints import load_diffir, load_model
 from srlib.networks.diffir import CONFIGS, DiffIR, second_stage
 from srlib.training.settings import settings_from
 
@@ -32,9 +32,10 @@ def first_stage(root: Path, p: Mapping) -> Training:
     torch.manual_seed(p["seed"])
     if p["model"] not in CONFIGS:
         raise ValueError(f"model {p['model']!r} is none of {', '.join(CONFIGS)}")
-    model = DiffIR(stage=1, **CONFIGS[p["model"]], checkpointing=p["checkpointing"])
+    model = DiffIR(stage=1, **CONFIGS[p["model"]], light=True, checkpointing=p["checkpointing"])
     if p["start_from"]:
-        model = load_model(existing_file(p["start_from"], root), DiffIR)
+        told = {"light": True, "checkpointing": p["checkpointing"]}
+        model = load_diffir(existing_file(p["start_from"], root), **told)
         if model.stage != 1:
             raise ValueError(f"start_from {p['start_from']} holds DiffIR's second stage, not the first")
     validate = _validate_pictures(_pairs(root, p), oracle=True, samples=_samples(root, p, 1))

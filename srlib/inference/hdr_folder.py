@@ -14,7 +14,9 @@ from srlib.data.pictures import Picture, to_float, write_png
 from srlib.data.tone import tone_mapped
 from srlib.files import printable
 from srlib.inference.folders import shown, targets, upscale_files
+from srlib.networks.diffir import DiffIR
 from srlib.networks.eraser import TiledSR
+from srlib.networks.wrappers import unwrapped
 from srlib.tiling.tiled import Execution
 
 WRITTEN = (*SUFFIXES, *JPEG)
@@ -55,6 +57,13 @@ def hdr_folder(
         import OpenEXR  # noqa: F401  said now, not after the first picture
     if model.scale != 1 or model.hat_model.config["in_chans"] != 3:
         raise ValueError(f"the network upscales x{model.scale}, or is not for colour: it makes no HDR of LDR pictures")
+    if not isinstance(network := unwrapped(model.hat_model), DiffIR):
+        name = getattr(network, "name", type(network).__name__)
+        raise ValueError(
+            f"the network, a {name}, makes pictures, not light: srlib upscale applies it; 08_hdr trains one"
+        )
+    if not network.config["light"]:
+        print("the file does not say that its network was trained on light, as 08_hdr's are: taken as if it were")
     if tile != "auto" and (not isinstance(tile, int) or tile < 1 or tile % model.window):
         raise ValueError(f"tile (or auto) must be a multiple of {model.window} pixels")
     pairs, found = targets(input, output, suffix, known=WRITTEN)

@@ -62,6 +62,7 @@ def load(
     conv_scale: float | None = None,
     checkpointing: bool | None = None,
     answer: str | None = None,
+    light: bool = False,
     **changes: Any,
 ) -> TiledSR:
     """The TiledSR in `path`; a bare HAT, Restormer or DiffIR, own or published, gets a new eraser (the identity), and
@@ -69,8 +70,10 @@ def load(
     srlib.networks.named_weights.NAMED stands for a file, too, unless a file has that name.
 
     img_range, conv_scale, checkpointing: arguments of HAT that no weight shows; None for the file's, which published
-    files lack: then HAT's defaults. answer: of a network with two, "low" (None, too) or "high". changes: arguments of
-    TiledSR that override the file's, such as use_tiling or tile_size.
+    files lack: then HAT's defaults. answer: of a network with two, "low" (None, too) or "high". light: whether the
+    network may be one of log-mapped light, as 08_hdr trains it; of pictures it would make others, and wrong ones, so
+    that without it ValueError is raised. changes: arguments of TiledSR that override the file's, such as use_tiling or
+    tile_size.
     """
     told = {"img_range": img_range, "conv_scale": conv_scale, "checkpointing": checkpointing}
     told = {name: value for name, value in told.items() if value is not None}
@@ -89,6 +92,8 @@ def load(
                 f"{path} holds DiffIR's first stage, which reads the ground truth and can restore nothing new: give "
                 "the second"
             )
+        if config.get("light") and not light:
+            raise ValueError(f"{path} holds a network that makes light (HDR), not pictures: srlib hdr applies it")
         network = _answering(_filled(_built(kind, {**config, **told}, path), state, path), answer, path)
         return TiledSR(network, **changes).eval()
     network = _answering(_built(kind, {**config.pop("hat"), **told}, path), answer, path)
@@ -111,6 +116,18 @@ def load_hat(path: Path | str, **changes: Any) -> HAT:
     if "hat" in config:
         config, state = config["hat"], _below("hat_model.", state)
     return _filled(_built(HAT, {**config, **changes}, path), state, path)
+
+
+def load_diffir(path: Path | str, **changes: Any) -> DiffIR:
+    """The DiffIR in `path`, of either stage, saved here or published. changes: arguments that override the file's.
+
+    Raises FileNotFoundError, or ValueError for a file of another network.
+    """
+    state, config = _described(path)
+    kind = config.name if isinstance(config, Foreign) else config.pop("network", "HAT")
+    if isinstance(config, Foreign) or kind != "DiffIR":
+        raise ValueError(f"{path} holds a {kind}, not a DiffIR")
+    return _filled(_built(DiffIR, {**config, **changes}, path), state, path)
 
 
 def _described(path: Path | str) -> tuple[dict[str, Tensor], dict | Foreign]:

@@ -35,7 +35,8 @@ class DiffIR(nn.Module):
     """Restores (B, in_chans, H, W) to the same, not clamped; H, W >= 1, padded inside as Restormer's.
 
     stage: 1, whose forward takes the ground truth, too, or 2. prior: its numbers, a multiple of 4. encoder_blocks,
-    denoiser_blocks: residual pairs of the prior's encoder, layers of the denoiser; steps: of the diffusion. The others
+    denoiser_blocks: residual pairs of the prior's encoder, layers of the denoiser; steps: of the diffusion. light:
+    whether it takes and gives light, log-mapped, as 08_hdr trains it, and not pictures; kept in its file. The others
     are Restormer's.
     `config` holds these arguments. `answer`, of stage 2, says what forward returns: "picture", "prior" (B, prior), or
     "both", as training wants them. Raises ValueError, naming the argument, for what cannot be built.
@@ -59,6 +60,7 @@ class DiffIR(nn.Module):
         encoder_blocks: int = 5,
         denoiser_blocks: int = 1,
         steps: int = 4,
+        light: bool = False,
         checkpointing: bool = False,
     ):
         super().__init__()

@@ -90,7 +90,9 @@ def export_onnx(model: Exportable, path: Path | str) -> Path:
     check_onnx()
     model = copied(model)
     scale = model.scale
-    program, facts = exported(model, batches=True), {"range": "0 to 1", "smallest side": model.window + 1}
+    network = model.hat_model if isinstance(model, TiledSR) else model
+    spans = "log-mapped light, 0 to 1 and more" if network.config.get("light") else "0 to 1"
+    program, facts = exported(model, batches=True), {"range": spans, "smallest side": model.window + 1}
     times = f"{scale}*" if scale > 1 else ""
     sizes = {"lr": ("batch", None, "height", "width"), "sr": ("batch", None, f"{times}height", f"{times}width")}
     return write_onnx(program, path, sizes, {"scale": scale, **facts})
@@ -176,7 +178,7 @@ def export_file(
 
     Returns the largest difference: 0 where onnxruntime is not installed, infinity for a NaN.
     """
-    network = load(model, img_range=img_range, conv_scale=conv_scale, answer=answer, use_tiling=False)
+    network = load(model, img_range=img_range, conv_scale=conv_scale, answer=answer, light=True, use_tiling=False)
     export_onnx(network, output)
     channels, window = network.hat_model.config["in_chans"], network.window
     print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")

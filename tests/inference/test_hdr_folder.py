@@ -13,15 +13,18 @@ from srlib.data.tone import tone_mapped
 from srlib.networks.checkpoints import save_model
 from srlib.networks.diffir import DiffIR
 from srlib.networks.hat import HAT
+from srlib.networks.restormer import Restormer
 
 SMALL = {"embed_dim": 12, "depths": (1,), "num_heads": (2,), "window_size": 8, "squeeze_factor": 4, "compress_ratio": 4}
+LITTLE = {"dim": 8, "blocks": (1, 1, 1), "heads": (1, 2, 4), "refinement": 0}
+VIEW = ["view", "MODEL", "IN", "--page", "PAGE"]
 TINY = {"dim": 8, "blocks": (1, 1, 1, 1), "refinement": 0, "prior": 8, "encoder_blocks": 0}
 
 
 @pytest.fixture
 def model(tmp_path):
     torch.manual_seed(0)
-    network = DiffIR(**TINY).eval()
+    network = DiffIR(**TINY, light=True).eval()
     with torch.no_grad():
         network.G.output.weight.normal_(0, 0.01)
     save_model(tmp_path / "net.safetensors", network)
@@ -101,13 +104,45 @@ def test_mistakes_are_said_before_the_work(options, says, model, pictures, tmp_p
 
 
 def test_other_networks_and_a_broken_text_are_refused(model, pictures, tmp_path, capsys):
-    save_model(tmp_path / "hat.safetensors", HAT(upscale=2, **SMALL))
     line = [str(pictures / "a.png"), str(tmp_path / "out.npy"), "--device", "cpu"]
-    assert main(["hdr", str(tmp_path / "hat.safetensors"), *line]) == 2
-    assert "makes no HDR" in capsys.readouterr().err
+    others = {
+        "makes no HDR": HAT(upscale=2, **SMALL),
+        "a HAT, makes pictures, not light": HAT(upscale=1, **SMALL),
+        "a Restormer, makes pictures, not light": Restormer(**LITTLE),
+    }
+    for says, network in others.items():
+        path = save_model(tmp_path / "other.safetensors", network)
+        assert main(["hdr", str(path), *line]) == 2
+        assert says in capsys.readouterr().err
+    capsys.readouterr()
     (pictures / "a.txt").write_text("dgain: 4\n")
     assert main(["hdr", str(tmp_path / "net.safetensors"), *line]) == 1
     assert "a.txt has no line for gamma" in capsys.readouterr().err and not (tmp_path / "out.npy").exists()
+
+
+@pytest.mark.parametrize(
+    "line", [["upscale", "MODEL", "IN", "OUT"], ["upscale", "MODEL", "IN", "OUT", "--dask", "local"], VIEW]
+)
+def test_commands_that_make_pictures_refuse_a_network_of_light(line, model, pictures, tmp_path, capsys):
+    files = {"MODEL": tmp_path / "net.safetensors", "IN": pictures / "a.png", "OUT": tmp_path / "out.png"}
+    files["PAGE"] = tmp_path / "page.html"
+    assert main([str(files.get(word, word)) for word in line]) == 2
+    assert "makes light (HDR), not pictures: srlib hdr applies it" in capsys.readouterr().err
+    assert not files["OUT"].exists() and not files["PAGE"].exists()
+
+
+def test_what_is_no_matter_of_pictures_takes_both(model, pictures, tmp_path, capsys):
+    path = str(tmp_path / "net.safetensors")
+    assert main(["reach", path, "--device", "cpu"]) == 0
+    onnx = pytest.importorskip("onnx")
+    assert main(["export", path, str(tmp_path / "net.onnx")]) == 0
+    said = {p.key: p.value for p in onnx.load(tmp_path / "net.onnx").metadata_props}
+    assert said["range"] == "log-mapped light, 0 to 1 and more"
+    save_model(tmp_path / "unmarked.safetensors", DiffIR(**TINY))  # an older file, or a published one
+    capsys.readouterr()
+    line = ["hdr", str(tmp_path / "unmarked.safetensors"), str(pictures / "a.png"), str(tmp_path / "out.npy")]
+    assert main([*line, "--device", "cpu"]) == 0
+    assert "does not say that its network was trained on light" in capsys.readouterr().out
 
 
 def test_tone_mapping_keeps_the_order_of_light_and_its_range():

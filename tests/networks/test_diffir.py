@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from srlib.networks.checkpoints import load, load_model, save_model
+from srlib.networks.checkpoints import load, load_diffir, load_model, save_model
 from srlib.networks.diffir import CONFIGS, DiffIR, second_stage
 from srlib.networks.walk import whole
 from srlib.tiling.exact import Chunks
@@ -132,6 +132,10 @@ def test_published_files_are_read(stage, tmp_path):
     if stage == 1:
         with pytest.raises(ValueError, match="first stage"):
             load(tmp_path / "net.pth")
+    again = load_diffir(tmp_path / "net.pth", light=True)  # of either stage, to train on
+    assert again.stage == stage and again.config["light"]
+    assert all(torch.equal(a, again.state_dict()[name]) for name, a in model.state_dict().items())
+    if stage == 1:
         return
     read = load(tmp_path / "net.pth")
     assert torch.equal(read.hat_model(x), model(x))
