@@ -11,6 +11,7 @@ one; memory is then the GPU's.
 
 import argparse
 import json
+import math
 import os
 import resource
 import subprocess
@@ -150,7 +151,9 @@ def main() -> None:
                 pictures.append(torch.load(file, weights_only=True))
             whole, exact = rows
             difference = (pictures[1] - pictures[0]).abs().max() / (pictures[0].max() - pictures[0].min())
-            times, everything, sizes = (exact[key] / whole[key] for key in ("seconds", "all", "MiB"))
+            times, everything, sizes = (
+                exact[key] / whole[key] if whole[key] > 0 else math.nan for key in ("seconds", "all", "MiB")
+            )  # a small picture fits into memory that loading took: 0 MiB
             print(
                 f"{name:12}{whole['seconds']:9.1f}{exact['seconds']:9.1f}{times:7.2f}{everything:7.2f}"
                 f"{whole['MiB']:11.0f}{exact['MiB']:11.0f}{sizes:7.2f}{difference:12.1e}",

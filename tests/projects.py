@@ -85,11 +85,12 @@ def begin(folder: Path) -> Path:
     return folder
 
 
-def tiny_parameters(folder: Path, run: str) -> None:
-    """TINY as params/<run>/."""
+def tiny_parameters(folder: Path, run: str, **more: dict) -> None:
+    """TINY as params/<run>/. more: by a notebook's number, as `_02`, what else stands in its file."""
     (folder / "params" / run).mkdir(exist_ok=True)
     for name in NAMES:
-        (folder / f"params/{run}/{name}.yaml").write_text(yaml.safe_dump({"run": run, **TINY[name]}))
+        content = {"run": run, **TINY[name], **more.get(f"_{name[:2]}", {})}
+        (folder / f"params/{run}/{name}.yaml").write_text(yaml.safe_dump(content))
 
 
 def execute(folder, name, **parameters):

@@ -22,7 +22,6 @@ from srlib.data.datasets import PicturePairs
 from srlib.data.drawings import draw
 from srlib.data.pictures import read_picture, write_png
 from srlib.data.resize import downscale_integers
-from srlib.networks.checkpoints import load
 from srlib.networks.hat import CONFIGS
 
 
@@ -203,17 +202,6 @@ def declared(name) -> dict:
     (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     assert cell.source.startswith("# parameters\n")
     return {n.targets[0].id: ast.literal_eval(n.value) for n in ast.parse(cell.source).body}
-
-
-def test_another_scale_goes_all_the_way(folder):
-    run = {"run": "three"}
-    execute(folder, "01_data", **TINY["01_data"] | run | {"scales": [3], "patch_sizes": [96]})
-    execute(folder, "02_stage1", **TINY["02_stage1"], **run, scale=3)
-    for name in NAMES[2:]:
-        execute(folder, name, **TINY[name], **run)
-    metrics = json.loads((folder / "outputs/three/eval/metrics.json").read_text())
-    assert metrics["test"]["stage 3 | exact"]["max_difference"] < 1e-5
-    assert load(folder / "outputs/three/artifact_ft/best.safetensors").scale == 3
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}")

@@ -80,7 +80,7 @@ QUESTIONS = {  # each is answered by the first arm minus the second
     "sharpened targets": ("1, sharpened", "1"),
 }
 
-MANY = ("1+2", "1+2+3", "1+2+3, any tile")  # the arms that other tiles and halos are tried on
+MANY = ("1+2", "1+2+3", "1+2+3, any tile")  # the arms that other tiles and halos are tried on; without them the last
 
 
 def recipe_of(root: Path, name: str, run: str, seed: int) -> dict[str, dict]:
@@ -140,11 +140,11 @@ def train_arm(root: Path, folder: Path, name: str, parameters: Mapping, judge: A
 
 
 def with_starts(arms: Sequence[str]) -> list[str]:
-    """These arms, of none all, with those that they begin from, in the order of ARMS. ValueError for an unknown one."""
+    """These arms, of none all, with "1" and those they begin from, in the order of ARMS. ValueError for others."""
     for name in arms:
         if name not in ARMS:
             raise ValueError(f"arm {name!r} is none of {', '.join(map(repr, ARMS))}")
-    wanted = set(arms or ARMS)
+    wanted = {"1", *(arms or ARMS)}
     for name in reversed(ARMS):
         if name in wanted and ARMS[name].after:
             wanted.add(ARMS[name].after)
@@ -162,8 +162,8 @@ def _needs_detector(name: str, parameters: Mapping) -> bool:
 class Scores:
     """What one seed's arms score on the test pictures: `evaluate`'s tables, and the seconds that each arm trained.
 
-    arms: whole, and tiled as trained; sizes: MANY on tiles and halos beside that; ways: the first and the whole recipe
-    tiled in other ways, with memory.
+    arms: whole, and tiled as trained; sizes: MANY, or the last arm, on tiles and halos beside that; ways: the first and
+    the whole recipe tiled in other ways, with memory.
     """
 
     arms: pd.DataFrame
@@ -194,7 +194,9 @@ def scored(
     made_of = digest([json.dumps({a: repr(ARMS[a]) for a in names}), json.dumps(parameters, sort_keys=True)])
     kept = folder / "scores"
     if (kept / "made_of").is_file() and (kept / "made_of").read_text() == made_of:
-        scores, sizes, ways, times = (pd.read_csv(kept / f"{name}.csv") for name in Scores.FILES)
+        scores, sizes, ways, times = (
+            pd.read_csv(kept / f"{name}.csv", dtype={"arm": str, "variant": str}) for name in Scores.FILES
+        )
         return Scores(scores, sizes, ways, times.set_index("arm")["seconds"])
     seconds = {}
     for name in names:
@@ -208,7 +210,8 @@ def scored(
     more: dict[str, Any] = {"tile_batch": tile_batch, "keep": False}
     trained, _, _ = evaluate(models, pairs, tilings_of([(tile, halo)]), **more)
     wanted = [(t, h) for h in (0, window, 2 * window) for t in (tile, tile + 2 * window, 2 * tile, 3 * tile)]
-    sizes, _, _ = evaluate({a: models[a] for a in MANY if a in names}, pairs, tilings_of(wanted), **more)
+    many = [a for a in MANY if a in names] or names[-1:]
+    sizes, _, _ = evaluate({a: models[a] for a in many}, pairs, tilings_of(wanted), **more)
     ways = ways_to_tile(tile, window, window)
     ways = {name: ways[name] for name in ("crop, no halo", "crop", "ramp", "exact")}
     other, _, _ = evaluate({a: models[a] for a in ("1", "1+2+3") if a in names}, pairs, ways, memory=True, **more)
@@ -281,11 +284,13 @@ def _trained(table: pd.DataFrame) -> pd.DataFrame:
 
 def answers(seeds: pd.DataFrame) -> pd.DataFrame:
     """For each of QUESTIONS the difference of its two arms, seed by seed; index (question, seed); NaN where one of the
-    two is infinite.
+    two is infinite. Empty where no question has both of its arms.
     """
     seeds = seeds.where(np.isfinite(seeds))
     by_arm = {arm: rows.droplevel("arm") for arm, rows in seeds.groupby("arm")}
     asked = {q: by_arm[a] - by_arm[b] for q, (a, b) in QUESTIONS.items() if a in by_arm and b in by_arm}
+    if not asked:
+        return seeds.iloc[:0].rename_axis(["seed", "question"]).swaplevel()
     return pd.concat(asked, names=["question"])
 
 
@@ -311,6 +316,8 @@ def with_spread(rows: pd.DataFrame, level: str, digits: Mapping[str, int], sign:
 def headline(arms: pd.DataFrame, seeds: int) -> str:
     """The result in one line. arms: with_spread's table of the arms, of so many seeds."""
     before, after = arms.loc["1"], arms.loc["1+2+3" if "1+2+3" in arms.index else arms.index[-1]]
+    if len(arms) == 1:
+        return f"of {seeds} seeds: tiles without context, stage 1 alone: TC {before['TC']} dB"
     said = f"tiles without context, stage 1 against {after.name}: TC {before['TC']} to {after['TC']} dB"
     said += f", SGR {before['SGR']} to {after['SGR']}" if before["SGR"] and after["SGR"] else ""
     share = after["gap closed, %"]

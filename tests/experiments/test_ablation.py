@@ -67,6 +67,21 @@ def test_answers_are_differences_of_one_seed_and_spread_is_their_range():
     assert "the eraser after stage 2" not in differences.index  # its arms are not there
 
 
+@pytest.mark.parametrize("arms", [[name] for name in ablation.ARMS], ids=str)
+def test_any_arm_alone_has_its_tables(arms):
+    names = ablation.with_starts(arms)
+    table = pd.concat([scores(seed, dict.fromkeys(names, 30.5)) for seed in range(2)])
+    rows = ablation.per_seed(table, "t")
+    differences = ablation.answers(rows)
+    assert differences.index.names == ["question", "seed"] and list(differences.columns) == list(rows.columns)
+    asked = ablation.with_spread(differences, "question", {"TC": 1, "SGR": 2}, sign=True)
+    wanted = [q for q, pair in ablation.QUESTIONS.items() if set(pair) <= set(names)]
+    assert list(asked.index) == wanted and list(asked.columns) == ["TC", "SGR"]
+    digits = {"TC": 1, "SGR": 1, "gap closed, %": 0}
+    said = ablation.headline(ablation.with_spread(rows, "arm", digits), 2)
+    assert ("stage 1 alone" in said) == (names == ["1"])
+
+
 def test_every_arm_starts_from_one_before_it_and_every_question_has_its_arms():
     names = list(ablation.ARMS)
     assert all(not arm.after or arm.after in names[: names.index(name)] for name, arm in ablation.ARMS.items())
@@ -119,9 +134,11 @@ def test_run_again_nothing_is_trained(folder, ablated):
     assert "steps/s" not in said and "nothing to train" not in said  # the scores are there
     kept = folder / "outputs/demo/ablation/seed0/scores/made_of"
     kept.unlink()
-    again = execute(folder, "06_ablation", **TINY["06_ablation"])
+    fewer = {**TINY["06_ablation"], "arms": ["1"]}
+    again = execute(folder, "06_ablation", **fewer)
     said = "".join(o.get("text", "") for c in again.cells if c.cell_type == "code" for o in c.outputs)
-    assert said.count("is finished: nothing to train") == len(trained()) + 2  # "1" twice, and the detector
+    assert said.count("is finished: nothing to train") == 1 and "steps/s" not in said
+    assert "none of the questions has both of its arms among these" in said
     assert kept.is_file()
 
 
