@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from srlib.data.pictures import to_float
 from srlib.data.resize import crop_to_multiple, downscale_integers, upscale
+from srlib.evaluation.baseline import baseline, baseline_of
 from srlib.evaluation.counted import Pairs, counted, listed, need_detail
 from srlib.evaluation.lpips import lpips
 from srlib.evaluation.metrics import RESTORED, blank, ms_ssim_y, psnr_y, ssim_y
@@ -103,7 +104,8 @@ def evaluate(
             bar.update()
             return picture
 
-        score("bicubic", "whole", lambda x, scale=scale: (upscale(x, scale, "bicubic"), None), torch.device("cpu"))
+        baseline_run = lambda x, scale=scale: (upscale(x, scale, "bicubic"), None)  # noqa: E731  at scale 1 the input
+        score(baseline(scale), "whole", baseline_run, torch.device("cpu"))
         for variant, model in models.items():
             device = next(model.parameters()).device
             whole = score(variant, "whole", lambda x, m=model: (m.whole(x, whole_limit), None), device)
@@ -145,12 +147,12 @@ def seams_of(model: TiledSR, lr: Tensor, tile: int, halo: int) -> Seams:
 
 
 def best_median_worst(table: pd.DataFrame, variant: str, tiling: str) -> dict[str, str]:
-    """{"best": name, "median": ..., "worst": ...}: pictures by how many dB PSNR-Y `variant` gains there over bicubic.
+    """{"best": name, "median": ..., "worst": ...}: pictures by the dB PSNR-Y that `variant` gains over the baseline.
 
     Of the pictures that count (srlib.evaluation.counted); fewer when there are fewer than three.
     """
     scores = counted(table).pivot(index="picture", columns=["variant", "tiling"], values="PSNR-Y")
-    gains = (scores[variant, tiling] - scores["bicubic", "whole"]).sort_values(ascending=False)
+    gains = (scores[variant, tiling] - scores[baseline_of(table["variant"]), "whole"]).sort_values(ascending=False)
     ranked = {"best": gains.index[0], "worst": gains.index[-1], "median": gains.index[len(gains) // 2]}
     first = {name: rank for rank, name in reversed(ranked.items())}  # one picture can be all three
     return {rank: ranked[rank] for rank in ("best", "median", "worst") if first[ranked[rank]] == rank}
@@ -258,8 +260,8 @@ def validate_on(pairs: Pairs, border: int) -> Callable[[TiledSR], dict[str, floa
     return validate
 
 
-def bicubic_on(pairs: Pairs, border: int) -> float:
-    """The mean PSNR-Y (dB) of bicubic upscaling, taken as validate_on takes it: its curve's baseline."""
+def baseline_on(pairs: Pairs, border: int) -> float:
+    """The mean PSNR-Y (dB) of the baseline, taken as validate_on takes it: a line beside its curve."""
     items = (pairs[index] for index in range(len(pairs)))
     pictures = ((item["lr"][None], item["hr"][None]) for item in items)
     return float(

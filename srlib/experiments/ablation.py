@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from accelerate import PartialState
 
+from srlib.evaluation.baseline import BASELINES
 from srlib.evaluation.counted import Pairs, counted
 from srlib.evaluation.evaluate import evaluate, gap_closed, means, tilings_of, ways_to_tile
 from srlib.experiments import stages
@@ -279,7 +280,7 @@ def ways_per_seed(table: pd.DataFrame) -> pd.DataFrame:
 
 def _trained(table: pd.DataFrame) -> pd.DataFrame:
     rows = counted(table)
-    return rows[rows["variant"] != "bicubic"]
+    return rows[~rows["variant"].isin(BASELINES)]
 
 
 def answers(seeds: pd.DataFrame) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from srlib.evaluation.baseline import baseline_of
 from srlib.evaluation.counted import left_out
 from srlib.evaluation.evaluate import tiling_name
 
@@ -13,18 +14,19 @@ LEVEL = 0.005  # dB; what is closer is called level, as it rounds to 0.00
 
 def conclusion(table: pd.DataFrame, tile: int, halos: Sequence[int], *, scale: int, of: str = "test pictures") -> str:
     """Markdown: how far each model's tiles agree with its whole picture, how strong the seams are, what tiling costs,
-    what each gains over bicubic and over the model before it, LPIPS where it was scored, what context and exact tiling
-    change.
+    what each gains over the baseline and over the model before it, LPIPS where it was scored, what context and exact
+    tiling change.
 
-    table: of `evaluate`, with bicubic, the models in the order of their training, and each "whole" and in tiles of
+    table: of `evaluate`, with the baseline, the models in the order of their training, and each "whole" and in tiles of
     `tile` LR pixels with each of `halos` LR pixels of context, of which the first is what is judged. of: what the
     pictures are called. Pictures that are in no mean (srlib.evaluation.counted) do not count, and are named.
     """
-    models = [variant for variant in dict.fromkeys(table["variant"]) if variant != "bicubic"]
+    base = baseline_of(table["variant"])
+    models = [variant for variant in dict.fromkeys(table["variant"]) if variant != base]
     newest_first, (halo, *others) = models[::-1], halos
     tiled = tiling_name(tile, halo)
     scores = table.pivot(index="picture", columns=["variant", "tiling"], values="PSNR-Y")
-    needed = scores[[("bicubic", "whole"), *((model, way) for model in models for way in ("whole", tiled))]]
+    needed = scores[[(base, "whole"), *((model, way) for model in models for way in ("whole", tiled))]]
     unknown = scores.index[~np.isfinite(needed).all(axis=1)]
     why = dict.fromkeys(unknown, "a score is no number") | left_out(table)
     named = ", ".join(f"{name} ({reason})" for name, reason in why.items())
@@ -43,15 +45,15 @@ def conclusion(table: pd.DataFrame, tile: int, halos: Sequence[int], *, scale: i
     lines = [f"**{where}, {agree(tiled)}.** Mean of {len(scores)} {of}, x{scale}.", ""]
     lines.append(f"- {_seams(table[table['tiling'] == tiled], models)}")
     lines.append(f"- In PSNR-Y, tiled this way, {cost(tiled)}.")
-    over = {m: scores[m, tiled] - scores["bicubic", "whole"] for m in newest_first}
-    lines.append(f"- Tiled this way, {_compared(over, 'bicubic')}.")
+    over = {m: scores[m, tiled] - scores[base, "whole"] for m in newest_first}
+    lines.append(f"- Tiled this way, {_compared(over, base if base == 'bicubic' else f'the {base}')}.")
     steps = [*zip(models[1:], models[:-1], strict=True), *([(models[-1], models[0])] if len(models) > 2 else [])]
     for after, before in steps:
         gain = scores[after, tiled] - scores[before, tiled]
         better = f"better on {(gain > 0).sum()} of {len(gain)} pictures"
         lines.append(f"- Tiled this way, {_compared({after: gain}, before)}; {better}.")
     if "LPIPS" in table:
-        lines.append(f"- {_perceived(table[table['tiling'].eq(tiled) | table['variant'].eq('bicubic')])}")
+        lines.append(f"- {_perceived(table[table['tiling'].eq(tiled) | table['variant'].eq(base)])}")
     for after, before in steps[: len(models) - 1]:
         if (scores[after, "whole"] == scores[before, "whole"]).all():
             lines.append(f"- Whole, {after} scores as {before} to the last digit: only tiles are changed.")
@@ -102,7 +104,7 @@ def _compared(gains: dict[str, pd.Series], other: str) -> str:
 
 
 def _perceived(rows: pd.DataFrame) -> str:
-    """Mean LPIPS of bicubic and of each model, the newest first."""
+    """Mean LPIPS of the baseline and of each model, the newest first."""
     values = rows.groupby("variant", sort=False)["LPIPS"].mean().iloc[::-1]
     if values.isna().all():
         return "LPIPS: not defined for pictures this small."

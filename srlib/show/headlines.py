@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from srlib.evaluation.baseline import BASELINES, baseline_of
 from srlib.show.diagrams import STEPS
 
 
@@ -57,7 +58,7 @@ def _data(made: dict) -> str:
 
 
 def _stage1(made: dict) -> str:
-    return f"{_gain(made['gain_over_bicubic_db'])} against bicubic (validation)"
+    return f"{_gain(made['gain_over_baseline_db'])} against {made['baseline']} (validation)"
 
 
 def _tiling(made: dict) -> str:
@@ -82,14 +83,15 @@ def _closed(made: dict, stage: str) -> str:
 def _eval(made: dict) -> str:
     test = made["test"]
     models, tiled = _tiled(test)
-    gain = _gain(test[f"{models[-1]} | {tiled}"]["PSNR-Y"] - test["bicubic | whole"]["PSNR-Y"])
-    return f"{_seams(test)}; {gain} against bicubic (test)"
+    base = baseline_of(key.removesuffix(" | whole") for key in test)
+    gain = _gain(test[f"{models[-1]} | {tiled}"]["PSNR-Y"] - test[f"{base} | whole"]["PSNR-Y"])
+    return f"{_seams(test)}; {gain} against {base} (test)"
 
 
 def _tiled(scores: dict) -> tuple[list[str], str]:
     """The models of {"variant | tiling": scores}, in their order, and the tiling that is judged."""
     names = [key.rpartition(" | ") for key in scores]  # variant, " | ", tiling
-    models = list(dict.fromkeys(variant for variant, _, _ in names if variant != "bicubic"))
+    models = list(dict.fromkeys(variant for variant, _, _ in names if variant not in BASELINES))
     return models, [tiling for _, _, tiling in names if tiling.startswith("tile")][0]
 
 

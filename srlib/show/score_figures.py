@@ -62,7 +62,7 @@ def bars(values: dict[str, float], label: str, bar_line: float | None = None) ->
     return plain(figure)
 
 
-def gains(table: pd.DataFrame, value: str, label: str, over: str = "bicubic") -> Figure:
+def gains(table: pd.DataFrame, value: str, label: str, over: str) -> Figure:
     """Per picture: what each variant has more of `value` than the variant `over`, a mark for each way of tiling.
 
     table: columns "picture", "variant", "tiling" and `value`, in the order to show; `over` has one row a picture.

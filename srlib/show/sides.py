@@ -1,4 +1,4 @@
-"""What a side of the seam viewer shows: a model's tiles, its whole picture, bicubic, or the ground truth.
+"""What a side of the seam viewer shows: a model's tiles, its whole picture, the baseline, or the ground truth.
 
 Pictures and figures are computed once for all settings that change nothing in them, and kept.
 """
@@ -15,6 +15,7 @@ from torch import Tensor
 from srlib.data.pictures import read_picture, to_float
 from srlib.data.png import png
 from srlib.data.resize import centre, crop_to_multiple, downscale, upscale
+from srlib.evaluation.baseline import BASELINES, baseline
 from srlib.evaluation.metrics import psnr_y
 from srlib.networks.eraser import TiledSR
 from srlib.show import picture_figures
@@ -24,7 +25,8 @@ from srlib.tiling.tiled import Execution
 
 Pair = tuple[Tensor, Tensor | None]  # LR and HR
 BEFORE = "not erased"  # tiled, without the model's eraser
-KINDS = ("tiled", BEFORE, "whole", "bicubic", "HR")
+KINDS = ("tiled", BEFORE, "whole", *BASELINES, "HR")
+WITHOUT_MODEL = (*BASELINES, "HR")
 WAYS = ("local", "two_pass", "exact")
 _KEPT = 48  # results
 _UNITS = {"TC": "{:.1f} dB", "SGR": "{:.3f}", "max_difference": "{:.2f} of 255", "differing_share": "{:.2%}"}
@@ -40,7 +42,8 @@ _WORDS = {
 @dataclass(frozen=True)
 class Side:
     """What one side shows. tile, halo: LR pixels, multiples of the model's window; with statistics "exact" the tile is
-    the chunk. Where `shows` is "HR" or "bicubic" the rest has no effect.
+    the chunk. Where `shows` is one of WITHOUT_MODEL the rest has no
+    effect; "bicubic" is for models that upscale, "input" for those that keep the size.
     """
 
     shows: str = "tiled"
@@ -63,7 +66,7 @@ class Side:
     @property
     def parts(self) -> list[str]:
         """What is shown, in words that a title is made of."""
-        if self.shows in ("bicubic", "HR"):
+        if self.shows in WITHOUT_MODEL:
             return [self.shows]
         if self.shows == "whole":
             return [self.model, "whole"]
@@ -77,7 +80,7 @@ class Side:
 
 def matters(shows: str, statistics: str) -> tuple[str, ...]:
     """The settings that have an effect: "exact" has no context, and nothing meets."""
-    if shows in ("bicubic", "HR"):
+    if shows in WITHOUT_MODEL:
         return ()
     if shows == "whole":
         return ("model",)
@@ -96,7 +99,7 @@ def offered(model: TiledSR, tiles: tuple[int, ...], halos: tuple[int, ...]) -> d
     grid = {"tile": [t for t in tiles if t % model.window == 0], "halo": [h for h in halos if h % model.window == 0]}
     has = {"local": True, "two_pass": _shares(model), "exact": hasattr(model.hat_model, "walk")}
     return {
-        "shows": [kind for kind in KINDS if kind != BEFORE or erases(model)],
+        "shows": ["tiled", *([BEFORE] if erases(model) else []), "whole", baseline(model.scale), "HR"],
         "tile": grid["tile"] or [model.window],
         "halo": grid["halo"] or [0],
         "blend": list(BLENDS),
@@ -215,7 +218,7 @@ class Results:
             if hr is None:
                 raise ValueError(f"{name} has no HR picture to compare with")
             return Result(hr, {})
-        if side.shows == "bicubic":
+        if side.shows in BASELINES:  # at scale 1 the input as it is
             return Result(picture := upscale(lr, self.scale, "bicubic"), self._quality(picture, hr))
         model = self.models[side.model]
         if side.shows == "whole":

@@ -12,6 +12,7 @@ from nbformat.v4 import new_code_cell
 
 from srlib.data.datasets import PicturePairs
 from srlib.data.pictures import picture_size
+from srlib.evaluation.baseline import baseline
 from srlib.experiments.notebook import below, existing_file, need, project_root
 from srlib.files import atomic
 from srlib.networks.checkpoints import load
@@ -90,7 +91,9 @@ def open_viewer(model: str, pictures: Sequence[Path], *, crop: int, truth: bool,
         choices = viewer.choices["models"][viewer.a.model]
         others = [{"halo": halo} for halo in choices["halo"][1:]]
         others += [{"statistics": way} for way in choices["statistics"][1:]]
-        return viewer.write_page(page, [*others, {"shows": "bicubic"}, *([{"shows": "HR"}] if truth else [])])
+        return viewer.write_page(
+            page, [*others, {"shows": baseline(viewer.results.scale)}, *([{"shows": "HR"}] if truth else [])]
+        )
     load(given)
     root = project_root()
     parameters = {"models": [str(given)], "pictures": [str(file) for file in files], "crop": crop, "truth": truth}

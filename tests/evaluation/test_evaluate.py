@@ -10,9 +10,9 @@ from srlib.data.drawings import draw
 from srlib.data.resize import upscale
 from srlib.evaluation.counted import counted, left_out, need_detail, not_counted
 from srlib.evaluation.evaluate import (
+    baseline_on,
     best_median_worst,
     bicubic_check,
-    bicubic_on,
     evaluate,
     gap_closed,
     gap_in_words,
@@ -209,9 +209,9 @@ def test_validation_leaves_blank_pictures_out_and_says_so_once(model, capsys):
     validate = validate_on([BLANK, PAIRS[0], BLANK | {"name": "black"}, PAIRS[1]], 2)
     assert validate(model) == validate(model) == fine
     assert capsys.readouterr().out == "not in the validation's means: blank, black (blank)\n"
-    assert bicubic_on([BLANK, *PAIRS], 2) == bicubic_on(PAIRS, 2)
+    assert baseline_on([BLANK, *PAIRS], 2) == baseline_on(PAIRS, 2)
     scores = [psnr_y(upscale(p["lr"][None], 2, "bicubic"), p["hr"][None], 2).item() for p in PAIRS]
-    assert bicubic_on(PAIRS, 2) == np.mean(scores)
+    assert baseline_on(PAIRS, 2) == np.mean(scores)
 
 
 def test_only_blank_pictures_are_refused_at_the_door():

@@ -35,6 +35,12 @@ HELPS = {
 }
 
 
+def test_where_the_size_is_kept_the_input_is_what_is_gained_over():
+    table = scores({"m": (31.0, 30.5, 30.9, 1.2, 40.0)}).replace({"variant": {"bicubic": "input"}})
+    text = conclusion(table, 32, [0, 8], scale=1)
+    assert "m gains 0.50 dB over the input" in text and "bicubic" not in text
+
+
 def test_where_every_stage_helps():
     first, _, *rest = said(scores(HELPS))
     assert first == (

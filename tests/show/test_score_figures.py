@@ -19,7 +19,7 @@ def test_heat_bars_and_gains_draw_all_they_are_given():
     assert [round(p.get_height(), 2) for p in bars.axes[0].patches] == [0.5, 0.9]
     table = pd.DataFrame({"picture": ["p", "q"] * 3, "variant": ["bicubic"] * 2 + ["y"] * 4})
     table = table.assign(tiling=["whole"] * 4 + ["t"] * 2, value=[1.0, 2, 4, 4, 3, 5])
-    (axis,) = score_figures.gains(table, "value", "gain, dB").axes
+    (axis,) = score_figures.gains(table, "value", "gain, dB", "bicubic").axes
     assert [marks.get_offsets()[:, 0].tolist() for marks in axis.collections] == [[3, 2], [2, 3]]
 
 

@@ -93,6 +93,10 @@ def test_networks_of_other_kinds_have_their_page(kind, there):
     assert command.main(["view", "other.safetensors", "a.png", "--crop", "24", "--page", "p.html"]) == 0
     viewer = viewer_of(["x=other.safetensors"], ["a.png"], crop=24)
     assert viewer.choices["models"]["x"]["statistics"] == ways
+    assert viewer.choices["models"]["x"]["shows"] == ["tiled", "whole", "input", "HR"]
+    viewer.show(b={"shows": "input"})
+    name = viewer.picture
+    assert torch.equal(viewer.result("b").picture, viewer.results.pictures[name][0])
 
 
 def test_the_command_opens_the_notebook_with_both(there, capsys, monkeypatch):
