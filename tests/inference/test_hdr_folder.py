@@ -133,11 +133,7 @@ def test_commands_that_make_pictures_refuse_a_network_of_light(line, model, pict
 
 def test_what_is_no_matter_of_pictures_takes_both(model, pictures, tmp_path, capsys):
     path = str(tmp_path / "net.safetensors")
-    assert main(["reach", path, "--device", "cpu"]) == 0
-    onnx = pytest.importorskip("onnx")
-    assert main(["export", path, str(tmp_path / "net.onnx")]) == 0
-    said = {p.key: p.value for p in onnx.load(tmp_path / "net.onnx").metadata_props}
-    assert said["range"] == "log-mapped light, 0 to 1 and more"
+    assert main(["reach", path, "--device", "cpu", "--seconds", "2"]) == 0
     save_model(tmp_path / "unmarked.safetensors", DiffIR(**TINY))  # an older file, or a published one
     capsys.readouterr()
     line = ["hdr", str(tmp_path / "unmarked.safetensors"), str(pictures / "a.png"), str(tmp_path / "out.npy")]

@@ -88,7 +88,7 @@ DUAL = CONFIGS["Phaseformer, lite, channel attention"] | SMALL
 RESTORING = {
     "Restormer": lambda: lively(Restormer(**SMALL)),
     "the larger of two answers": lambda: TiledSR(answering(lively(Restormer(**DUAL)), "high")).eval(),
-    "DiffIR": lambda: lively(DiffIR(**SMALL, prior=16, encoder_blocks=1)),
+    "DiffIR": lambda: lively(DiffIR(**SMALL, prior=16, encoder_blocks=1, light=True)),
 }
 
 
@@ -109,8 +109,11 @@ def lively(network):
 def test_restoring_networks_are_exported(kind, tmp_path):
     model = RESTORING[kind]()
     path = export_onnx(model, tmp_path / "m.onnx")
-    height = onnx.load(path).graph.output[0].type.tensor_type.shape.dim[2].dim_param
+    written = onnx.load(path)
+    height = written.graph.output[0].type.tensor_type.shape.dim[2].dim_param
     assert height == ("2*height" if "larger" in kind else "height")
+    said = {fact.key: fact.value for fact in written.metadata_props}
+    assert said["range"] == ("log-mapped light, 0 to 1 and more" if kind == "DiffIR" else "0 to 1")
     for number, (height, width) in enumerate(SIZES, 1):
         lr = torch.rand(number, 3, height, width)
         assert largest_difference(path, getattr(model, "hat_model", model), {"lr": lr}) < 1e-4
