@@ -312,7 +312,7 @@ def _gallery(notebooks: list[Path], output: Path) -> int:
 def _new_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="RUN", help="its name, a new folder of params/ and of outputs/")
     parser.add_argument("start", metavar="FROM", help="the run to begin from, a folder of params/")
-    parser.add_argument("pictures", metavar="INPUT", help="a folder of pictures, or what else 01_data reads")
+    parser.add_argument("pictures", metavar="INPUT", help="a folder of pictures, or embedded")
 
 
 def _new(name: str, start: str, pictures: str) -> int:

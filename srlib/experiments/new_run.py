@@ -12,7 +12,7 @@ from srlib.files import atomic
 def new_run(root: Path, run: str, start: str, pictures: str) -> list[Path]:
     """Copy params/<start>/*.yaml to params/<run>/, with `run` and, in 01_data.yaml, `input` replaced; comments stay.
 
-    pictures: a folder, as 01_data's `input`. Returns the new files.
+    pictures: a folder or "embedded", as 01_data's `input`. Returns the new files.
     Raises ValueError or OSError, and writes nothing, for a name that is no folder's, a run that is there, pictures that
     are not, or no such `start`.
     """
@@ -25,8 +25,8 @@ def new_run(root: Path, run: str, start: str, pictures: str) -> list[Path]:
     if target.exists():
         raise FileExistsError(f"{target.relative_to(root)} is there already: choose another RUN, or edit its files")
     folder = Path(pictures).expanduser()
-    if not pictures or not (root / folder).is_dir():
-        raise NotADirectoryError(f"INPUT={pictures} is no folder of pictures")
+    if pictures != "embedded" and (not pictures or not (root / folder).is_dir()):
+        raise NotADirectoryError(f"INPUT={pictures} is no folder of pictures, nor is it the word embedded")
     for file in files:
         text = _with(file.read_text(), "run", run)
         if file.stem == "01_data":

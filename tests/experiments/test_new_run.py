@@ -25,6 +25,11 @@ def test_a_run_of_one_s_own_differs_by_its_name_and_pictures(root):
     assert comment in (root / "params/mine/03_tiling.yaml").read_text()
 
 
+def test_the_embedded_pictures_are_a_choice_as_in_01(root):
+    new_run(root, "mine", "vram12", "embedded")
+    assert yaml.safe_load((root / "params/mine/01_data.yaml").read_text())["input"] == "embedded"
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
