@@ -104,8 +104,7 @@ def evaluate(
             bar.update()
             return picture
 
-        baseline_run = lambda x, scale=scale: (upscale(x, scale, "bicubic"), None)  # noqa: E731  at scale 1 the input
-        score(baseline(scale), "whole", baseline_run, torch.device("cpu"))
+        score(baseline(scale), "whole", lambda x, scale=scale: (upscale(x, scale), None), torch.device("cpu"))
         for variant, model in models.items():
             device = next(model.parameters()).device
             whole = score(variant, "whole", lambda x, m=model: (m.whole(x, whole_limit), None), device)

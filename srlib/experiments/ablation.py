@@ -192,7 +192,8 @@ def scored(
     and taken from there as long as parameters and arms are the same.
     """
     names = with_starts(arms)
-    made_of = digest([json.dumps({a: repr(ARMS[a]) for a in names}), json.dumps(parameters, sort_keys=True)])
+    many = [a for a in MANY if a in names] or names[-1:]
+    made_of = digest([json.dumps(x, sort_keys=True) for x in ({a: repr(ARMS[a]) for a in names}, parameters, many)])
     kept = folder / "scores"
     if (kept / "made_of").is_file() and (kept / "made_of").read_text() == made_of:
         scores, sizes, ways, times = (
@@ -211,7 +212,6 @@ def scored(
     more: dict[str, Any] = {"tile_batch": tile_batch, "keep": False}
     trained, _, _ = evaluate(models, pairs, tilings_of([(tile, halo)]), **more)
     wanted = [(t, h) for h in (0, window, 2 * window) for t in (tile, tile + 2 * window, 2 * tile, 3 * tile)]
-    many = [a for a in MANY if a in names] or names[-1:]
     sizes, _, _ = evaluate({a: models[a] for a in many}, pairs, tilings_of(wanted), **more)
     ways = ways_to_tile(tile, window, window)
     ways = {name: ways[name] for name in ("crop, no halo", "crop", "ramp", "exact")}

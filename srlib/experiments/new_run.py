@@ -26,7 +26,7 @@ def new_run(root: Path, run: str, start: str, pictures: str) -> list[Path]:
         raise FileExistsError(f"{target.relative_to(root)} is there already: choose another RUN, or edit its files")
     folder = Path(pictures).expanduser()
     if pictures != "embedded" and (not pictures or not (root / folder).is_dir()):
-        raise NotADirectoryError(f"INPUT={pictures} is no folder of pictures, nor is it the word embedded")
+        raise NotADirectoryError(f"INPUT={pictures} is no folder of pictures, nor embedded, the bundled ones")
     for file in files:
         text = _with(file.read_text(), "run", run)
         if file.stem == "01_data":

@@ -42,8 +42,8 @@ _WORDS = {
 @dataclass(frozen=True)
 class Side:
     """What one side shows. tile, halo: LR pixels, multiples of the model's window; with statistics "exact" the tile is
-    the chunk. Where `shows` is one of WITHOUT_MODEL the rest has no
-    effect; "bicubic" is for models that upscale, "input" for those that keep the size.
+    the chunk. Where `shows` is one of WITHOUT_MODEL the rest has no effect; "bicubic" is for models that upscale,
+    "input" for those that keep the size.
     """
 
     shows: str = "tiled"
