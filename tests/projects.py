@@ -7,6 +7,7 @@ from pathlib import Path
 
 import papermill
 import yaml
+from warm import warm
 
 from srlib.data.drawings import draw
 from srlib.data.pictures import write_png
@@ -16,7 +17,14 @@ NAMES = ["01_data", "02_stage1", "03_tiling", "04_artifact_ft", "05_eval"]
 TINY = {
     "01_data": {"input": "pictures", "patch_sizes": [64], "methods": ["bicubic"], "jobs": 1, "fraction": 0.25},
     "02_stage1": {"lr_patch": 16, "iterations": 4, "batch": 1, "validate_every": 2},
-    "03_tiling": {"tile_size": 16, "lr_patch": 32, "iterations": 2, "batch": 1, "validate_every": 2},
+    "03_tiling": {
+        "tile_size": 16,
+        "compare_pad": 8,
+        "lr_patch": 32,
+        "iterations": 2,
+        "batch": 1,
+        "validate_every": 2,
+    },
     "04_artifact_ft": {
         "tile_size": 16,
         "channels": 8,
@@ -81,7 +89,7 @@ def begin(folder: Path) -> Path:
     tiny_parameters(folder, "demo")
     tiny_parameters(folder, "tiny")
     for seed in range(4):
-        write_png(folder / "pictures" / f"{seed}.png", draw(seed, 128, 144))
+        write_png(folder / "pictures" / f"{seed}.png", draw(seed, 96, 112))
     return folder
 
 
@@ -94,6 +102,7 @@ def tiny_parameters(folder: Path, run: str, **more: dict) -> None:
 
 
 def execute(folder, name, **parameters):
+    warm()
     source, target = folder / "notebooks" / f"{name}.ipynb", folder / f"{name}.out.ipynb"
     return papermill.execute_notebook(source, target, parameters, cwd=folder, progress_bar=False)
 
@@ -103,8 +112,9 @@ def trained_by_command(folder: Path, name: str, *, processes: int = 1, **paramet
     file = folder / "params" / parameters["run"] / f"{name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump({**TINY[name], **parameters}))
-    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    line = [sys.executable, *(several if processes > 1 else []), "-m", "srlib", "train", str(file)]
-    done = subprocess.run(line, cwd=folder, capture_output=True, text=True)
+    line = [warm() / "bin/srlib"]
+    if processes > 1:
+        line = [warm() / "bin/torchrun", "--standalone", "--nproc-per-node", str(processes), "--no-python", *line]
+    done = subprocess.run([*line, "train", file], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -3,10 +3,10 @@
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+from warm import warm
 
 from srlib.data.drawings import draw
 from srlib.data.pictures import write_png
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def output(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([warm() / "bin/python", *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -115,7 +115,7 @@ def test_networks():
 
 
 def test_the_soak_kills_a_training_and_finds_it_whole():
-    text = output("benchmarks/soak.py", "--kills", "2", "--iterations", "40", "--patience", "6")
+    text = output("benchmarks/soak.py", "--kills", "2", "--iterations", "25", "--patience", "6")
     assert "2 hits survived" in text and text.count("bit for bit the same") == 5
 
 
@@ -140,9 +140,8 @@ def test_the_small_network_s_scores(tmp_path):
 
 
 def test_the_table_of_the_front_page(folder):
-    done = subprocess.run(
-        [sys.executable, "benchmarks/front_page.py", "--rounds", "1"], cwd=folder, capture_output=True, text=True
-    )
+    line = [warm() / "bin/python", "benchmarks/front_page.py", "--rounds", "1"]
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = {re.split(r"  +", line.strip())[0]: line.split() for line in done.stdout.splitlines()}
     assert float(rows["exact, in chunks"][-5]) > 90 > float(rows["tiles, no context"][-5])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from projects import ROOT, tiny_parameters
+from warm import warm
 
 from srlib.data.drawings import draw
 from srlib.data.pictures import write_png
@@ -78,7 +79,7 @@ def project(folder):
     shutil.copy(SMALL, folder / "model.safetensors")
     write_png(folder / "in.png", draw(9, 40, 50))
     for seed in range(4):
-        write_png(folder / f"my_photos/trip/{seed}.png", draw(seed, 120, 130))
+        write_png(folder / f"my_photos/trip/{seed}.png", draw(seed, 96, 104))
     return folder
 
 
@@ -89,7 +90,7 @@ def test_command(project, command):
     command = ELSEWHERE.get(command, command)
     for much, little in LESS.items():
         command = command.replace(much, little)
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{warm()}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"}
     line = ["bash", "-c", command]
     done = subprocess.run(line, cwd=project, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -109,7 +110,7 @@ BEFORE = {  # what the page's Python takes for granted
 }
 AFTER = {
     "data.md": "assert len(result.manifest) == 4 * 3 * 2 and not result.stats['total_failed']",
-    "api.md": "assert sr.shape == (1, 3, 2 * 120, 2 * 130)\nassert report.seams[0] == [128, 256] and len(log)\n"
+    "api.md": "assert sr.shape == (1, 3, 2 * 96, 2 * 104)\nassert report.seams[0] == [128, 256] and len(log)\n"
     "assert srlib.load('mine.safetensors').tile_size == 16",
     "restoration.md": "assert low.shape == (1, 3, 100, 140) and picture.shape == high.shape == (1, 3, 200, 280)",
     "hat.md": "assert load_hat('mine.safetensors').state_dict().keys() == hat.state_dict().keys()",
@@ -124,7 +125,7 @@ def test_python(project, page):
     code = "\n".join(re.findall("```python\n(.*?)```", page.read_text(), re.S))
     code = code.replace("range(1000)", "range(3)").replace("iterations=1000", "iterations=3")
     (project / "page.py").write_text(BEFORE[page.name] + code + AFTER[page.name])
-    done = subprocess.run([sys.executable, "page.py"], cwd=project, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([warm() / "bin/python", "page.py"], cwd=project, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 

@@ -11,6 +11,7 @@ import torch
 import yaml
 from projects import TINY, execute
 from trainings import same
+from warm import warm
 
 from srlib.__main__ import main
 from srlib.experiments.parameters import read_parameter_file
@@ -24,7 +25,7 @@ def command(folder: Path, name: str, *over: str, **parameters) -> subprocess.Com
     file = folder / "params/cli" / f"{name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump({**TINY[name], "run": "cli", **parameters}))
-    line = [sys.executable, "-m", "srlib", "train", str(file), *over]
+    line = [warm() / "bin/srlib", "train", file, *over]
     return subprocess.run(line, cwd=folder, capture_output=True, text=True)
 
 
@@ -66,11 +67,11 @@ def of_04(trained, folder):
 
 def test_the_detector_s_material_is_bounded_and_keeps_lr_on_hr(trained, folder, of_04):
     whole = material(folder, of_04)["train"].clean
-    few = material(folder, of_04 | {"detector_pictures": 1, "detector_side": 101})
+    few = material(folder, of_04 | {"detector_pictures": 1, "detector_side": 81})
     assert len(whole) == 2 and {len(part.clean) for part in few.values()} == {1}
     (cut,), (seams,) = few["train"].clean, few["train"].seams
-    assert cut.shape == seams.whole.shape == (3, 100, 100)
-    assert any(torch.equal(cut, hr[:, 14:114, 22:122]) for hr in whole)  # the middle of 128 rows, 144 columns
+    assert cut.shape == seams.whole.shape == (3, 80, 80)
+    assert any(torch.equal(cut, hr[:, 8:88, 16:96]) for hr in whole)  # the middle of 96 rows, 112 columns
     alike = [torch.corrcoef(torch.stack([seams.whole, cut.roll(by, 2)]).flatten(1))[0, 1] for by in (-8, 0, 8)]
     assert max(alike) == alike[1]  # the same place
 

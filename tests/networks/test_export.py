@@ -17,11 +17,16 @@ from srlib.networks.restormer import CONFIGS, Restormer
 SIZES = [(16, 24), (9, 33), (40, 17)]  # whole windows, and not
 
 
+def small_hat(depth: int, scale: int) -> HAT:
+    """Of one group. depth: its blocks; every second one has shifted windows."""
+    hat = HAT(embed_dim=18, depths=(depth,), num_heads=(3,), window_size=8, squeeze_factor=4, upscale=scale)
+    return start_far_reaching(hat).eval()
+
+
 @pytest.fixture(scope="module")
 def model() -> TiledSR:
     torch.manual_seed(0)
-    hat = HAT(embed_dim=18, depths=(2,), num_heads=(3,), window_size=8, squeeze_factor=4, upscale=3)
-    model = TiledSR(start_far_reaching(hat), use_tiling=True, tile_size=16, tile_pad=8, channels=8, blocks=1, radius=0)
+    model = TiledSR(small_hat(1, 3), use_tiling=True, tile_size=16, tile_pad=8, channels=8, blocks=1, radius=0)
     torch.nn.init.normal_(model.out_conv.weight, std=0.1)
     return model.eval()
 
@@ -30,9 +35,11 @@ KINDS = ["HAT", "TiledSR", "TiledSR of radius 0"]
 
 
 def of_kind(kind, model):
-    """The fixture's network, or what surrounds its HAT: an eraser of today, which on a whole picture does nothing."""
+    """A HAT with shifted windows; the fixture's network; or its HAT with an eraser of today, which on a whole picture
+    does nothing.
+    """
     if kind == "HAT":
-        return model.hat_model
+        return small_hat(2, 3)
     if kind == "TiledSR of radius 0":
         return model
     model = TiledSR(model.hat_model, use_tiling=True, tile_pad=8, channels=8, blocks=1, gains=[[8, 1.0]])
@@ -77,8 +84,7 @@ def test_onnx_takes_any_size_and_number(model, kind, tmp_path):
 
 
 def test_a_restoration_at_one_size_is_exported():
-    hat = HAT(embed_dim=18, depths=(2,), num_heads=(3,), window_size=8, squeeze_factor=4, upscale=1)
-    model, x = start_far_reaching(hat).eval(), torch.rand(1, 3, 9, 33)
+    model, x = small_hat(1, 1), torch.rand(1, 3, 9, 33)
     with torch.no_grad():
         assert (exported(model).module()(x) - model(x)).abs().max() < 1e-5
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from trainings import Patches, build, same, settings, start, stop_at, tiny, weights
+from warm import warm
 
 from srlib.losses.discriminator import MultiScaleDiscriminator
 from srlib.losses.total import TotalLoss
@@ -77,8 +78,10 @@ def test_fp16_searches_its_scale_without_giving_up(tmp_path, monkeypatch, capsys
     assert scaler.get_scale() < 2.0**82 and newest_state(tmp_path)["scaler"]["scale"] == scaler.get_scale()
 
 
-def run_script(folder, *lines: str, **options) -> subprocess.Popen:
-    """A tiny training in another process that says when each step is done."""
+def run_script(folder, *lines: str, cold: bool = False, **options) -> subprocess.Popen:
+    """A tiny training in another process that says when each step is done. cold: not by warm.py, whose processes are in
+    no group that a test can reach.
+    """
     script = [
         "import sys",
         f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})",
@@ -87,8 +90,11 @@ def run_script(folder, *lines: str, **options) -> subprocess.Popen:
         *lines,
         f"start({str(folder)!r}, callback=say, **{options!r})",
     ]
+    folder.mkdir(exist_ok=True)
+    (folder / "script.py").write_text("\n".join(script))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-c", "\n".join(script)], start_new_session=True, **pipes)
+    python = sys.executable if cold else warm() / "bin/python"
+    return subprocess.Popen([python, folder / "script.py"], start_new_session=True, **pipes)
 
 
 def wait_for(process, text: str) -> None:
@@ -118,7 +124,7 @@ def test_a_sigterm_to_all_processes_of_a_group_keeps_the_step(tmp_path):
     """As Slurm and systemd send it: the loader's processes get it, too."""
     common = {"iterations": 400, "validate_every": 400, "workers": 2}
     for number in range(3):
-        process = run_script(tmp_path / str(number), **common)
+        process = run_script(tmp_path / str(number), cold=True, **common)
         wait_for(process, "step 3")
         os.killpg(process.pid, signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
@@ -128,7 +134,7 @@ def test_a_sigterm_to_all_processes_of_a_group_keeps_the_step(tmp_path):
 
 def test_kill_minus_nine_costs_what_came_after_the_last_save(tmp_path):
     common = {"iterations": 80, "save_every": 2, "validated": False}
-    process = run_script(tmp_path / "a", **common)
+    process = run_script(tmp_path / "a", cold=True, **common)
     wait_for(process, "step 7")
     process.kill()
     process.wait()

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from trainings import RESTORING, Patches, build, restoring, same, settings
+from warm import warm
 
 from srlib.training.states import newest_state
 from srlib.training.train import train
@@ -67,10 +67,9 @@ def launch(folder: Path, before: str = "", **options) -> subprocess.Popen:
     script.write_text(
         SCRIPT.format(tests=str(Path(__file__).parents[1]), folder=str(folder), before=before, options=options)
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [warm() / "bin/torchrun", "--standalone", "--nproc-per-node", "2", "--no-python", warm() / "bin/python"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([*command, str(script)], env=environment, **pipes)
+    return subprocess.Popen([*command, script], **pipes)
 
 
 def wait_for_step(folder: Path, step: int) -> int:
