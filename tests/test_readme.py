@@ -46,7 +46,7 @@ ELSEWHERE = {  # what would run these very tests, a browser, an installer, for h
     "make weights": "make -n weights",
     "python3 -m venv .venv && .venv/bin/pip install -e .": "test -x .venv/bin/srlib",
     "make RUN=lsui outputs/lsui/07_restoration.ipynb": "make -n RUN=lsui outputs/lsui/07_restoration.ipynb",
-    "pip install -e .[export]": "python -c 'import onnx, onnxruntime'",
+    "pip install -e .[export]": ".venv/bin/python -c 'import onnx, onnxruntime'",
 }
 MACHINES = "accelerate launch --multi_gpu --num_machines 2"  # is only read: two machines with GPUs
 

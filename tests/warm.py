@@ -1,8 +1,8 @@
 """Processes that begin at once, as they are forked from one that has imported PyTorch and what else takes seconds.
 
 `warm()` starts that process, once for each of pytest's. From then on the kernels of notebooks that tests execute are
-forked from it, and so are the commands in its folder `bin`. Nothing of srlib is
-imported beforehand.
+forked from it, and so are the commands in its folder `bin`. Nothing of srlib is imported beforehand, and the project
+`made` in conftest.py is made without it.
 """
 
 import atexit
@@ -11,13 +11,15 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import traceback
+import time
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -30,7 +32,7 @@ HEAVY = [
     "accelerate",
     "pandas",
     "papermill.cli",
-    "ipykernel.kernelapp",
+    "ipykernel.ipkernel",
 ]
 COMMANDS = {
     "python": "",
@@ -59,11 +61,13 @@ def warm() -> Path:
 
 
 def serve(place: str) -> list[str]:
-    """Returns in every process that is forked for a client, in its folder, with its environment and files; what it is to
+    """Returns in each process that is forked for a client, in its folder, with its environment and files: what it shall
     run.
     """
     for name in HEAVY:
         import_module(name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        del sys.modules[name]  # it chooses how figures are shown when it is imported
     gc.freeze()  # the children share its memory
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children that have ended leave nothing behind
     with socket.socket(socket.AF_UNIX) as listening:
@@ -72,6 +76,7 @@ def serve(place: str) -> list[str]:
         os.rename(place + ".new", place)
         while True:
             if sys.stdin in select.select([listening, sys.stdin], [], [])[0]:
+                shutil.rmtree(Path(place).parent)
                 os._exit(0)
             connection, _ = listening.accept()
             if not os.fork():
@@ -98,25 +103,27 @@ def attend(connection: socket.socket) -> list[str]:
         for number, file in enumerate(files):
             os.dup2(file, number)
             os.close(file)
-        sys.stdin, sys.stdout, sys.stderr = (open(number, mode) for number, mode in enumerate("rww"))
+        sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
+        sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace")  # line by line
         return arguments
     connection.sendall(f"{child}\n".encode())
     ended = os.pidfd_open(child)
     if connection in select.select([ended, connection], [], [])[0]:  # it is gone
         os.kill(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    try:
+    with suppress(BrokenPipeError):
         connection.sendall(f"{code}\n".encode())
-    except BrokenPipeError:
-        pass
     os._exit(0)
 
 
 def ask(place: str, arguments: list[str]) -> int:
     """The client: has `python` with these arguments run in a forked process; its exit status."""
     with socket.socket(socket.AF_UNIX) as connection:
-        while connection.connect_ex(place):
-            select.select([], [], [], 0.05)  # it is still importing
+        until = time.monotonic() + 120
+        while connection.connect_ex(place):  # it is still importing
+            if time.monotonic() > until:
+                raise TimeoutError("the process that tests/warm.py has begun does not answer")
+            time.sleep(0.05)
         text = json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode() + b"\0"
         sent = socket.send_fds(connection, [text], [0, 1, 2])
         connection.sendall(text[sent:])
@@ -145,8 +152,9 @@ if __name__ == "__main__":
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         print(end.code if isinstance(end.code, str) else "", end="", file=sys.stderr)
     except BaseException:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
     threading._shutdown()  # what an interpreter does at its end, except to take all that it has imported apart
     atexit._run_exitfuncs()
     sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(code)

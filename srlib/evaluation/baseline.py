@@ -10,6 +10,11 @@ def baseline(scale: int) -> str:
     return BASELINES[0] if scale > 1 else BASELINES[1]
 
 
+def in_words(name: str) -> str:
+    """A baseline's name in a sentence: "bicubic", "the input"."""
+    return name if name == BASELINES[0] else f"the {name}"
+
+
 def baseline_of(variants: Iterable[str]) -> str:
     """The baseline among the variants of an evaluation. Raises KeyError where none is."""
     given = set(variants)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from srlib.evaluation.baseline import baseline_of
+from srlib.evaluation.baseline import baseline_of, in_words
 from srlib.evaluation.counted import left_out
 from srlib.evaluation.evaluate import tiling_name
 
@@ -46,7 +46,7 @@ def conclusion(table: pd.DataFrame, tile: int, halos: Sequence[int], *, scale: i
     lines.append(f"- {_seams(table[table['tiling'] == tiled], models)}")
     lines.append(f"- In PSNR-Y, tiled this way, {cost(tiled)}.")
     over = {m: scores[m, tiled] - scores[base, "whole"] for m in newest_first}
-    lines.append(f"- Tiled this way, {_compared(over, base if base == 'bicubic' else f'the {base}')}.")
+    lines.append(f"- Tiled this way, {_compared(over, in_words(base))}.")
     steps = [*zip(models[1:], models[:-1], strict=True), *([(models[-1], models[0])] if len(models) > 2 else [])]
     for after, before in steps:
         gain = scores[after, tiled] - scores[before, tiled]

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from srlib.evaluation.baseline import BASELINES, baseline_of
+from srlib.evaluation.baseline import BASELINES, baseline_of, in_words
 from srlib.show.diagrams import STEPS
 
 
@@ -58,7 +58,7 @@ def _data(made: dict) -> str:
 
 
 def _stage1(made: dict) -> str:
-    return f"{_gain(made['gain_over_baseline_db'])} against {made['baseline']} (validation)"
+    return f"{_gain(made['gain_over_baseline_db'])} against {in_words(made['baseline'])} (validation)"
 
 
 def _tiling(made: dict) -> str:
@@ -85,7 +85,7 @@ def _eval(made: dict) -> str:
     models, tiled = _tiled(test)
     base = baseline_of(key.removesuffix(" | whole") for key in test)
     gain = _gain(test[f"{models[-1]} | {tiled}"]["PSNR-Y"] - test[f"{base} | whole"]["PSNR-Y"])
-    return f"{_seams(test)}; {gain} against {base} (test)"
+    return f"{_seams(test)}; {gain} against {in_words(base)} (test)"
 
 
 def _tiled(scores: dict) -> tuple[list[str], str]:

@@ -168,7 +168,7 @@ def test_a_report_on_other_checkpoints_names_them(tmp_path):
     )
     kept = {"input | whole" if key == "bicubic | whole" else key: value for key, value in scores.items()}
     (tmp_path / "metrics.json").write_text(json.dumps({"test": kept}))  # of networks that keep the size
-    assert headline("05_eval", tmp_path).endswith("SGR 1.50 to 1.25; +2.50 dB PSNR-Y against input (test)")
+    assert headline("05_eval", tmp_path).endswith("SGR 1.50 to 1.25; +2.50 dB PSNR-Y against the input (test)")
     one = {key: value for key, value in scores.items() if "theirs" not in key}
     (tmp_path / "metrics.json").write_text(json.dumps({"test": one}))
     assert headline("05_eval", tmp_path) == (
