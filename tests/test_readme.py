@@ -44,7 +44,7 @@ ELSEWHERE = {  # what would run these very tests, a browser, an installer, for h
     "make gpu": "make -n gpu",
     "make any": "make -n any",
     "make weights": "make -n weights",
-    "python3 -m venv .venv && .venv/bin/pip install -e .": "test -x .venv/bin/srlib",
+    "python3 -m venv .venv && .venv/bin/pip install -e .": ".venv/bin/srlib --help",
     "make RUN=lsui outputs/lsui/07_restoration.ipynb": "make -n RUN=lsui outputs/lsui/07_restoration.ipynb",
     "pip install -e .[export]": ".venv/bin/python -c 'import onnx, onnxruntime'",
 }

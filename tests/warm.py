@@ -1,11 +1,13 @@
-"""Processes that begin at once, as they are forked from one that has imported PyTorch and what else takes seconds.
+"""Processes that start at once: they are forked from one that has already imported PyTorch and what else takes seconds.
 
-`warm()` starts that process, once for each of pytest's. From then on the kernels of notebooks that tests execute are
-forked from it, and so are the commands in its folder `bin`. Nothing of srlib is imported beforehand, and the project
-`made` in conftest.py is made without it.
+`warm()` starts that one, once in each of pytest's processes. From then on the kernels of notebooks that tests execute
+are forked from it, and so are the commands in its folder `bin`. srlib itself is not imported beforehand, and the project
+`made` of conftest.py is made without all this. What is read when PyTorch or Python starts (OMP_NUM_THREADS,
+PYTHONIOENCODING) stays as it was then; a process that a signal ended has the exit status 128 + its number.
 """
 
 import atexit
+import errno
 import gc
 import json
 import os
@@ -42,11 +44,14 @@ COMMANDS = {
 }
 
 
+KERNEL = "JPY_PARENT_PID"  # what Jupyter gives a kernel
+
+
 @cache
 def warm() -> Path:
     """The folder with the commands, `bin`, and the kernel; Jupyter finds the kernel in every process begun later."""
     folder = Path(tempfile.mkdtemp(prefix="warm"))
-    python = [sys.executable, "-I", "-S", __file__, str(folder / "socket")]
+    python = [sys.executable, "-I", "-S", __file__, "ask", str(folder / "socket")]
     kernel = {"argv": [*python, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "Python 3"}
     (folder / "kernels/python3").mkdir(parents=True)
     (folder / "kernels/python3/kernel.json").write_text(json.dumps({**kernel, "language": "python"}))
@@ -55,14 +60,16 @@ def warm() -> Path:
         (folder / "bin" / name).write_text(f'#!/bin/sh\nexec {" ".join(python)} {beginning} "$@"\n')
         (folder / "bin" / name).chmod(0o755)
     until, _ = os.pipe()  # the other end is closed when this process ends, and then that one does
-    subprocess.Popen([sys.executable, __file__, str(folder / "socket")], stdin=until)
-    os.environ["JUPYTER_PATH"] = str(folder)
+    line = [sys.executable, __file__, "serve", str(folder / "socket")]
+    with (folder / "log").open("w") as log:
+        subprocess.Popen(line, stdin=until, stderr=log, start_new_session=True)  # no Ctrl-C for it
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("JUPYTER_PATH")]))
     return folder
 
 
 def serve(place: str) -> list[str]:
-    """Returns in each process that is forked for a client, in its folder, with its environment and files: what it shall
-    run.
+    """Returns in the processes forked for clients alone, in a client's folder, with its environment and files: the
+    arguments to run.
     """
     for name in HEAVY:
         import_module(name)
@@ -89,7 +96,10 @@ def attend(connection: socket.socket) -> list[str]:
     """Fork the process that the client asks for, where this returns; elsewhere wait for its end or the client's."""
     text, files, _, _ = socket.recv_fds(connection, 2**20, 3)
     while not text.endswith(b"\0"):
-        text += connection.recv(2**20)
+        more = connection.recv(2**20)
+        if not more:
+            os._exit(1)  # the client is gone
+        text += more
     arguments, folder, environment = json.loads(text[:-1])
     child = os.fork()
     if not child:
@@ -98,8 +108,8 @@ def attend(connection: socket.socket) -> list[str]:
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
-        if "JPY_PARENT_PID" in environment:
-            os.environ["JPY_PARENT_PID"] = str(os.getppid())  # a kernel ends where this is not its parent
+        if KERNEL in environment:
+            os.environ[KERNEL] = str(os.getppid())  # a kernel ends where this is not its parent
         for number, file in enumerate(files):
             os.dup2(file, number)
             os.close(file)
@@ -108,8 +118,10 @@ def attend(connection: socket.socket) -> list[str]:
         return arguments
     connection.sendall(f"{child}\n".encode())
     ended = os.pidfd_open(child)
-    if connection in select.select([ended, connection], [], [])[0]:  # it is gone
-        os.kill(child, signal.SIGKILL)
+    if connection in select.select([ended, connection], [], [])[0]:
+        for end in (os.killpg, os.kill):  # it has no group yet, if it has just begun
+            with suppress(ProcessLookupError):
+                end(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     with suppress(BrokenPipeError):
         connection.sendall(f"{code}\n".encode())
@@ -117,44 +129,74 @@ def attend(connection: socket.socket) -> list[str]:
 
 
 def ask(place: str, arguments: list[str]) -> int:
-    """The client: has `python` with these arguments run in a forked process; its exit status."""
+    """The client: has `python` with these arguments run in a forked process; its exit status. Signals go on to it. A
+    kernel is ended when the process is gone that has asked for it.
+    """
+    parent, until = os.getppid(), time.monotonic() + 120
     with socket.socket(socket.AF_UNIX) as connection:
-        until = time.monotonic() + 120
-        while connection.connect_ex(place):  # it is still importing
-            if time.monotonic() > until:
-                raise TimeoutError("the process that tests/warm.py has begun does not answer")
-            time.sleep(0.05)
+        while refused := connection.connect_ex(place):
+            if refused == errno.ECONNREFUSED or time.monotonic() > until:
+                raise ConnectionError(f"no answer by tests/warm.py: {Path(place).with_name('log').read_text()}")
+            time.sleep(0.05)  # it is still importing
         text = json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode() + b"\0"
         sent = socket.send_fds(connection, [text], [0, 1, 2])
         connection.sendall(text[sent:])
-        answer = connection.makefile()
-        child = int(answer.readline())
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, _: os.kill(child, number))
-        return int(answer.readline() or -9)
+        answer = b""
+        while answer.count(b"\n") < 2:  # the child's number, and its exit status
+            if select.select([connection], [], [], 1)[0]:
+                more = connection.recv(100)
+                if not more:
+                    return -signal.SIGKILL
+                if b"\n" in more and not answer:
+                    hand_on(int(more.split()[0]))
+                answer += more
+            elif KERNEL in os.environ and os.getppid() != parent:
+                return -signal.SIGKILL
+        return int(answer.split()[1])
 
 
-if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        code = ask(sys.argv[1], sys.argv[2:])
-        sys.exit(code if code >= 0 else 128 - code)
-    sys.argv = serve(sys.argv[1])
-    code = 1
+def hand_on(child: int) -> None:
+    """Signals to this process are for that one."""
+
+    def send(number: int, _: object) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    signal.signal(signal.SIGINT, send)
+    signal.signal(signal.SIGTERM, send)
+
+
+def run(arguments: list[str]) -> int:
+    """Like `python` with these arguments: -m and a module, or a script; its exit status."""
+    sys.argv = arguments
     try:
         if sys.argv[0] == "-m":
             sys.argv, sys.path[0] = sys.argv[1:], os.getcwd()
             runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-        else:
+        elif Path(sys.argv[0]).is_file():
             sys.path[0] = str(Path(sys.argv[0]).parent)
             runpy.run_path(sys.argv[0], run_name="__main__")
-        code = 0
+        else:
+            sys.exit(f"tests/warm.py runs -m and a module, or a script, not {sys.argv}")
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        print(end.code if isinstance(end.code, str) else "", end="", file=sys.stderr)
+        if isinstance(end.code, int | None):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
     except BaseException:
         sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    role, socket_path, *words = sys.argv[1:]
+    if role == "ask":
+        status = ask(socket_path, words)
+        sys.exit(status if status >= 0 else 128 - status)
+    status = run(serve(socket_path))
     threading._shutdown()  # what an interpreter does at its end, except to take all that it has imported apart
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    os._exit(status)

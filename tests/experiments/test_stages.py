@@ -77,8 +77,8 @@ def test_the_detector_s_material_is_bounded_and_keeps_lr_on_hr(trained, folder, 
 
 
 def test_pictures_too_small_for_the_detector_are_left_out_and_none_left_is_said(trained, folder, of_04, capsys):
-    with pytest.raises(ValueError, match="no train picture is as large as detector_patch, 136 pixels"):
-        material(folder, of_04 | {"detector_patch": 136})
+    with pytest.raises(ValueError, match="no train picture is as large as detector_patch, 104 pixels"):
+        material(folder, of_04 | {"detector_patch": 104})
     assert "2 train pictures, smaller than detector_patch" in capsys.readouterr().out
 
 

@@ -31,6 +31,7 @@ KNOWN = {
     "SPAN": ({"num_in_ch": 3, "num_out_ch": 3, "feature_channels": 8}, "SPAN", 21, 1, {}),
     "DITN": ({"dim": 8}, "DITN", 58, 8, {}),
     "ESRGAN 6": ({"num_filters": 4, "num_blocks": 6}, "ESRGAN", 93.3, 1, {}),
+    "ESRGAN 23": ({"num_filters": 4, "num_blocks": 23}, "ESRGAN", 348.3, 1, {}),
     "MoSR": ({"dim": 16}, "MoSR", 124, 1, {}),
     "SAFMN": ({"dim": 8}, "SAFMN", 130, 8, {}),
     "PLKSR": ({"dim": 8}, "PLKSR", 282, 1, {}),

@@ -80,7 +80,7 @@ def test_fp16_searches_its_scale_without_giving_up(tmp_path, monkeypatch, capsys
 
 def run_script(folder, *lines: str, cold: bool = False, **options) -> subprocess.Popen:
     """A tiny training in another process that says when each step is done. cold: not by warm.py, whose processes are in
-    no group that a test can reach.
+    another group, and die a moment after their client is killed.
     """
     script = [
         "import sys",
