@@ -1,8 +1,8 @@
 """Processes that start at once: they are forked from one that has already imported PyTorch and what else takes seconds.
 
 `warm()` starts that one, once in each of pytest's processes. From then on the kernels of notebooks that tests execute
-are forked from it, and so are the commands in its folder `bin`. srlib itself is not imported beforehand, and the project
-`made` of conftest.py is made without all this. What is read when PyTorch or Python starts (OMP_NUM_THREADS,
+are forked from it, and so are the commands in its folder `bin`. srlib itself is not imported beforehand, and the
+project `made` of conftest.py is made without all this. What is read when PyTorch or Python starts (OMP_NUM_THREADS,
 PYTHONIOENCODING) stays as it was then; a process that a signal ended has the exit status 128 + its number.
 """
 
