@@ -42,8 +42,6 @@ COMMANDS = {
     "papermill": "-m papermill",
     "torchrun": "-m torch.distributed.run",
 }
-
-
 KERNEL = "JPY_PARENT_PID"  # what Jupyter gives a kernel
 
 
