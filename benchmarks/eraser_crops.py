@@ -128,20 +128,18 @@ def scores(model: TiledSR, answers: Answers, numbers: Sequence[int], erase: bool
     return float(tc), float(sgr)
 
 
-def one(network: Any, count: int, told: argparse.Namespace, pictures: tuple[dict, dict], folder: Path) -> dict:
-    """Train an eraser on so many crops; its row of the table."""
+def one(network: Any, count: int, told: argparse.Namespace, pictures: tuple[dict, dict], kept: Path) -> dict:
+    """Train an eraser on so many crops; its row of the table. kept: a folder for the network's answers."""
     learn, unseen = pictures
     torch.manual_seed(0)
     sizes = {"channels": told.channels, "blocks": told.blocks, "radius": told.radius}
     model = TiledSR(network, use_tiling=True, tile_size=told.tile, tile_pad=0, **sizes)
     model = model.freeze_hat().to(PartialState().device)
-    common = {"side": told.side, "tiles": (told.tile,), "pads": (0,), "gib": 64.0}
-    patches = Answers(
-        model, Plain(learn, model.scale), folder / "learn", Crops(count=count, grids=2, **common), lr_patch=told.patch
-    )
-    common["side"] = 256
-    fixed = Crops(count=0, grids=1, drawn=False, **common)
-    held_out = Answers(model, Plain(unseen, model.scale), folder / "unseen", fixed, lr_patch=told.patch)
+    common = {"tiles": (told.tile,), "pads": (0,), "gib": 64.0}
+    crops = Crops(count=count, grids=2, side=told.side, **common)
+    patches = Answers(model, Plain(learn, model.scale), kept / f"learn_{count}", crops, lr_patch=told.patch)
+    fixed = Crops(count=0, grids=1, side=256, drawn=False, **common)
+    held_out = Answers(model, Plain(unseen, model.scale), kept / "unseen", fixed, lr_patch=told.patch)
     patches.prepare()
     held_out.prepare()
     model.gains = patches.gains
@@ -158,7 +156,8 @@ def one(network: Any, count: int, told: argparse.Namespace, pictures: tuple[dict
     )
     began = time.perf_counter()
     validate = validate_erased(held_out) if told.best else None
-    train(model, ErasureLoss(), patches, settings, folder=folder / "run", validate=validate, best_by="tc")
+    with tempfile.TemporaryDirectory() as run:
+        train(model, ErasureLoss(), patches, settings, folder=Path(run), validate=validate, best_by="tc")
     after = scores(model.eval(), held_out, numbers, erase=True)
     return {
         "crops": count,
@@ -191,6 +190,9 @@ def main() -> None:
     parser.add_argument("--drawings", type=int, default=32)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument(
+        "--keep", type=Path, help="a folder for the network's answers, so that another run, or this one again, has them"
+    )
+    parser.add_argument(
         "--best", action="store_true", help="keep the step that is best on the unseen pictures: an oracle"
     )
     told = parser.parse_args()
@@ -202,10 +204,10 @@ def main() -> None:
         flush=True,
     )
     rows = []
-    for count in told.counts:
-        with tempfile.TemporaryDirectory() as folder:
-            rows.append(one(network, count, told, pictures, Path(folder)))
-        print(json.dumps(rows[-1]), flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        for count in told.counts:
+            rows.append(one(network, count, told, pictures, told.keep or Path(temporary)))
+            print(json.dumps(rows[-1]), flush=True)
     print(pd.DataFrame(rows).set_index("crops").round(3).to_string())
 
 

@@ -90,9 +90,9 @@ def test_what_the_eraser_costs():
 def test_how_much_an_eraser_learns_by_crops(tmp_path):
     save_model(tmp_path / "hat.safetensors", HAT(**{**CONFIGS["demo"], "depths": [1], "num_heads": [2]}, upscale=2))
     small = ["--counts", "2", "--steps", "2", "--batch", "1", "--channels", "4", "--blocks", "1", "--drawings", "1"]
-    text = output(
-        "benchmarks/eraser_crops.py", str(tmp_path / "hat.safetensors"), *small, "--tile", "32", "--side", "64"
-    )
+    small += ["--tile", "32", "--side", "64", "--keep", str(tmp_path / "kept")]
+    text = output("benchmarks/eraser_crops.py", str(tmp_path / "hat.safetensors"), *small)
+    assert len(list(tmp_path.glob("kept/learn_2/*/*.safetensors"))) == 2
     row = json.loads(next(line for line in text.splitlines() if line.startswith("{")))
     assert row["crops"] == 2 and 0.5 < row["left, unseen"] < 1.5 and row["TC before"] > 20
 
