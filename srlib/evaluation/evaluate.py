@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from accelerate import PartialState
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
 from srlib.data.pictures import to_float
 from srlib.data.resize import crop_to_multiple, downscale_integers, upscale
@@ -40,7 +41,7 @@ def evaluate(
     tile_batch: int = 16,
     distances: int = 32,
     memory: bool = False,
-    keep: bool = True,
+    keep: float = 0.5,
     whole_limit: float = 0.25,
     perceptual: nn.Module | None = None,
 ) -> tuple[pd.DataFrame, Pictures, dict[tuple[str, str, str], Tensor]]:
@@ -48,9 +49,9 @@ def evaluate(
 
     pairs: items {"lr": (C, h, w), "hr": (C, H, W), "name": str}. tilings: by name, arguments of TiledSR.tiled
     such as those `tilings_of` makes. memory: run everything on the first picture
-    once more to measure its peak. keep: False returns no pictures, for as many of them as there may be. whole_limit:
-    LR megapixels above which "whole" is exact tiling, the same picture to rounding. perceptual: lpips_network's, for a
-    column LPIPS. Returns
+    once more to measure its peak. keep: GiB that the returned pictures may take; if they take more, none is returned
+    (pictures_of makes some of them again). whole_limit: LR megapixels above which "whole" is exact tiling, the same
+    picture to rounding. perceptual: lpips_network's, for a column LPIPS. Returns
     - a table with columns picture, variant, tiling, blank (whether no mean counts the picture), PSNR-Y (dB), SSIM-Y,
       MS-SSIM-Y (NaN for pictures below 161 pixels), LPIPS if asked for (NaN below 32 pixels), seconds, with `memory`
       MiB (NaN but for the first picture), and for tiled rows, against the same model's whole picture, TC (dB), SGR,
@@ -62,6 +63,7 @@ def evaluate(
     rows: list[dict] = []
     pictures: Pictures = {}
     profiles = {}
+    room = keep * 2**30
     bar = progress_bar(total=len(pairs) * (1 + len(models) * (1 + len(tilings))), desc="evaluate", unit="score")
     for index in range(len(pairs)):
         item = pairs[index]
@@ -88,7 +90,11 @@ def evaluate(
             seconds = time.perf_counter() - start
             if not picture.isfinite().all():
                 raise ValueError(f"{variant}, {tiling}: the output for {item['name']} is not finite (NaN)")
-            if keep:
+            nonlocal room
+            room -= picture.nbytes
+            if room < 0:
+                pictures.clear()
+            else:
                 pictures[item["name"], variant, tiling] = picture[0]
             row = {"picture": facts["picture"], "variant": variant, "tiling": tiling, "blank": facts["blank"]}
             row |= {"PSNR-Y": psnr_y(picture, hr, scale).item(), "SSIM-Y": ssim_y(picture, hr, scale).item()}
@@ -113,6 +119,20 @@ def evaluate(
                 score(variant, name, lambda x, m=model, options=options: m.tiled(x, **options), device, whole)
     bar.close()
     return pd.DataFrame(rows), pictures, profiles
+
+
+def pictures_of(
+    names: Iterable[str], kept: Pictures, models: Mapping[str, TiledSR], pairs: Any, tilings: Mapping, **options: Any
+) -> Pictures:
+    """Those of these names, of what `evaluate` of these models and tilings has kept; if it kept none, made again.
+
+    pairs: as evaluate's, with `names`. options: further ones of evaluate.
+    """
+    wanted = set(names)
+    if not kept:
+        few = Subset(pairs, [i for i, name in enumerate(pairs.names) if name in wanted])
+        _, kept, _ = evaluate(models, few, tilings, keep=float("inf"), **options)
+    return {key: picture for key, picture in kept.items() if key[0] in wanted}
 
 
 def tiling_name(tile: int, halo: int) -> str:

@@ -209,7 +209,7 @@ def scored(
     models = {name: load(best_of(folder, name)).to(device) for name in names}
     tile, halo = (parameters["03_tiling"][name] for name in ("tile_size", "tile_pad"))
     window = models["1"].window
-    more: dict[str, Any] = {"tile_batch": tile_batch, "keep": False}
+    more: dict[str, Any] = {"tile_batch": tile_batch, "keep": 0}
     trained, _, _ = evaluate(models, pairs, tilings_of([(tile, halo)]), **more)
     wanted = [(t, h) for h in (0, window, 2 * window) for t in (tile, tile + 2 * window, 2 * tile, 3 * tile)]
     sizes, _, _ = evaluate({a: models[a] for a in many}, pairs, tilings_of(wanted), **more)

@@ -17,6 +17,7 @@ from srlib.evaluation.evaluate import (
     gap_closed,
     gap_in_words,
     means,
+    pictures_of,
     seams_of,
     tiling_name,
     tilings_of,
@@ -88,9 +89,26 @@ def test_seams_of(model):
     assert seams_of(model, PAIRS[0]["lr"], 16, 0) == ([32], [32])
 
 
-def test_pictures_are_not_kept_unless_asked_and_a_large_whole_is_exact(model):
-    table, pictures, _ = evaluate({"a": model}, PAIRS, tilings_of([(16, 0)]), keep=False)
-    assert not pictures
+def test_pictures_are_kept_while_they_fit_and_made_again_when_they_did_not(model):
+    class Named(list):
+        names = [pair["name"] for pair in PAIRS]
+
+    ways, pairs = tilings_of([(16, 0)]), Named(PAIRS)
+    _, all_of_them, _ = evaluate({"a": model}, pairs, ways)
+    size = sum(picture.nbytes for picture in all_of_them.values())
+    assert len(all_of_them) == 3 * len(PAIRS)
+    assert len(evaluate({"a": model}, pairs, ways, keep=size / 2**30)[1]) == len(all_of_them)
+    _, none, _ = evaluate({"a": model}, pairs, ways, keep=(size - 1) / 2**30)
+    assert not none
+    last = PAIRS[-1]["name"]
+    for kept in (all_of_them, none):
+        some = pictures_of([last], kept, {"a": model}, pairs, ways)
+        assert some.keys() == {key for key in all_of_them if key[0] == last}
+        assert all(torch.equal(picture, all_of_them[key]) for key, picture in some.items())
+
+
+def test_a_large_whole_is_exact(model):
+    table, _, _ = evaluate({"a": model}, PAIRS, tilings_of([(16, 0)]))
     exact, pictures, _ = evaluate({"a": model}, PAIRS, tilings_of([(16, 0)]), whole_limit=0.0)
     lr = PAIRS[0]["lr"][None]
     with torch.no_grad():
