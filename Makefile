@@ -154,7 +154,9 @@ NBSTRIPOUT_KEYS := metadata.papermill cell.metadata.papermill metadata.language_
 	    && git config filter.nbstripout.extrakeys "$(NBSTRIPOUT_KEYS)"
 	@touch $@
 
-# What a run has made, weights too: make clean RUN=<name>.
+# What a run has made, weights too: make clean RUN=<name>. Make hands a RUN of the command line on as a variable.
 clean:
 	@test "$(origin RUN)" = "command line" || { echo "name the run to delete: make clean RUN=$(RUN)"; exit 1; }
-	rm -rf $(OUT)/*.ipynb $(OUT)/*.log $(OUT)/*/ $(OUT)/.code
+	@case "$$RUN" in ''|.*|/*|*/|*/.*|*//*) echo "RUN='$$RUN' is no name of a run: nothing is deleted"; exit 1;; esac
+	@test -d "outputs/$$RUN" || { echo "no run '$$RUN' in outputs/: nothing is deleted"; exit 1; }
+	cd "outputs/$$RUN" && rm -rf ./*.ipynb ./*.log ./*/ .code

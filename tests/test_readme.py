@@ -145,6 +145,9 @@ def test_what_the_commands_have_made(project):
 def test_nothing_is_deleted_that_was_not_named(project):
     done = subprocess.run(["make", "clean"], cwd=project, capture_output=True, text=True)
     assert done.returncode and "make clean RUN=demo" in done.stdout
+    for name in ("", " ", ".", "..", "../outputs", "demo/", "demo ", "*", "nowhere", str(project / "outputs")):
+        done = subprocess.run(["make", "clean", f"RUN={name}"], cwd=project, capture_output=True, text=True)
+        assert done.returncode and "nothing is deleted" in done.stdout, name
     assert (project / "outputs/demo/05_eval.ipynb").is_file()
 
 

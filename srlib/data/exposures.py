@@ -16,8 +16,8 @@ from srlib.data.gain_maps import has_gain_map
 from srlib.data.hdr import JPEG, PEAK, SUFFIXES, TIFF, is_hdr, ldr_of, read_hdr, write_hdr
 from srlib.data.listing import find_pictures
 from srlib.data.pictures import write_png
-from srlib.data.sources import split_pictures
-from srlib.files import atomic
+from srlib.data.sources import made_of, split_pictures
+from srlib.files import atomic, stamp
 
 # Of the ten panoramas. Those of which 8 bits are spread over the widest range are for training. potsdamer_platz is left
 # out: a third of it is cut off in the file itself.
@@ -53,7 +53,8 @@ def exposed_pairs(
     source: Path | str, folder: Path | str, *, exposures: int, size: int = 0, fraction: float = 0.15, seed: int = 0
 ) -> Mapping[str, str]:
     """Write pairs of LDR and HDR as `prepare_pairs` reads them: train, validation and test, each with input/ (PNG and
-    the text with dgain and gamma) and gt/ (.npy), with `exposures` of each picture. Files that are there are kept.
+    the text with dgain and gamma) and gt/ (.npy), with `exposures` of each picture. Files that are there are kept,
+    unless they were made of other pictures or in another way (sources.made_of).
 
     source: a folder of HDR pictures (.hdr, .exr, .npy, TIFF of floats, JPEG with a gain map) with its subfolders, or
     "embedded". size: pictures with a longer side are reduced to it, by averaging light; 0 keeps them. fraction: share
@@ -72,10 +73,17 @@ def exposed_pairs(
         )
     by_name: Mapping = PANORAMAS if embedded else {"validation": fraction, "test": fraction}
     split = split_pictures(names, **by_name, copies=copies_among(root, names), seed=seed)
-    left_out = {}
+    files = {name: [*stamp(root / name), split[name]] for name in names}
+    recipe = {"exposures": exposures, "size": size, "seed": seed, "source": str(root.resolve()), "files": files}
+    made_of(Path(folder), recipe)
+    left_out, flat = {}, {}
     for name in names:
+        stem = Path(name).with_suffix("").as_posix().replace("/", "__")
+        if (other := flat.setdefault(stem, name)) != name:
+            left_out[name] = f"its exposures would be called as those of {other}: rename it"
+            continue
         try:
-            _expose(root / name, Path(folder) / split[name], name, exposures, size, seed)
+            _expose(root / name, Path(folder) / split[name], name, stem, exposures, size, seed)
         except (ValueError, OSError, ImportError) as error:
             left_out[name] = str(error)
     return left_out
@@ -87,9 +95,8 @@ def _hdr_files(root: Path) -> Iterator[Path]:
             yield path
 
 
-def _expose(path: Path, folder: Path, name: str, exposures: int, size: int, seed: int) -> None:
-    flat = Path(name).with_suffix("").as_posix().replace("/", "__")
-    targets = [[folder / side / f"{flat}_{i}{end}" for side, end in _FILES] for i in range(exposures)]
+def _expose(path: Path, folder: Path, name: str, stem: str, exposures: int, size: int, seed: int) -> None:
+    targets = [[folder / side / f"{stem}_{i}{end}" for side, end in _FILES] for i in range(exposures)]
     if all(file.is_file() for files in targets for file in files):
         return
     light = read_hdr(path)

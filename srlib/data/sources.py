@@ -2,6 +2,8 @@
 
 import difflib
 import hashlib
+import json
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +14,7 @@ from srlib.data.copies import united
 from srlib.data.drawings import draw
 from srlib.data.listing import find_pictures
 from srlib.data.pictures import SUFFIXES, page_count, write_png
-from srlib.files import atomic, printable
+from srlib.files import atomic, digest, printable
 
 # Photographs inside the scikit-image package, without motorcycle_right, which shows what motorcycle_left shows.
 _PHOTOGRAPHS = [
@@ -43,6 +45,7 @@ def embedded_pictures(folder: Path | str, drawings: int = 8) -> None:
     import skimage.data
 
     folder = Path(folder)
+    made_of(folder, {"embedded": drawings})
     source = Path(skimage.data.__file__).parent
     for name in _PHOTOGRAPHS:
         target = folder / "photos" / name
@@ -54,6 +57,23 @@ def embedded_pictures(folder: Path | str, drawings: int = 8) -> None:
         target = folder / "drawings" / f"drawing_{number:02d}.png"
         if not target.is_file():
             write_png(target, draw(number))
+
+
+def made_of(folder: Path, recipe: Mapping) -> None:
+    """Note in `folder` what its pictures are made of. If it was something else, they are removed first: left where they
+    are they would be used with the new ones, and a picture could be learned from and held out at once.
+
+    recipe: of JSON's kinds. Removed are photos/, drawings/, train/, validation/ and test/; and nothing from a folder in
+    which nothing has been noted.
+    """
+    note, now = folder / ".made_of", digest([json.dumps(recipe, sort_keys=True)])
+    before = note.read_text() if note.is_file() else now
+    if before != now:
+        for name in ("photos", "drawings", "train", "validation", "test"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+    if before != now or not note.is_file():
+        with atomic(note) as temporary:
+            temporary.write_text(now)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur, resize
 
 from srlib.data.pictures import read_picture, to_float, to_integers, write_png
-from srlib.data.sources import EMBEDDED_SPLIT, embedded_pictures
+from srlib.data.sources import EMBEDDED_SPLIT, embedded_pictures, made_of
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def underwater_pairs(folder: Path | str, waters: int = 4, seed: int = 0) -> None
     with input/ and gt/, and each photograph in `waters` waters. Files that are there already are kept.
     """
     folder = Path(folder)
+    made_of(folder, {"under water": waters, "seed": seed})
     parts = {stem: part for part, stems in EMBEDDED_SPLIT.items() for stem in stems}
     with tempfile.TemporaryDirectory() as embedded:
         embedded_pictures(embedded, drawings=0)

@@ -4,21 +4,21 @@ What is in each was computed when the notebook ran: its texts, printed lines, ta
 """
 
 import base64
+import glob
 import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import nbformat
 from bs4 import BeautifulSoup
 from nbformat import NotebookNode
 from PIL import Image
 
-from srlib.experiments.notebook import existing_file
 from srlib.files import atomic
-from srlib.show.report import HIDDEN
+from srlib.show.report import HIDDEN, executed
 
+_BY = "What the executed notebooks show, written by `make gallery`."  # in the README of a folder that is a gallery
 _WIDE = 1100  # pixels of a picture at most
 _COLOURS = 128  # of a palette: figures of lines and text lose nothing that one sees, photographs little
 _ABOVE = re.compile(r"(?<!\S)/\S*/(?=outputs/)")  # where the project lay when it ran
@@ -28,26 +28,29 @@ _PROGRESS = re.compile(r"^\S[^\n]*: \d+/\d+ [a-z]+, |\d+%\||it/s")
 def write_gallery(notebooks: Sequence[Path | str], folder: Path | str) -> list[Path]:
     """Write each executed notebook as folder/<name>.md, with folder/<name>_<n>.png, and a README.md that lists all.
 
-    Returns the pages. Raises FileNotFoundError, and ValueError for a notebook that holds no outputs; pages before it
-    are there then.
+    Returns the pages. Raises, and writes nothing, FileNotFoundError or ValueError for what is no executed notebook, for
+    two of one name, and for a folder that holds other things than a gallery.
     """
-    pages = []
-    for notebook in notebooks:
-        path = existing_file(notebook, Path.cwd())
-        content = nbformat.read(path, as_version=4)
-        if not any(cell.get("outputs") for cell in content.cells):
-            raise ValueError(f"{path} holds no outputs: run it first (make, papermill, or Run All Cells and save)")
-        pages.append(_page(content, path.stem, Path(folder)))
-    there = sorted(page for page in Path(folder).glob("*.md") if page.name != "README.md")  # those of other days, too
+    folder, names = Path(folder), [Path(notebook).stem for notebook in notebooks]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"two notebooks are called {twice[0]}, and would be one page: rename one")
+    contents, readme = [executed(notebook) for notebook in notebooks], folder / "README.md"
+    own = readme.is_file() and _BY in readme.read_text(encoding="utf-8", errors="replace")
+    if folder.exists() and not own and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds other things than a gallery, which could be overwritten: choose a new folder")
+    if not own:
+        _write(readme, ["# Results", "", _BY])
+    pages = [_page(content, name, folder) for content, name in zip(contents, names, strict=True)]
+    there = sorted(page for page in folder.glob("*.md") if page != readme)  # those of other days, too
     titles = [(page.name, page.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")) for page in there]
-    lines = ["# Results", "", "What the executed notebooks show, written by `make gallery`.", ""]
-    _write(Path(folder) / "README.md", [*lines, *(f"- [{title}]({name})" for name, title in titles)])
+    _write(readme, ["# Results", "", _BY, "", *(f"- [{title}]({name})" for name, title in titles)])
     return pages
 
 
 def _page(content: NotebookNode, name: str, folder: Path) -> Path:
-    for old in folder.glob(f"{name}_*.png"):
-        old.unlink()
+    for old in folder.glob(f"{glob.escape(name)}_*.png"):
+        if old.stem.removeprefix(f"{name}_").isdecimal():
+            old.unlink()
     lines: list[str] = []
     number = 0
     for cell in content.cells:

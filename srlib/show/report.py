@@ -22,13 +22,27 @@ HIDDEN = "not-in-report"  # cells with this tag leave no output: progress, widge
 FIRST = "first-in-report"  # cells with this tag stand right below the title: the conclusion
 
 
-def write_report(notebook: Path | str, html: Path | str) -> Path:
-    """Write the executed `notebook` as `html`, atomically. ValueError when it has not been executed, FileNotFoundError
-    saying what there is when it does not exist.
+def executed(notebook: Path | str) -> NotebookNode:
+    """An executed notebook's content. FileNotFoundError saying what there is when it does not exist, ValueError when it
+    is no notebook or has not been executed.
     """
-    content = nbformat.read(existing_file(notebook, Path.cwd()), as_version=4)
-    if not any(cell.get("outputs") for cell in content.cells):
+    try:
+        content = nbformat.read(existing_file(notebook, Path.cwd()), as_version=4)
+        run = any(cell.get("outputs") for cell in content.cells)
+    except (ValueError, nbformat.ValidationError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{notebook} is no notebook that Jupyter could open") from error
+    if not run:
         raise ValueError(f"{notebook} holds no outputs: run it first (make, papermill, or Run All Cells and save)")
+    return content
+
+
+def write_report(notebook: Path | str, html: Path | str) -> Path:
+    """Write the executed `notebook` as `html`, atomically. ValueError for another suffix, so that no notebook
+    is overwritten, and what `executed` raises.
+    """
+    if Path(html).suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"{html}: a report is one HTML file, of one notebook; give it the suffix .html")
+    content = executed(notebook)
     config = Config()
     config.TagRemovePreprocessor.remove_all_outputs_tags = {HIDDEN}
     config.HTMLExporter.preprocessors = ["nbconvert.preprocessors.TagRemovePreprocessor"]

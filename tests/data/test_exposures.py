@@ -116,3 +116,49 @@ def test_without_the_package_the_remedy_is_said(monkeypatch):
     monkeypatch.setattr(exposures, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install --no-deps viser"):
         exposed_pairs("embedded", "nowhere", exposures=1)
+
+
+@pytest.mark.parametrize(
+    "first,then",
+    [
+        ({"exposures": 2}, {"exposures": 1}),
+        ({"exposures": 1}, {"exposures": 1, "size": 16}),
+        ({"exposures": 2, "fraction": 0.3}, {"exposures": 2, "fraction": 0.3, "seed": 1}),
+        ({"exposures": 1, "fraction": 0.15}, {"exposures": 1, "fraction": 0.4}),
+    ],
+)
+def test_other_settings_leave_nothing_of_the_earlier_ones(folder, tmp_path, first, then):
+    exposed_pairs(folder, tmp_path / "pairs", **first)
+    prepare_pairs(tmp_path / "pairs", tmp_path / "data", scale=1, progress=False)
+    exposed_pairs(folder, tmp_path / "pairs", **then)
+    exposed_pairs(folder, tmp_path / "fresh", **then)
+    assert texts(tmp_path / "pairs") == texts(tmp_path / "fresh")
+    truths = [{p.relative_to(tmp_path / n).as_posix() for p in (tmp_path / n).rglob("*.*")} for n in ("pairs", "fresh")]
+    assert truths[0] == truths[1]
+    _, split = prepare_pairs(tmp_path / "pairs", tmp_path / "data", scale=1, progress=False)
+    _, expected = prepare_pairs(tmp_path / "fresh", tmp_path / "other", scale=1, progress=False)
+    assert split == expected
+
+
+def test_another_folder_and_changed_pictures_are_exposed_anew(folder, tmp_path):
+    exposed_pairs(folder, tmp_path / "pairs", exposures=1)
+    write_hdr(folder / "a.npy", light(20, 30, 50))
+    exposed_pairs(folder, tmp_path / "pairs", exposures=1)
+    (made,) = (tmp_path / "pairs").glob("*/gt/a_0.npy")
+    assert read_hdr(made).shape == (30, 50, 3)
+    other = tmp_path / "other"
+    other.mkdir()
+    for number in range(4):
+        write_hdr(other / f"z{number}.npy", light(number))
+    exposed_pairs(other, tmp_path / "pairs", exposures=1)
+    assert {path.stem for path in (tmp_path / "pairs").glob("*/gt/*.npy")} == {f"z{n}_0" for n in range(4)}
+
+
+def test_two_pictures_whose_exposures_would_have_one_name(folder, tmp_path):
+    write_hdr(folder / "a.hdr", light(9))
+    write_hdr(folder / "sub__a.npy", light(10))
+    left_out = exposed_pairs(folder, tmp_path / "pairs", exposures=1)
+    assert left_out == {
+        "a.npy": "its exposures would be called as those of a.hdr: rename it",
+        "sub__a.npy": "its exposures would be called as those of sub/a.npy: rename it",
+    }

@@ -16,6 +16,7 @@ from srlib.data.sources import (
     sampled,
     split_pictures,
 )
+from srlib.data.underwater import underwater_pairs
 
 
 def test_sample_is_stable_and_grows():
@@ -70,6 +71,20 @@ def test_embedded_pictures_are_there_and_their_split_is_known(tmp_path):
     stamp = (tmp_path / "photos/coffee.png").stat().st_mtime_ns
     embedded_pictures(tmp_path)
     assert (tmp_path / "photos/coffee.png").stat().st_mtime_ns == stamp
+    embedded_pictures(tmp_path, drawings=2)
+    assert [name for name in pictures_in(tmp_path).names if "drawing" in name] == [
+        "drawings/drawing_00.png",
+        "drawings/drawing_01.png",
+    ]
+    underwater_pairs(tmp_path, waters=1)  # the same run, now of pairs
+    assert all(name.startswith(("train/", "validation/", "test/")) for name in pictures_in(tmp_path).names)
+
+
+def test_nothing_is_removed_where_nothing_was_noted(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/mine.png").write_bytes(b"mine")
+    embedded_pictures(tmp_path, drawings=1)
+    assert (tmp_path / "photos/mine.png").read_bytes() == b"mine"
 
 
 def test_description_round_trip_and_its_absence(tmp_path):

@@ -2,6 +2,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -50,7 +51,7 @@ def test_each_number_of_a_table_is_in_the_run_s_files(executed, folder, tmp_path
         with file.open(newline="") as rows:
             known += numbers_in(list(csv.reader(rows)))
     known = np.array(known)
-    for page in write_gallery([folder / f"outputs/demo/{name}.ipynb" for name in executed], tmp_path):
+    for page in write_gallery([folder / f"outputs/demo/{name}.ipynb" for name in executed], tmp_path / "results"):
         for line in page.read_text().splitlines():
             for text in re.findall(r"(?<![\w.])-?\d+\.\d+(?![\w.])", line if line.startswith("|") else ""):
                 half = 0.500001 * 10.0 ** -len(text.partition(".")[2])
@@ -72,7 +73,7 @@ def test_tables_keep_their_heads_and_rows(tmp_path):
     )
     cells = [new_markdown_cell("# Title\n\n| a |\n|---|"), new_code_cell("1", outputs=[*outputs, printed])]
     nbformat.write(new_notebook(cells=cells), tmp_path / "n.ipynb")
-    (page,) = write_gallery([tmp_path / "n.ipynb"], tmp_path)
+    (page,) = write_gallery([tmp_path / "n.ipynb"], tmp_path / "results")
     lines = page.read_text().splitlines()
     assert (
         lines[0] == "# Title"
@@ -99,11 +100,36 @@ def test_a_figures_text_is_the_paragraph_above_it(tmp_path):
     cells = [new_markdown_cell("# Title\n\nOther.\n\nTwo lines\nof *one*.")]
     cells += [new_code_cell("1", outputs=[new_output("display_data", {"image/png": png}) for _ in range(2)])]
     nbformat.write(new_notebook(cells=cells), tmp_path / "n.ipynb")
-    (page,) = write_gallery([tmp_path / "n.ipynb"], tmp_path)
+    (page,) = write_gallery([tmp_path / "n.ipynb"], tmp_path / "results")
     assert page.read_text().count("![Two lines of one.](") == 2
 
 
 def test_what_was_not_run_is_named(tmp_path):
     nbformat.write(new_notebook(cells=[new_code_cell("1")]), tmp_path / "n.ipynb")
     with pytest.raises(ValueError, match="n.ipynb holds no outputs"):
-        write_gallery([tmp_path / "n.ipynb"], tmp_path)
+        write_gallery([tmp_path / "n.ipynb"], tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+def _run_notebook(path: Path) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    cells = [new_markdown_cell("# Title"), new_code_cell("1", outputs=[new_output("stream", text="1\n")])]
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
+
+
+def test_a_folder_of_other_things_and_two_notebooks_of_one_name_are_refused(tmp_path):
+    one, two = (_run_notebook(tmp_path / name / "photo.ipynb") for name in ("a", "b"))
+    (tmp_path / "mine").mkdir()
+    for name in ("README.md", "photo.md", "photo_1.png"):
+        (tmp_path / "mine" / name).write_text("mine")
+    with pytest.raises(ValueError, match="mine holds other things than a gallery"):
+        write_gallery([one], tmp_path / "mine")
+    assert {file.read_text() for file in (tmp_path / "mine").iterdir()} == {"mine"}
+    with pytest.raises(ValueError, match="two notebooks are called photo"):
+        write_gallery([one, two], tmp_path / "results")
+    write_gallery([one], tmp_path / "results")
+    for name in ("photo_of_cat.png", "photo_7.png"):
+        (tmp_path / "results" / name).write_text("mine")
+    write_gallery([one], tmp_path / "results")
+    assert {file.name for file in (tmp_path / "results").iterdir()} == {"README.md", "photo.md", "photo_of_cat.png"}

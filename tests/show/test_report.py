@@ -78,3 +78,26 @@ def test_command_and_a_notebook_that_was_not_run(executed):
     nbformat.write(new_notebook(cells=[new_code_cell("1")]), executed)
     done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 2 and "holds no outputs: run it first" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_second_notebook_is_not_overwritten_and_other_files_are_refused(executed):
+    other = executed.with_name("06.ipynb")
+    other.write_bytes(executed.read_bytes())
+    with pytest.raises(ValueError, match="06.ipynb: a report is one HTML file, of one notebook"):
+        write_report(executed, other)
+    assert other.read_bytes() == executed.read_bytes()
+    for text in (
+        "",
+        "no JSON",
+        "[1]",
+        "3",
+        "{}",
+        '{"nbformat": 4}',
+        '{"nbformat": 4, "nbformat_minor": 5, "cells": 3}',
+    ):
+        other.write_text(text)
+        with pytest.raises(ValueError, match="06.ipynb is no notebook that Jupyter could open"):
+            write_report(other, executed.with_name("report.html"))
+    other.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="no notebook"):
+        write_report(other, executed.with_name("report.html"))
