@@ -7,7 +7,7 @@ whole and once on each of several tile grids, and kept in a file; training reads
 import json
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,7 @@ class Answers(Dataset):
         self.model, self.pictures, self.crops, self.lr_patch = model, pictures, crops, lr_patch
         self.scale, self.window, self.radius = model.scale, model.window, model.radius or 8
         self.units: dict[int, float] = {}  # by halo, measured by prepare
+        self.wanted: list[int] = []  # crops, by prepare
         origin = json.dumps([asdict(crops), pictures.key, self.scale, self.window, self.radius], sort_keys=True)
         self.key = digest([origin, fingerprint(model.hat_model)])
         self.folder = folder / self.key[:16]
@@ -96,6 +97,11 @@ class Answers(Dataset):
         room = int(crops.gib * 2**30 / each)
         self.moving = room < self.count
         self.together = max(room // 2, 1) if self.moving else self.count  # the next turn is made while one lasts
+        if self.moving and self._halos(self.turn(0)) != self._halos(range(self.count)):  # the first turn has the units
+            raise ValueError(
+                f"{crops.gib} GiB hold {self.together} crops at once, too few for a grid of each context "
+                f"{list(crops.pads)}: raise cache_gib, or grids"
+            )
 
     def _bytes_per_pixel(self) -> int:
         """Of a crop, per LR pixel and channel: lr in fp32; hr, whole and the error of each grid in fp16."""
@@ -145,28 +151,41 @@ class Answers(Dataset):
         first = epoch // _REUSE * self.together if self.moving else 0
         return [(first + i) % self.count for i in range(self.together)]
 
+    def _halos(self, numbers: Iterable[int]) -> set[int]:
+        """The contexts that the grids of these crops have."""
+        if len(self.crops.pads) == 1:
+            return set(self.crops.pads)
+        return {plan.halo for n in numbers for plan in self.plans(n, self.sizes[self.crop(n)[0]])}
+
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.safetensors"
 
     def prepare(self, drawn: int = 0, ahead: int = 0) -> None:
         """Make the files that the items drawn from number `drawn` to `drawn` + `ahead` need, and remove others.
 
-        Made are those that are missing, by the first process; the units are measured over all that are there.
+        Made are those that are missing, by several processes each its share: none waits for another longer than its
+        process group allows. The units are measured over all that are there.
         """
         epochs = range(drawn // len(self), (drawn + ahead) // len(self) + 1)
-        wanted = {number for epoch in epochs for number in self.turn(epoch)}
-        missing = [n for n in sorted(wanted) if not self._path(n).is_file()]
+        wanted = sorted({number for epoch in epochs for number in self.turn(epoch)})
         process = PartialState()
-        if missing and process.is_main_process:
-            self._remove_others(wanted)
-            bar = progress_bar(total=len(missing), desc="answers", unit="crop")
+        if wanted != self.wanted:  # all processes come to this at the same step
+            if process.is_main_process:
+                self._remove_others(set(wanted))
+            process.wait_for_everyone()  # or a file that another process is writing could be taken for a left one
+            self.wanted = wanted
+        own = wanted[process.process_index :: process.num_processes]
+        missing = [n for n in own if not self._path(n).is_file()]
+        if missing:
+            hidden = not process.is_main_process
+            bar = progress_bar(total=len(missing), desc="answers", unit="crop", disable=hidden)
             for number in missing:
                 self._make(number)
                 bar.update()
             bar.close()
         process.wait_for_everyone()
         if not self.units:
-            self.units = self._measure(sorted(wanted))
+            self.units = self._measure(wanted)
 
     def _remove_others(self, wanted: set[int]) -> None:
         """All files in the folder above but those of these crops: of other networks, pictures or turns."""

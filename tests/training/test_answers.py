@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 import torch
+from accelerate import PartialState
 from torch.nn.functional import interpolate
 from trainings import same, settings, stop_at, tiny, weights
 
@@ -46,8 +48,8 @@ def model(**arguments) -> TiledSR:
     return made
 
 
-def answers(folder, crops=CROPS, pictures=None, net=None, patch=16) -> Answers:
-    made = Answers(net or model(), pictures or Pictures(), folder, crops, lr_patch=patch)
+def answers(folder, crops=CROPS, pictures=None, net=None, side=16) -> Answers:
+    made = Answers(net or model(), pictures or Pictures(), folder, crops, lr_patch=side)
     made.prepare()
     return made
 
@@ -131,6 +133,33 @@ def test_more_crops_than_fit_take_turns_and_the_bound_holds(tmp_path):
         for number in range(len(data)):
             assert data[(number, epoch)]["lr"][0].shape == (3, 16, 16)
     assert seen == set(range(9))
+
+
+def test_each_process_makes_its_share(tmp_path):
+    data = Answers(model(), Pictures(), tmp_path, CROPS, lr_patch=16)
+    state = PartialState()
+    for rank in (1, 0):  # the second is done before the first begins
+        with (
+            patch.multiple(state, num_processes=2, process_index=rank, wait_for_everyone=lambda: None),
+            patch.object(PartialState, "is_main_process", not rank),
+            patch.object(data, "_measure", lambda _: {}),
+        ):
+            data.prepare()
+        assert [int(file.stem) for file in files(tmp_path)] == ([1, 3] if rank else [0, 1, 2, 3])
+    data.prepare()
+    assert data.units == answers(tmp_path / "alone").units
+
+
+def test_a_cache_too_small_for_the_contexts_is_refused(tmp_path):
+    each, pictures = 48 * 48 * 3 * (4 + 2 * 4 * 3), Pictures([(48, 48)])
+    crops = replace(CROPS, count=9, grids=1, pads=(0, 8), side=48)
+    with pytest.raises(ValueError, match="hold 1 crops at once, too few for a grid of each context .0, 8.: raise"):
+        answers(tmp_path, replace(crops, gib=3.5 * each / 2**30), pictures)
+    data = answers(tmp_path, replace(crops, gib=8.5 * each / 2**30), pictures)
+    for epoch in range(40):
+        data.prepare(epoch * len(data), len(data))
+        for number in range(len(data)):
+            assert data[(number, epoch)]["lr"][0].shape == (3, 16, 16)
 
 
 def trained(folder, crops=CROPS, callback=None, **changes):
