@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from accelerate import PartialState
 
+from srlib.data.datasets import PicturePairs
 from srlib.evaluation.baseline import BASELINES
 from srlib.evaluation.counted import Pairs, counted
 from srlib.evaluation.evaluate import evaluate, gap_closed, means, tilings_of, ways_to_tile
@@ -189,11 +190,13 @@ def scored(
     they begin from are trained, too; none for all.
 
     judge: gives the detector, asked for when the first arm needs it. The scores are kept in scores/ beside the arms,
-    and taken from there as long as parameters and arms are the same.
+    and taken from there as long as parameters, arms and the run's pictures are the same.
     """
     names = with_starts(arms)
     many = [a for a in MANY if a in names] or names[-1:]
-    made_of = digest([json.dumps(x, sort_keys=True) for x in ({a: repr(ARMS[a]) for a in names}, parameters, many)])
+    p, told = parameters["02_stage1"], ({a: repr(ARMS[a]) for a in names}, parameters, many)
+    parts = {x: PicturePairs(root / "outputs" / p["run"] / "data", x, scale=p["scale"]) for x in ("train", "test")}
+    made_of = digest([*(json.dumps(x, sort_keys=True) for x in told), *(part.key for part in parts.values())])
     kept = folder / "scores"
     if (kept / "made_of").is_file() and (kept / "made_of").read_text() == made_of:
         scores, sizes, ways, times = (

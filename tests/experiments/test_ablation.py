@@ -1,13 +1,17 @@
 """The ablation compares what it says it compares, seed by seed."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from projects import TINY, execute
+from projects import ROOT, TINY, execute
+from trainings import tiny
 
 from srlib.experiments import ablation
+from srlib.losses.detector import ArtifactDetector
 from srlib.networks.checkpoints import load
 
 
@@ -140,6 +144,27 @@ def test_run_again_nothing_is_trained(folder, ablated):
     assert said.count("is finished: nothing to train") == 1 and "steps/s" not in said
     assert "none of the questions has both of its arms among these" in said
     assert kept.is_file()
+
+
+def test_scores_are_taken_as_long_as_the_pictures_are_the_same(folder, ablated, tmp_path, monkeypatch):
+    data = tmp_path / "outputs/demo/data"
+    data.mkdir(parents=True)
+    for name in ("data.json", "manifest.csv"):
+        shutil.copyfile(folder / "outputs/demo/data" / name, data / name)
+    trained = []
+    monkeypatch.setattr(ablation, "train_arm", lambda *_: trained.append("arm") or 1.0)
+    monkeypatch.setattr(ablation, "load", lambda _: tiny())
+    monkeypatch.setattr(ablation, "evaluate", lambda *_, **__: (pd.DataFrame({"variant": ["1"]}), {}, {}))
+    given = ablation.recipe_of(ROOT, "demo", "demo", 0)
+    description = json.loads((data / "data.json").read_text())
+    parts = {part: name for name, part in description["split"].items()}  # a picture of each
+    for changed, times in (("", 1), ("", 1), ("train", 2), ("", 2), ("test", 3), ("", 3)):
+        if changed:
+            rows = pd.read_csv(data / "manifest.csv", dtype=str, keep_default_na=False)
+            rows.loc[rows["source"] == parts[changed], "source_checksum"] = "another"
+            rows.to_csv(data / "manifest.csv", index=False)
+        ablation.scored(tmp_path, tmp_path / "seed0", given, ArtifactDetector, [], arms=["1"])
+        assert len(trained) == times, changed
 
 
 def test_an_unknown_arm_is_refused_and_a_known_one_brings_its_start():
