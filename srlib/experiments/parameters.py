@@ -96,16 +96,36 @@ def _assignments(cell: str, values: dict) -> dict:
     return found
 
 
+# What a list holds whose default is empty: that of the others is known by their first entry.
+ENTRIES = {
+    **dict.fromkeys(("also", "validation", "test", "checkpoints", "arms"), "text"),
+    **dict.fromkeys(("progressive_iterations", "progressive_batches", "progressive_patches"), 1),
+    **dict.fromkeys(("tile_choices", "tile_pads"), 1),
+    **dict.fromkeys(("input_scales", "weights"), 1.0),
+}
+
+
 def _check_kind(name: str, value: object, default: object) -> None:
-    fits = isinstance(value, type(default)) and (isinstance(value, bool) == isinstance(default, bool))
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        fits = True
-    if default is None or fits:
+    if default is None:
         return
-    hint = ""
-    if isinstance(value, str) and isinstance(default, int | float):
-        hint = "; YAML reads 3e-4 as text: write 3.0e-4"
-    raise ValueError(f"parameter {name} must be {type(default).__name__}, like {default!r}, not {value!r}{hint}")
+    if not _fits(value, default):
+        kind = type(default).__name__
+        raise ValueError(f"parameter {name} must be {kind}, like {default!r}, not {value!r}{_hint(value, default)}")
+    entry = default[0] if isinstance(default, list) and default else ENTRIES.get(name)
+    for one in value if isinstance(value, list) and entry is not None else ():
+        if not _fits(one, entry):
+            kind = type(entry).__name__
+            raise ValueError(f"parameter {name} must hold {kind}, like {entry!r}, not {one!r}{_hint(one, entry)}")
+
+
+def _fits(value: object, default: object) -> bool:
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return True
+    return isinstance(value, type(default)) and (isinstance(value, bool) == isinstance(default, bool))
+
+
+def _hint(value: object, default: object) -> str:
+    return "; YAML reads 3e-4 as text: write 3.0e-4" if isinstance(value, str) and isinstance(default, float) else ""
 
 
 class _Anything(dict):

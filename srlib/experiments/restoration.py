@@ -63,7 +63,7 @@ def restoration(root: Path, p: Mapping) -> Training:
 def _network(root: Path, p: Mapping) -> Restormer:
     torch.manual_seed(p["seed"])
     if p["start_from"]:
-        model: Any = load(existing_file(p["start_from"], root)).hat_model
+        model: Any = load(existing_file(p["start_from"], root), checkpointing=p["checkpointing"]).hat_model
         if not isinstance(model, Restormer):
             raise ValueError(f"start_from {p['start_from']} holds a {type(model).__name__}, not a Restormer")
         model.answer = "both"

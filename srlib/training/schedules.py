@@ -32,8 +32,10 @@ def warmup_restarts(
     gamma: float = 0.8,
 ) -> float:
     """Cycles of a linear warm-up and half a cosine; each has its peak scaled by gamma and its cosine part
-    made cycle_mult times longer than the one before.
+    made cycle_mult times longer than the one before, at least 1.
     """
+    if not cycle_mult >= 1:
+        raise ValueError(f"cycle_mult {cycle_mult} must be at least 1: shorter and shorter cycles would never end")
     if not 0 <= warmup_steps < first_cycle_steps:
         raise ValueError(f"warmup_steps {warmup_steps} must be below first_cycle_steps {first_cycle_steps}")
     length = first_cycle_steps

@@ -1,16 +1,19 @@
 """Parameters are refused at the door with a sentence, and a run's files before anything runs."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 from projects import ROOT
 
-from srlib.experiments.parameters import complaints, read_parameter_file, read_parameters
+from srlib.experiments.parameters import ENTRIES, complaints, read_parameter_file, read_parameters
 
-CELL = '# parameters\nrun = "demo"  # name\nsteps = 10\nrate = 1e-4\nflag = True\nscales = [2]\n'
-DEFAULTS = {"run": "demo", "steps": 10, "rate": 1e-4, "flag": True, "scales": [2]}
+CELL = (
+    '# parameters\nrun = "demo"  # name\nsteps = 10\nrate = 1e-4\nflag = True\nscales = [2]\nweights = []\narms = []\n'
+)
+DEFAULTS = {"run": "demo", "steps": 10, "rate": 1e-4, "flag": True, "scales": [2], "weights": [], "arms": []}
 
 
 def read(**given):
@@ -48,7 +51,12 @@ def test_an_expression_in_a_notebooks_file_is_named(tmp_path):
         ({"rate": "3e-4"}, "rate must be float.*not '3e-4'; YAML reads 3e-4 as text"),
         ({"steps": 2.5}, "steps must be int"),
         ({"steps": True}, "steps must be int"),
+        ({"steps": "ten"}, "steps must be int, like 10, not 'ten'$"),
         ({"scales": 2}, "scales must be list"),
+        ({"scales": [2, "3"]}, "scales must hold int, like 2, not '3'"),
+        ({"scales": [2.5]}, "scales must hold int"),
+        ({"weights": [1, "8e-1"]}, "weights must hold float, like 1.0, not '8e-1'; YAML reads 3e-4 as text"),
+        ({"arms": [1]}, "arms must hold str, like 'text', not 1"),
     ],
 )
 def test_wrong_parameters_are_refused(given, message):
@@ -117,3 +125,11 @@ def test_the_command_is_silent_about_what_is_right_and_says_what_is_wrong(folder
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert bool(done.returncode) == bool(said) == bool(done.stderr)
     assert said in done.stderr and not done.stdout
+
+
+def test_the_kind_of_every_lists_entries_is_known():
+    for path in sorted((ROOT / "notebooks").glob("0*.ipynb")):
+        for cell in json.loads(path.read_text())["cells"]:
+            if "parameters" in cell["metadata"].get("tags", ()):
+                empty = set(re.findall(r"(?m)^(\w+) = \[\]", "".join(cell["source"])))
+                assert empty <= ENTRIES.keys(), path.name

@@ -76,6 +76,13 @@ def test_a_checkpoint_of_one_s_own_is_trained_on_and_others_are_refused(project,
         restoration.restoration(project, parameters(project, model="ResNet"))
 
 
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_memory_is_saved_from_a_checkpoint_on_too(tmp_path, checkpointing):
+    save_model(tmp_path / "start.safetensors", Restormer(**CONFIGS["Restormer, lite"]))
+    given = {"start_from": str(tmp_path / "start.safetensors"), "checkpointing": checkpointing, "seed": 0}
+    assert restoration._network(tmp_path, given).checkpointing is checkpointing
+
+
 def test_what_the_gates_show_is_what_the_network_computes(project):
     torch.manual_seed(0)
     model = Restormer(**CONFIGS["Phaseformer, lite"]).eval()

@@ -43,3 +43,6 @@ def test_warmup_restarts():
         assert warmup_restarts(step, gamma=0.8, **arguments) == pytest.approx(lr), step
     with pytest.raises(ValueError, match="below first_cycle_steps"):
         warmup_restarts(0, first_cycle_steps=10, warmup_steps=10)
+    for shorter in (0.5, 0, -1, float("nan")):
+        with pytest.raises(ValueError, match="cycle_mult .* must be at least 1"):
+            warmup_restarts(100, first_cycle_steps=10, warmup_steps=0, cycle_mult=shorter)
