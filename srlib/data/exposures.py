@@ -76,7 +76,8 @@ def exposed_pairs(
     files = {name: [*stamp(root / name), split[name]] for name in names}
     recipe = {"exposures": exposures, "size": size, "seed": seed, "source": str(root.resolve()), "files": files}
     made_of(Path(folder), recipe)
-    left_out, flat = {}, {}
+    left_out: dict[str, str] = {}
+    flat: dict[str, str] = {}
     for name in names:
         stem = Path(name).with_suffix("").as_posix().replace("/", "__")
         if (other := flat.setdefault(stem, name)) != name:

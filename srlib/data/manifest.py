@@ -100,7 +100,8 @@ def read_manifest(output: Path | str) -> dict[str, list[dict]]:
 def verify(input: Path | str, output: Path | str, *, jobs: int = 1, progress: bool = True) -> list[str]:
     """Compare the checksum of every file of a data folder with the manifest's; returns a sentence for each difference.
 
-    Checks LR pictures, their upscaled copies and the sources in `input`, not the packs.
+    Checks LR pictures, their upscaled copies and the sources in `input`, not the packs; of pictures whose LR pictures
+    are made while training, the sources' sizes.
     Raises FileNotFoundError when there is no manifest.
     """
     input, output = Path(input), Path(output)
@@ -118,6 +119,8 @@ def verify(input: Path | str, output: Path | str, *, jobs: int = 1, progress: bo
 
 
 def _complaints(input: Path, output: Path, name: str, rows: list[dict]) -> list[str]:
+    if not rows[0]["lr"]:
+        return _listed_only(input / name, name, rows[0]["source_bytes"])
     expected = [(input / name, f"{name} (source)", rows[0]["source_checksum"], "pre-generate again")]
     for row in rows:
         given = row["method"] == METHOD  # the user's own LR picture, not to be removed
@@ -133,6 +136,13 @@ def _complaints(input: Path, output: Path, name: str, rows: list[dict]) -> list[
         elif digest(path.read_bytes()) != checksum:
             found.append(f"{label} has changed since it was recorded: {remedy}")
     return found
+
+
+def _listed_only(path: Path, name: str, size: int) -> list[str]:
+    """Of a picture of list_online, which is not read and has no LR picture: it is there, and as large as it was."""
+    if not path.is_file():
+        return [f"{name} (source) is missing: list the pictures again"]
+    return [] if path.stat().st_size == size else [f"{name} (source) has changed: list the pictures again"]
 
 
 def upscaled_path(target: str) -> str:

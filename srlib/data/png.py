@@ -40,7 +40,7 @@ def png_header(file: BinaryIO) -> Header | None:
     if start[:8] != b"\x89PNG\r\n\x1a\n" or start[12:16] != b"IHDR" or len(start) < 26:
         return None
     width, height = struct.unpack(">II", start[16:24])
-    if width * height > (Image.MAX_IMAGE_PIXELS or 2**62):  # damaged, or a decompression bomb
+    if width * height > 2 * (Image.MAX_IMAGE_PIXELS or 2**62):  # damaged, or a decompression bomb: Pillow's own limit
         return None
     simple, chunks = True, {}
     file.seek(8)

@@ -17,7 +17,7 @@ from srlib.__main__ import main
 from srlib.data.degrade import Degradation
 from srlib.data.manifest import Journal, read_manifest, upscaled_path, verify
 from srlib.data.pictures import write_png
-from srlib.data.pregenerate import PictureTask, Recipe, pregenerate
+from srlib.data.pregenerate import PictureTask, Recipe, list_online, pregenerate
 
 
 @pytest.fixture
@@ -108,6 +108,17 @@ def test_verify_finds_unknown_pictures(hr, out):
     shutil.copy(out / "scale_2x/area/a.png", out / "scale_2x/area/sub/mine.png")
     (complaint,) = verify(hr, out, progress=False)
     assert complaint.startswith("scale_2x/area/sub/mine.png is in no row of the manifest: remove it")
+
+
+def test_verify_of_pictures_that_are_only_listed(hr, tmp_path):
+    list_online(hr, tmp_path / "online")
+    assert verify(hr, tmp_path / "online", progress=False) == []
+    (hr / "a.png").write_bytes((hr / "a.png").read_bytes() + b"more")
+    (hr / "sub/b.png").unlink()
+    assert verify(hr, tmp_path / "online", progress=False) == [
+        "a.png (source) has changed: list the pictures again",
+        "sub/b.png (source) is missing: list the pictures again",
+    ]
 
 
 def test_verify_without_a_manifest_says_so(hr, tmp_path):

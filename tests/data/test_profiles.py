@@ -163,3 +163,11 @@ def test_the_profile_within_a_bmp_is_read(tmp_path):
     (tmp_path / "a.bmp").write_bytes(start + header + pixels + icc)
     picture = read_picture(tmp_path / "a.bmp")
     assert np.array_equal(picture.rgb, ramp()) and picture.icc == icc
+
+
+@pytest.mark.parametrize("pixels", [50, 90])  # under and over what Pillow warns of; above twice that it refuses
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_large_png_keeps_its_profile(tmp_path, monkeypatch, pixels):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64)
+    write_picture(tmp_path / "a.png", Picture(np.zeros((pixels // 10, 10, 3), np.uint8), icc=rgb_profile()))
+    assert read_picture(tmp_path / "a.png").icc == rgb_profile()
