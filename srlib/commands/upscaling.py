@@ -1,6 +1,8 @@
 """The subcommand `srlib upscale`."""
 
 import argparse
+import os
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -177,7 +179,18 @@ def _truth(input: Path, output: Path, format: str | None, hr: Path) -> dict[Path
     from srlib.evaluation.compare import hr_of
     from srlib.inference.folders import targets
 
-    return hr_of(targets(input, output, f".{format}" if format else "")[0], input, hr)
+    written = targets(input, output, f".{format}" if format else "")[0]
+    _table(input, output, written)
+    return hr_of(written, input, hr)
+
+
+def _table(input: Path, output: Path, written: dict[Path, Path]) -> Path:
+    """Where --compare writes. ValueError when a file is there that it has not written."""
+    table = output / "compare.csv" if input.is_dir() else next(iter(written.values())).with_suffix(".csv")
+    with suppress(FileNotFoundError):
+        if not table.read_bytes().startswith(b"picture,PSNR-Y,SSIM-Y"):
+            raise ValueError(f"{table} is there, and not of an earlier --compare: move it, or choose another output")
+    return table
 
 
 def _compared(input: Path, output: Path, suffix: str, truth: dict[Path, Path], extras: Any, scale: int) -> int:
@@ -187,10 +200,11 @@ def _compared(input: Path, output: Path, suffix: str, truth: dict[Path, Path], e
 
     written = targets(input, output, suffix)[0]
     factors = {}
-    for path in written:
-        factors[path] = scale if extras.width is None else extras.width / picture_size(path)[1]
-        factors[path] = extras.outscale or factors[path]
-    table = output / "compare.csv" if input.is_dir() else next(iter(written.values())).with_suffix(".csv")
+    for path, target in written.items():
+        if os.path.exists(target):  # what failed has been said
+            factors[path] = scale if extras.width is None else extras.width / picture_size(path)[1]
+            factors[path] = extras.outscale or factors[path]
+    table = _table(input, output, written)
     scores, complaints = compare_files(written, truth, {p: max(round(f), 1) for p, f in factors.items()}, table)
     for row in scores.itertuples(index=False):
         print(f"{printable(row[0])}: PSNR-Y {row[1]:.2f} dB, SSIM-Y {row[2]:.4f}")

@@ -76,10 +76,7 @@ def upscale_folder(
         Chunks(model.window, device=model.out_conv.weight.device, spans=span).steps(model.hat_model, pixel)
     if halo < 0 or options.get("batch", 1) < 1 or not 1 <= quality <= 100:
         raise ValueError("halo must be at least 0, batch at least 1, quality from 1 to 100")
-    if how.features not in ("device", "host"):
-        if not Path(how.features).is_dir():
-            raise ValueError(f"features {how.features}: give device, host, or a folder that exists")
-        check_writable(Path(how.features))
+    check_features(how)
     hinted = False
 
     def work(picture: Picture, path: Path) -> Picture:
@@ -107,6 +104,14 @@ def upscale_folder(
     for sentence in found.left_alone:
         print(f"left alone: {printable(sentence)}")
     return written, skipped, failed | found.troubles
+
+
+def check_features(how: Execution) -> None:
+    """Raise ValueError or OSError when the features are to lie in a folder that is not there or cannot be written."""
+    if how.features not in ("device", "host"):
+        if not Path(how.features).is_dir():
+            raise ValueError(f"features {how.features}: give device, host, or a folder that exists")
+        check_writable(Path(how.features))
 
 
 def check_size(extras: Extras, target: Path, picture: Picture, scale: int) -> None:

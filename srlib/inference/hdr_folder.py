@@ -1,5 +1,6 @@
 """HDR pictures out of LDR ones, by a network that learned it from pairs: what the command `srlib hdr` does."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,22 @@ import torch
 from torch import Tensor
 
 from srlib.data.gain_maps import write_gain_map
-from srlib.data.hdr import JPEG, SUFFIXES, WHITE, check_gain, linearised, log_mapped, log_unmapped, read_gain, write_hdr
+from srlib.data.hdr import (
+    JPEG,
+    SUFFIXES,
+    WHITE,
+    check_gain,
+    linearised,
+    log_mapped,
+    log_unmapped,
+    read_gain,
+    read_hdr,
+    write_hdr,
+)
 from srlib.data.pictures import Picture, to_float, write_png
 from srlib.data.tone import tone_mapped
 from srlib.files import printable
-from srlib.inference.folders import shown, targets, upscale_files
+from srlib.inference.folders import check_features, say_failed, shown, targets, upscale_files
 from srlib.networks.diffir import DiffIR
 from srlib.networks.eraser import TiledSR
 from srlib.networks.wrappers import unwrapped
@@ -49,7 +61,8 @@ def hdr_folder(
     suffix: ".exr", ".hdr", ".npy", or ".jpg" for a JPEG with a gain map, whose SDR picture is the input; empty takes
     the output's own. dgain, gamma: how the LDR pictures were made of light, clip(light / 1000 * dgain, 0, 1) ** (1 /
     gamma), where no text file of the picture's name beside it says so; white is at 1000 / dgain cd/m2. preview: write
-    a tone-mapped PNG beside each, with _preview in its name. Returns what upscale_files returns.
+    a tone-mapped PNG beside each, with _preview in its name, where there is none, or `overwrite`. Returns what
+    upscale_files returns.
     Raises ValueError or OSError for a mistake in the arguments before the first picture is computed.
     """
     check_gain(dgain, gamma, "the command line")
@@ -66,7 +79,13 @@ def hdr_folder(
         print("the file does not say that its network was trained on light, as 08_hdr's are: taken as if it were")
     if tile != "auto" and (not isinstance(tile, int) or tile < 1 or tile % model.window):
         raise ValueError(f"tile (or auto) must be a multiple of {model.window} pixels")
+    check_features(how)
     pairs, found = targets(input, output, suffix, known=WRITTEN)
+    if preview:
+        previews = [_preview_of(target).resolve() for target in pairs.values()]
+        twice = {path for path in previews if previews.count(path) > 1}
+        if taken := twice | {path.resolve() for path in pairs} & set(previews):
+            raise ValueError(f"{min(taken)} would be two things, one a preview: rename, or leave the previews out")
 
     def work(picture: Picture, path: Path) -> Made:
         text = path.with_suffix(".txt")
@@ -86,16 +105,33 @@ def hdr_folder(
         else:
             write_hdr(target, made.light)
         if preview:
-            write_png(target.with_name(f"{target.stem}_preview.png"), tone_mapped(made.light))
+            show(target, made.light)
+
+    def show(target: Path, light: np.ndarray) -> None:
+        if overwrite or not _preview_of(target).exists():
+            write_png(_preview_of(target), tone_mapped(light))
 
     check: Callable[[Path, Picture, int], None] = lambda target, picture, scale: None  # noqa: E731  HDR holds any
     try:
         results = upscale_files(pairs, work, scale=1, quality=quality, overwrite=overwrite, check=check, write=write)
+        for path, target in pairs.items() if preview else ():
+            if os.path.exists(target) and not _preview_of(target).exists():  # of an earlier run, without previews
+                try:
+                    show(target, read_hdr(target))
+                except (ValueError, OSError) as error:
+                    results[2][path] = str(error)
+                    say_failed(str(error))
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; the files written are complete, the same command makes the rest") from None
+    for path, why in found.troubles.items():
+        say_failed(f"{path} {why}")
     for sentence in found.left_alone:
         print(f"left alone: {printable(sentence)}")
     return *results[:2], results[2] | found.troubles
+
+
+def _preview_of(target: Path) -> Path:
+    return target.with_name(f"{target.stem}_preview.png")
 
 
 @torch.no_grad()

@@ -1,12 +1,15 @@
 """A folder's pictures as tasks, by the workers of a Dask cluster or processes of this machine."""
 
 import io
+import os
 import threading
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from srlib.data.parallel import in_parallel
 from srlib.data.picture import Picture
@@ -41,7 +44,7 @@ def upscale_on_workers(task: Task, overwrite: bool, jobs: int, pairs: dict[Path,
     Every worker loads the network once, and must see all files under the same paths. Returns and raises what
     upscale_files does; RuntimeError when a worker is killed.
     """
-    todo = {path: target for path, target in pairs.items() if overwrite or not target.exists()}
+    todo = {path: target for path, target in pairs.items() if overwrite or not os.path.exists(target)}  # any name
     written, failed = 0, {}
     arguments = [(task, path.absolute(), target.absolute()) for path, target in todo.items()]
     names = {path.absolute(): path for path in todo}
@@ -58,6 +61,7 @@ def upscale_on_workers(task: Task, overwrite: bool, jobs: int, pairs: dict[Path,
 
 def _one(task: Task, path: Path, target: Path) -> tuple[Path, list[str], str | None]:
     """(path, what there is to say of it, why it failed)."""
+    torch.backends.cudnn.allow_tf32 = False  # as srlib.commands.options.execution has it in the command's own process
     with _ONE, redirect_stdout(io.StringIO()) as said, redirect_stderr(io.StringIO()):
         model = _loaded(task.model, task.told, task.device)
 

@@ -14,6 +14,7 @@ from srlib.__main__ import main
 from srlib.data.pictures import Picture, read_picture, to_float, to_integers, write_picture
 from srlib.data.resize import downscale_integers
 from srlib.evaluation.metrics import psnr_y, ssim_y
+from srlib.inference import on_dask
 from srlib.networks import foreign
 from srlib.networks.checkpoints import load
 
@@ -173,6 +174,42 @@ def test_compare_gives_the_metrics_by_hand(tmp_path, capsys):
     assert main(line) == 0 and "1 skipped" in capsys.readouterr().out  # what exists is compared, too
     assert main([*line, "--overwrite", "--outscale", "3"]) == 1
     assert "85x64 pixels" in capsys.readouterr().out
+
+
+def test_compare_goes_on_after_a_broken_picture_and_takes_no_table_of_others(tmp_path, capsys):
+    write_picture(tmp_path / "lr/a.png", Picture(noise(32, 32)))
+    write_picture(tmp_path / "hr/a.png", Picture(noise(48, 48)))
+    (tmp_path / "lr/broken.png").write_bytes(b"none")
+    line = ["upscale", str(foreign_file(tmp_path, "Compact")), str(tmp_path / "lr")]
+    assert main([*line, str(tmp_path / "out"), "--width", "48", "--compare", str(tmp_path / "hr")]) == 1
+    assert "a.png: PSNR-Y" in capsys.readouterr().out and (tmp_path / "out/compare.csv").is_file()
+    line[2] += "/a.png"
+    (tmp_path / "large.csv").write_text("name,age\nme,40\n")
+    one = [*line, str(tmp_path / "large.png"), "--width", "48", "--compare", str(tmp_path / "hr/a.png")]
+    assert main(one) == 2 and not (tmp_path / "large.png").exists()
+    assert "large.csv is there, and not of an earlier --compare" in capsys.readouterr().err
+    (tmp_path / "large.csv").unlink()
+    assert main(one) == 0 and main(one) == 0  # its own is written again
+
+
+def test_a_name_too_long_is_one_pictures_matter_with_dask_too(tmp_path, capsys):
+    for name in ("a", "b" * 251):  # with its own suffix as long as names can be
+        write_picture(tmp_path / "in" / f"{name}.bmp", Picture(noise(8, 8)))
+    line = ["upscale", str(foreign_file(tmp_path, "Compact")), str(tmp_path / "in"), str(tmp_path / "out")]
+    line += ["--format", "webp", "--tile", "8", "--halo", "8"]
+    assert main([*line, "--dask", "local", "--jobs", "1"]) == 1
+    said = capsys.readouterr()
+    assert (
+        "1 written" in said.out and "the disk takes 255: rename it" in said.err and (tmp_path / "out/a.webp").is_file()
+    )
+
+
+def test_workers_compute_in_fp32_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    write_picture(tmp_path / "a.png", Picture(noise(8, 8)))
+    task = on_dask.Task(str(foreign_file(tmp_path, "Compact")), "cpu", options={"tile": 8, "halo": 8})
+    on_dask._one(task, tmp_path / "a.png", tmp_path / "b.png")
+    assert not torch.backends.cudnn.allow_tf32 and (tmp_path / "b.png").is_file()
 
 
 def test_dask_does_the_pictures_of_a_folder(mixed, tmp_path, capsys):

@@ -61,6 +61,41 @@ def test_files_hold_the_networks_light(suffix, error, model, pictures, tmp_path,
     assert main(line) == 0 and "0 written, 2 skipped" in capsys.readouterr().out
 
 
+def test_previews_are_neither_lost_nor_left_out(model, pictures, tmp_path, capsys):
+    out, line = tmp_path / "out", ["hdr", str(tmp_path / "net.safetensors"), str(pictures), str(tmp_path / "out")]
+    line += ["--format", "npy", "--tile", "16", "--device", "cpu"]
+    out.mkdir()
+    (out / "a_preview.png").write_bytes(b"mine")
+    assert main([*line, "--preview"]) == 0
+    assert (out / "a_preview.png").read_bytes() == b"mine" and (out / "sub/b_preview.png").is_file()
+    shown = (out / "sub/b_preview.png").read_bytes()
+    (out / "sub/b_preview.png").unlink()
+    assert main([*line, "--preview"]) == 0  # what is there is not computed again, its preview made of it
+    assert "2 skipped" in capsys.readouterr().out and (out / "sub/b_preview.png").read_bytes() == shown
+    assert main([*line, "--preview", "--overwrite"]) == 0
+    assert read_picture(out / "a_preview.png").rgb.shape == (41, 50, 3)
+
+
+def test_two_previews_of_one_name_are_refused(model, tmp_path, capsys):
+    for name in ("a.jpg", "a.jpeg"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / "in" / name, "jpeg")
+    line = ["hdr", str(tmp_path / "net.safetensors"), str(tmp_path / "in"), str(tmp_path / "out"), "--preview"]
+    assert main([*line, "--device", "cpu"]) == 2
+    assert "a_preview.png would be two things, one a preview" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_failed_in_a_folder_is_named_and_features_are_checked_first(model, pictures, tmp_path, capsys):
+    (pictures / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    line = ["hdr", str(tmp_path / "net.safetensors"), str(pictures), str(tmp_path / "out"), "--format", "npy"]
+    line += ["--tile", "16", "--device", "cpu"]
+    assert main([*line, "--features", str(tmp_path / "nowhere")]) == 2
+    assert "give device, host, or a folder that exists" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert main(line) == 1
+    assert "gone.png is a broken link" in capsys.readouterr().err
+
+
 def test_a_gain_map_shows_the_input_and_holds_the_light(model, pictures, tmp_path):
     out = tmp_path / "out.jpg"
     assert main(["hdr", str(tmp_path / "net.safetensors"), str(pictures / "a.png"), str(out), "--device", "cpu"]) == 0
