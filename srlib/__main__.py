@@ -39,8 +39,9 @@ METHODS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status. 1: some files failed, or a check found differences; 2: it could not
-    run, or broke off, and says why; 130: it was stopped. argparse itself exits with 2.
+    """Run the command; returns its exit status. 1: some files failed, or a check found differences (data leaves out
+    what is no picture, names it, and has not failed); 2: it could not run, or broke off, and says why; 130: it was
+    stopped. argparse itself exits with 2.
     """
     parser = argparse.ArgumentParser(prog="srlib", description="Super-resolution without seams.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Intermixed)

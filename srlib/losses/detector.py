@@ -90,11 +90,6 @@ class ArtifactDetector(nn.Module):
         heat = self(x).sigmoid().repeat_interleave(CELL, -1).repeat_interleave(CELL, -2)
         return heat[..., : x.shape[-2], : x.shape[-1]]
 
-    def picture_logits(self, x: Tensor) -> Tensor:
-        """(B, K) for the whole picture: a smooth maximum (log mean exp) over the grid."""
-        logits = self(x).flatten(2)
-        return logits.logsumexp(2) - np.log(logits.shape[2])
-
 
 class _Context(nn.Module):
     """Adds to every cell what the 7x7 cells around say: (B, C, h, w) -> the same."""

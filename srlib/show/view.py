@@ -34,12 +34,14 @@ def viewer_of(
 
     Raises ValueError or FileNotFoundError naming what is wrong.
     """
+    if crop < 1:
+        raise ValueError(f"crop is {crop}; it must be at least 1 LR pixel")
     root = _root()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found = {name: model.to(device) for name, model in (_named(models, root) or _stages(run, root)).items()}
     first = next(iter(found.values()))
-    files = [existing_file(path, root) for path in pictures]
-    shown = {file.name: own_picture(file, first, crop=crop, truth=truth) for file in files}
+    files = _by_name([existing_file(path, root) for path in pictures])
+    shown = {name: own_picture(file, first, crop=crop, truth=truth) for name, file in files.items()}
     shown = shown or _tested(root / "outputs" / run / "data", first.scale)
     windows = {model.window for model in found.values()}
     tiles, halos = ({-(-size // w) * w for size in sizes for w in windows} for sizes in (_TILES, _HALOS))
@@ -51,6 +53,16 @@ def _root() -> Path:
         return project_root()
     except FileNotFoundError:  # installed, and used elsewhere
         return Path.cwd()
+
+
+def _by_name(files: Sequence[Path]) -> dict[str, Path]:
+    """Files by their names, with as many folders before them as it takes to tell them apart."""
+    files = list(dict.fromkeys(files))
+    for depth in range(1, max((len(file.parts) for file in files), default=0) + 1):
+        named = {"/".join(file.parts[-depth:]): file for file in files}
+        if len(named) == len(files):
+            return named
+    return {}
 
 
 def _named(entries: Sequence[str], root: Path) -> dict[str, TiledSR]:

@@ -49,6 +49,25 @@ def test_own_models_and_pictures(there):
         viewer_of(["mine.safetensors"], ["c.png"])
 
 
+def test_pictures_of_one_name_are_told_apart(there):
+    for folder in ("x/one", "y/one", "z"):
+        (there / folder).mkdir(parents=True)
+        (there / folder / "a.png").write_bytes((there / "a.png").read_bytes())
+    pictures = ["x/one/a.png", "y/one/a.png", "b.png", "b.png"]
+    viewer = viewer_of(["mine.safetensors"], pictures, crop=24)
+    assert list(viewer.results.pictures)[:2] == ["x/one/a.png", "y/one/a.png"] and len(viewer.results.pictures) == 3
+    assert list(viewer_of(["mine.safetensors"], ["x/one/a.png", "z/a.png"], crop=24).results.pictures) == [
+        "one/a.png",
+        "z/a.png",
+    ]
+
+
+@pytest.mark.parametrize("crop", [0, -5])
+def test_a_crop_without_pixels_is_refused(there, crop):
+    with pytest.raises(ValueError, match=f"crop is {crop}; it must be at least 1"):
+        viewer_of(["mine.safetensors"], ["a.png"], crop=crop)
+
+
 def test_ground_truth_is_downscaled_first(there):
     viewer = viewer_of(["mine.safetensors"], ["a.png"], crop=24, truth=True)
     lr, hr = viewer.results.pictures["a.png"]
