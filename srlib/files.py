@@ -58,6 +58,12 @@ def check_name(path: Path) -> None:
         raise OSError(f"{path.name}: a path of {whole} bytes, {most} are possible: choose a shorter output")
 
 
+def check_suffix(path: Path | str, *suffixes: str) -> None:
+    """Raise ValueError when a file to be written is called as one of another kind: it may be one, named by mistake."""
+    if Path(path).suffix.lower() not in suffixes:
+        raise ValueError(f"{path} would be written as {suffixes[0]}: give it that suffix")
+
+
 def check_writable(folder: Path) -> None:
     """Raise OSError, with one sentence, when no file can be written in the folder, or it cannot be made.
 

@@ -73,3 +73,16 @@ def test_a_fault_of_ours_is_not_hidden(monkeypatch):
     monkeypatch.setattr(command, "_check", broken)
     with pytest.raises(AssertionError, match="an invariant"):
         command.main(["check-parameters", "params/demo"])
+
+
+@pytest.mark.parametrize("options", [["export"], ["export", "--tile", "16"], ["report"], ["view", "--page"]])
+def test_no_command_writes_its_kind_of_file_over_another(options, tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.safetensors").write_bytes(b"mine")
+        (tmp_path / f"{name}.ipynb").write_text("mine")
+    name, *rest = options
+    kind = "ipynb" if name == "report" else "safetensors"
+    given = [str(tmp_path / f"{stem}.{kind}") for stem in ("a", "b")]
+    line = [name, given[0], given[0], *rest, given[1]] if name == "view" else [name, *given, *rest]
+    assert command.main(line) == 2 and f"b.{kind} would be written as ." in capsys.readouterr().err
+    assert (tmp_path / f"b.{kind}").read_bytes() == b"mine"

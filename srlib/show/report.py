@@ -16,7 +16,7 @@ from nbformat.v4 import new_markdown_cell
 from traitlets.config import Config
 
 from srlib.experiments.notebook import existing_file
-from srlib.files import atomic
+from srlib.files import atomic, check_suffix
 
 HIDDEN = "not-in-report"  # cells with this tag leave no output: progress, widgets
 FIRST = "first-in-report"  # cells with this tag stand right below the title: the conclusion
@@ -40,8 +40,7 @@ def write_report(notebook: Path | str, html: Path | str) -> Path:
     """Write the executed `notebook` as `html`, atomically. ValueError for another suffix, so that no notebook
     is overwritten, and what `executed` raises.
     """
-    if Path(html).suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"{html}: a report is one HTML file, of one notebook; give it the suffix .html")
+    check_suffix(html, ".html", ".htm")
     content = executed(notebook)
     config = Config()
     config.TagRemovePreprocessor.remove_all_outputs_tags = {HIDDEN}

@@ -14,7 +14,7 @@ from srlib.data.datasets import PicturePairs
 from srlib.data.pictures import picture_size
 from srlib.evaluation.baseline import baseline
 from srlib.experiments.notebook import below, existing_file, need, project_root
-from srlib.files import atomic
+from srlib.files import atomic, check_suffix
 from srlib.networks.checkpoints import load
 from srlib.networks.eraser import TiledSR
 from srlib.show.seam_viewer import SeamViewer
@@ -94,6 +94,8 @@ def open_viewer(model: str, pictures: Sequence[Path], *, crop: int, truth: bool,
     it in JupyterLab, until that is ended; lab: further arguments of it. Or write the viewer as a `page` to send on.
     Returns what was written. What is wrong with the model or a picture is raised before.
     """
+    if page is not None:
+        check_suffix(page, ".html", ".htm")
     given = Path(model).absolute() if Path(model).is_file() else model  # else a name
     files = [existing_file(path.absolute(), Path.cwd()) for path in pictures]
     for file in files:

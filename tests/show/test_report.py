@@ -83,7 +83,7 @@ def test_command_and_a_notebook_that_was_not_run(executed):
 def test_a_second_notebook_is_not_overwritten_and_other_files_are_refused(executed):
     other = executed.with_name("06.ipynb")
     other.write_bytes(executed.read_bytes())
-    with pytest.raises(ValueError, match="06.ipynb: a report is one HTML file, of one notebook"):
+    with pytest.raises(ValueError, match="06.ipynb would be written as .html: give it that suffix"):
         write_report(executed, other)
     assert other.read_bytes() == executed.read_bytes()
     for text in (
