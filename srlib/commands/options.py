@@ -1,6 +1,7 @@
 """What several subcommands share: options of device and network, and how a run ends."""
 
 import argparse
+import sys
 from typing import Any
 
 
@@ -13,6 +14,10 @@ class Intermixed(argparse.ArgumentParser):
         """As ArgumentParser's; parse_known_intermixed_args calls this one twice itself."""
         if self._inside:
             return super().parse_known_args(args, namespace)
+        args = list(sys.argv[1:] if args is None else args)
+        if "--" in args:  # all that follow are files: argparse's two passes would not know them again
+            place = args.index("--")
+            args[place:] = [f"./{a}" if a.startswith("-") else a for a in args[place + 1 :]]
         self._inside = True
         try:
             return self.parse_known_intermixed_args(args, namespace)

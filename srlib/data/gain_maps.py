@@ -127,7 +127,9 @@ def _facts(xmp: bytes) -> dict | None:
     """The numbers of a gain map, each a list of one or three; None without them."""
     root = _parsed(xmp)
     described = (
-        [] if root is None else [e for e in root.iter() if e.get(f"{_GAIN}Version") or e.find(f"{_GAIN}Version")]
+        []
+        if root is None
+        else [e for e in root.iter() if e.get(f"{_GAIN}Version") or e.find(f"{_GAIN}Version") is not None]
     )
     if not described:
         return None

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
+
+_ORIENTATION = 0x0112  # EXIF
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,14 @@ def from_channels(array: np.ndarray, *, icc: bytes | None = None, pages: int = 1
     rgb = np.repeat(array[..., :1], 3, 2) if grey else np.ascontiguousarray(array[..., :3])
     alpha = array[..., colours].copy() if array.shape[2] > colours else None
     return Picture(rgb, alpha, grey, icc, pages)
+
+
+def orientation_of(image: Image.Image) -> int:
+    """A picture's orientation by EXIF (or XMP), 1-8; 1 where other tags are so damaged that it cannot be known."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # whatever is wrong there, the pixels are no less good
+        return 1
 
 
 def upright(array: np.ndarray, orientation: int) -> np.ndarray:

@@ -10,10 +10,10 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from srlib.data.picture import Picture, from_channels
+from srlib.data.picture import Picture, from_channels, orientation_of, upright
 from srlib.data.png import channels, plain_png, png, png_header, read_png
 from srlib.data.profiles import from_cmyk, to_srgb, with_profile
 from srlib.data.tiff import is_tiff, read_tiff, tiff_pages, tiff_size
@@ -22,7 +22,6 @@ from srlib.files import atomic
 _JPEG, _TIFF = (".jpg", ".jpeg", ".jfif", ".jpe"), (".tif", ".tiff")
 SUFFIXES = (".png", *_JPEG, ".webp", *_TIFF, ".bmp")
 _BY_PILLOW = ("JPEG", "WEBP", "BMP")
-_ORIENTATION = 0x0112  # EXIF
 
 
 def read_picture(path: Path | str, content: bytes | None = None) -> Picture:
@@ -53,7 +52,7 @@ def picture_size(path: Path | str) -> tuple[int, int]:
             return tiff_size(path, file)
         with _named(path, file), Image.open(file, formats=("PNG", *_BY_PILLOW)) as image:
             width, height = image.size
-            return (width, height) if image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8) else (height, width)
+            return (width, height) if orientation_of(image) in (5, 6, 7, 8) else (height, width)
 
 
 def page_count(path: Path | str) -> int:
@@ -93,10 +92,10 @@ def _by_pillow(path: Path | str, file: BinaryIO) -> Picture:
         icc = image.info.get("icc_profile") if image.format != "BMP" else _bmp_profile(file)
         pages = 1 if image.format in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
         image.load()  # raises when the file is cut short
-        upright = ImageOps.exif_transpose(image)
-    if upright.mode == "CMYK":
-        return Picture(from_cmyk(np.asarray(upright), icc, path))
-    return with_profile(from_channels(channels(upright), pages=pages), icc, path)
+        orientation = orientation_of(image)
+    if image.mode == "CMYK":
+        return Picture(from_cmyk(upright(np.asarray(image), orientation), icc, path))
+    return with_profile(from_channels(upright(channels(image), orientation), pages=pages), icc, path)
 
 
 def _bmp_profile(file: BinaryIO) -> bytes | None:

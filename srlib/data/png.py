@@ -12,11 +12,10 @@ import kornia_rs
 import numpy as np
 from PIL import Image
 
-from srlib.data.picture import Picture, from_channels, upright
+from srlib.data.picture import Picture, from_channels, orientation_of, upright
 from srlib.data.profiles import with_profile
 
 _GREY, _PALETTE, _RGB8 = (0, 4), 3, b"\x08\x02"  # colour types; bits and colour type, as the header has them
-_ORIENTATION = 0x0112  # EXIF
 _SRGB = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)  # cHRM's white, red, green, blue; in 1/100000
 _CICP_SRGB = b"\1\x0d\0\1"
 
@@ -79,7 +78,7 @@ def read_png(path: Path | str, content: bytes) -> Picture:
     header, orientation, pages = png_header(io.BytesIO(content)), 1, 1
     if header is None or not header.simple or header.kind[1] == _PALETTE:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            orientation, pages = image.getexif().get(_ORIENTATION, 1), getattr(image, "n_frames", 1)
+            orientation, pages = orientation_of(image), getattr(image, "n_frames", 1)
             _check_palette(image)
     array = imagecodecs.png_decode(content)  # which notices a flipped bit, as Pillow does not
     array = upright(array[..., None] if array.ndim == 2 else array, orientation)

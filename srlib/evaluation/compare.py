@@ -8,7 +8,7 @@ import pandas as pd
 from srlib.data.listing import find_pictures
 from srlib.data.pictures import read_picture, to_float
 from srlib.evaluation.metrics import psnr_y, ssim_y
-from srlib.files import atomic
+from srlib.files import atomic, printable
 
 _WINDOW = 11  # pixels of SSIM's window
 
@@ -59,7 +59,7 @@ def compare_files(
         if not target.exists():
             continue  # what failed has been said
         try:
-            rows.append({"picture": str(path), **_scores(target, truth[path], border[path])})
+            rows.append({"picture": printable(path), **_scores(target, truth[path], border[path])})
         except (ValueError, OSError) as error:
             complaints.append(str(error))
     scores = pd.DataFrame(rows, columns=["picture", "PSNR-Y", "SSIM-Y"])

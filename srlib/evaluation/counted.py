@@ -1,4 +1,4 @@
-"""Which pictures count: a mean over pictures leaves out the blank ones and those restored exactly, and names them.
+"""Which pictures count: a mean over pictures leaves out blank and tiny ones and those restored exactly, and names them.
 
 PSNR is the logarithm of an error. Of a blank picture it is anything from 50 dB to infinity, and in a mean one such
 picture outweighs all others.
@@ -28,7 +28,7 @@ class Pairs(Protocol):
 
 
 def need_detail(pairs: Pairs, border: int) -> None:
-    """ValueError naming the pictures when all are blank. Reads no further than the first that is not."""
+    """ValueError naming the pictures when all are blank or too small. Reads no further than the first that is not."""
     names = []
     for index in range(len(pairs)):
         item = pairs[index]
@@ -36,16 +36,18 @@ def need_detail(pairs: Pairs, border: int) -> None:
             return
         names.append(item["name"])
     if names:
-        raise ValueError(f"nothing can be measured, all pictures are blank: {listed(names)}; choose others")
+        raise ValueError(
+            f"nothing can be measured, all pictures are blank or too small: {listed(names)}; choose others"
+        )
 
 
 def left_out(table: pd.DataFrame) -> dict[str, str]:
-    """{picture: why} of those in `evaluate`'s table that no mean counts, for any model: they are blank, or one of the
-    models' PSNR-Y is infinite.
+    """{picture: why} of those in `evaluate`'s table that no mean counts, for any model: they are blank or tiny
+    (metrics.blank), or one of the models' PSNR-Y is infinite.
     """
     exact = table.loc[np.isposinf(table["PSNR-Y"]), "picture"]
     flat = table.loc[table["blank"].eq(True), "picture"] if "blank" in table else ()
-    return dict.fromkeys(exact, "restored exactly") | dict.fromkeys(flat, "blank")
+    return dict.fromkeys(exact, "restored exactly") | dict.fromkeys(flat, "blank or too small")
 
 
 def counted(table: pd.DataFrame) -> pd.DataFrame:

@@ -271,7 +271,7 @@ def validate_on(pairs: Pairs, border: int) -> Callable[[TiledSR], dict[str, floa
         results = scored_together(pairs, partial(score, model))
         blanks = [result for result in results if isinstance(result, str)]
         if blanks and not said and PartialState().is_main_process:
-            print(f"not in the validation's means: {listed(blanks)} (blank)")
+            print(f"not in the validation's means: {listed(blanks)} (blank or too small)")
         said = True
         psnr, ssim = zip(*(result for result in results if not isinstance(result, str)), strict=True)
         return {"psnr_y": float(np.mean(psnr)), "ssim_y": float(np.mean(ssim))}

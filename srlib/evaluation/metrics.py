@@ -4,6 +4,7 @@ from pytorch_msssim import ms_ssim, ssim
 from torch import Tensor
 
 BLANK = 1.0  # levels of 255; one grey in its place has 48 dB, and any figure above that says nothing
+_WINDOW = 11  # pixels of SSIM's window
 RESTORED = 60.0  # dB: an error of a quarter level, less than rounding to 8 bits makes (59 dB)
 
 
@@ -21,15 +22,18 @@ def _prepare(picture: Tensor, border: int) -> Tensor:
 
 
 def blank(picture: Tensor, border: int) -> Tensor:
-    """(B,) whether pictures (B, C, H, W) in [0, 1] are blank: in 8 bits, without the border of so many pixels, their
-    luma has a standard deviation below BLANK.
+    """(B,) whether pictures (B, C, H, W) in [0, 1] say nothing: in 8 bits, without the border of so many pixels, their
+    luma has a standard deviation below BLANK, or they are smaller than SSIM's window.
     """
-    return _prepare(picture, border).std((1, 2, 3), correction=0) < BLANK
+    y = _prepare(picture, border)
+    if min(y.shape[-2:]) < _WINDOW:
+        return y.new_ones(len(y)).bool()
+    return y.std((1, 2, 3), correction=0) < BLANK
 
 
 def psnr_y(prediction: Tensor, target: Tensor, border: int) -> Tensor:
     """(B,) PSNR-Y in dB of pictures (B, C, H, W) in [0, 1]. border: output pixels to crop, the scale by
-    custom. Infinite for equal pictures. Raises ValueError when the shapes differ.
+    custom. Infinite for equal pictures, NaN where nothing is left. Raises ValueError when the shapes differ.
     """
     _same_shape(prediction, target)
     error = _prepare(prediction, border) - _prepare(target, border)
@@ -37,9 +41,12 @@ def psnr_y(prediction: Tensor, target: Tensor, border: int) -> Tensor:
 
 
 def ssim_y(prediction: Tensor, target: Tensor, border: int) -> Tensor:
-    """(B,) SSIM on Y: 11x11 Gaussian window of sigma 1.5, valid positions only (Wang et al., 2004)."""
+    """(B,) SSIM on Y: 11x11 Gaussian window of sigma 1.5, valid positions only (Wang et al., 2004); NaN without one."""
     _same_shape(prediction, target)
-    return ssim(_prepare(prediction, border), _prepare(target, border), data_range=255, size_average=False)
+    a, b = _prepare(prediction, border), _prepare(target, border)
+    if min(a.shape[-2:]) < _WINDOW:
+        return a.new_full((len(a),), float("nan"))
+    return ssim(a, b, data_range=255, size_average=False)
 
 
 def ms_ssim_y(prediction: Tensor, target: Tensor, border: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Scores of restored pictures of the input's own size, as that field takes them, and baselines without a network."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
@@ -16,12 +17,15 @@ Restore = Callable[[Tensor], Tensor]  # (1, 3, H, W) in [0, 1] -> the same
 
 
 def rgb_scores(prediction: Tensor, target: Tensor) -> dict[str, float]:
-    """PSNR in dB and SSIM (11x11 Gaussian window) over RGB of pictures (1, 3, H, W), rounded to 8 bits, no border."""
+    """PSNR in dB and SSIM (11x11 Gaussian window; NaN below it) over RGB of pictures (1, 3, H, W), rounded to 8 bits,
+    no border.
+    """
     if prediction.shape != target.shape:
         raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape")
     a, b = (p.double().clamp(0, 1).mul(255).round() for p in (prediction, target))
     psnr = -10 * ((a - b).square().mean() / 255**2).log10()
-    return {"PSNR": psnr.item(), "SSIM": ssim(a, b, data_range=255).item()}
+    large = min(a.shape[-2:]) >= 11
+    return {"PSNR": psnr.item(), "SSIM": ssim(a, b, data_range=255).item() if large else math.nan}
 
 
 def squashed(picture: Tensor, side: int = SIDE) -> Tensor:

@@ -25,9 +25,11 @@ def _lines(p: Mapping, root: Path) -> Iterator[str]:
             yield _line(path, path.relative_to(folder).as_posix())
     for run in p.get("also", ()):
         yield _line(root / "outputs" / run / "data" / "data.json", run)
-    for name in ("start_from", "vgg16_weights", "vgg19_weights", "anime_weights"):
+    for name in ("start_from", "vgg16_weights", "vgg19_weights", "anime_weights", "lpips_weights"):
         if p.get(name):
             yield _line(below(root, p[name]), name)
+    if (model := p.get("model")) and below(root, model).is_file():  # of 09; elsewhere it is a name
+        yield _line(below(root, model), "model")
     for entry in p.get("checkpoints", ()):
         try:
             ((name, path),) = named_paths([entry], root).items()

@@ -32,6 +32,8 @@ def first_stage(root: Path, p: Mapping) -> Training:
     torch.manual_seed(p["seed"])
     if p["model"] not in CONFIGS:
         raise ValueError(f"model {p['model']!r} is none of {', '.join(CONFIGS)}")
+    for part in ("prior", "joint"):  # what is wrong with the later trainings is said now
+        settings_from({**p, "iterations": p[f"{part}_iterations"], "learning_rate": p[f"{part}_learning_rate"]})
     model = DiffIR(stage=1, **CONFIGS[p["model"]], light=True, checkpointing=p["checkpointing"])
     if p["start_from"]:
         told = {"light": True, "checkpointing": p["checkpointing"]}
@@ -149,14 +151,16 @@ def _validate_pictures(
 
 def _validate_priors(pairs: PicturePairs, teacher: DiffIR) -> Callable[[DiffIR], dict[str, float]]:
     """A `validate` for train: how near the guessed priors are to stage 1's, as a signal-to-noise ratio in dB: the
-    variance between the pictures over the squared error. 0 dB: no better than one prior for all of them.
+    variance between the pictures over the squared error. 0 dB: no better than one prior for all of them. Of a single
+    picture, which has no variance, the prior's own square is over the error: 0 dB is then a prior of zeros.
     """
 
     def validate(model: DiffIR) -> dict[str, float]:
         both = scored_together(pairs, lambda item: priors(teacher, model, item["lr"][None], item["hr"][None]))
         true, guessed = (torch.cat(parts) for parts in zip(*both, strict=True))
         error = (true - guessed).square().mean().item()
-        return {"prior_db": 10 * math.log10(true.var(0, correction=0).mean().item() / max(error, 1e-20))}
+        signal = (true.var(0, correction=0) if len(true) > 1 else true.square()).mean().item()
+        return {"prior_db": 10 * math.log10(max(signal, 1e-20) / max(error, 1e-20))}
 
     return validate
 

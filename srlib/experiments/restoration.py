@@ -47,6 +47,9 @@ def restoration(root: Path, p: Mapping) -> Training:
         weight = float(perceptual is not None)
         loss = TotalLoss(learnable=p["learnable"], perceptual=weight, perceptual_network=perceptual)
     pairs = PicturePairs(data, "validation", scale=1)
+    for name, least in (("span", model.window), ("halo", 0)):  # of tiles, after the training
+        if p[name] < least or p[name] % model.window:
+            raise ValueError(f"{name} {p[name]} must be a multiple of {model.window} pixels, at least {least}")
     return Training(
         model,
         loss,

@@ -137,7 +137,7 @@ def tiling(root: Path, p: Mapping, start: Path | None = None) -> Training:
     _need_seams(p, model)
     patches = _patches(out / "data", p, model.scale)
     pairs = PicturePairs(out / "data", "validation", scale=model.scale)
-    loss, discriminator = _total(root, p)
+    loss, discriminator = _total(root, p, model.scale)
     settings = replace(settings_from(p), validate_start=True)
     common = {"settings": settings, "folder": out / "tiling", "resume": p["resume"]}
     return Training(model, loss, patches, pairs, discriminator=discriminator, **common)
@@ -247,7 +247,7 @@ def eraser(
     tiles = {"use_tiling": True, "tile_size": p["tile_size"], "tile_pad": p["tile_pad"]}
     sizes = {name: p[name] for name in ("channels", "blocks", "radius", "sees", "tile_choices")}
     model = TiledSR(hat, **tiles, **sizes).freeze_hat().to(PartialState().device)
-    loss, discriminator = _erasure(root, p, judge, trusted)
+    loss, discriminator = _erasure(root, p, model.scale, judge, trusted)
     side = max([p["lr_patch"], *p["progressive_patches"]])
     grids = {
         "count": p["crops"],
@@ -281,22 +281,33 @@ def eraser(
     )
 
 
-def _erasure(root: Path, p: Mapping, judge: ArtifactDetector, trusted: bool) -> tuple[ErasureLoss, nn.Module | None]:
+def _erasure(
+    root: Path, p: Mapping, scale: int, judge: ArtifactDetector, trusted: bool
+) -> tuple[ErasureLoss, nn.Module | None]:
     """Stage 3's loss, and the discriminator if it has one."""
-    terms, discriminator = _total(root, p, judge, trusted)
-    if p["learnable"] != "none" and not p["pixel"]:
-        raise ValueError(
-            "learnable weights share out the weight pixel, which is 0: set pixel to 1, or learnable to none"
-        )
+    terms, discriminator = _total(root, p, scale, judge, trusted)
     some = any(terms.weights.values())
     weight = p["tiling_error"] if p["teacher"] == "whole" else 0.0
     return ErasureLoss(weight, terms if some else None, p["teacher"]), discriminator
 
 
 def _total(
-    root: Path, p: Mapping, judge: ArtifactDetector | None = None, trusted: bool = False
+    root: Path, p: Mapping, scale: int, judge: ArtifactDetector | None = None, trusted: bool = False
 ) -> tuple[TotalLoss, nn.Module | None]:
-    """The loss of p's weights, without the artifact terms if not trusted, and the discriminator if it has one."""
+    """The loss of p's weights, without the artifact terms if not trusted, and the discriminator if it has one.
+
+    ValueError for a term that the training's smallest patches, of LR pixels times `scale`, are too small for.
+    """
+    smallest = min([p["lr_patch"], *p.get("progressive_patches", ())]) * scale
+    for name, least in (("adversarial", 64), ("ms_ssim", 11)):
+        if p[name] and smallest < least:
+            raise ValueError(
+                f"{name} needs patches of {least} pixels, lr_patch makes {smallest}: raise it, or set {name} to 0"
+            )
+    if p["learnable"] != "none" and not p["pixel"]:
+        raise ValueError(
+            "learnable weights share out the weight pixel, which is 0: set pixel to 1, or learnable to none"
+        )
     terms = ["pixel", "frequency", "gradient", "ms_ssim", "perceptual", "adversarial"]
     if trusted:
         terms += ["artifact_class", "artifact_feature"]

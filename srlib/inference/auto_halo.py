@@ -79,7 +79,8 @@ def reach_of(model: TiledSR, *, seconds: float = 120.0, folder: Path | None = No
     be written, nothing is kept. Neither is a reach that was not found for lack of time.
     """
     network: Any = unwrapped(model.hat_model)
-    folder = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "srlib"
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # which leaves ~ for nobody's home
+    folder = folder or Path(os.devnull if home.startswith("~") else home) / "srlib"
     path = folder / f"reach-{_content(network)}.json"
     with suppress(OSError, ValueError, TypeError, KeyError):  # missing, or of another version
         kept = json.loads(path.read_text())

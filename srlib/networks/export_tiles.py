@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from srlib.files import check_suffix
+from srlib.files import check_suffix, digest
 from srlib.networks.checkpoints import load
 from srlib.networks.eraser import TiledSR
 from srlib.networks.export import (
@@ -44,7 +44,7 @@ def export_tiles(model: TiledSR, path: Path | str, *, tile: int, halo: int | Non
     halo = model.tile_pad if halo is None else halo
     plan_tiles(tile, tile, tile=tile, halo=halo, window=model.window)  # refuses what is off the window grid
     facts = {"range": "0 to 1", "scale": model.scale, "tile": tile, "halo": halo}
-    facts |= {"window": model.window, "radius": model.radius}
+    facts |= {"window": model.window, "radius": model.radius, "weights": _content(model)}
     hat = unwrapped(model.hat_model)
     if not isinstance(hat, HAT):
         raise ValueError(
@@ -59,7 +59,14 @@ def export_tiles(model: TiledSR, path: Path | str, *, tile: int, halo: int | Non
         sizes = {name: (None, None, *own) for name, own in names.items()}
         program = _exported_eraser(EraserAt(model, halo))
         written.append(write_onnx(program, eraser_path(path), sizes, facts))
+    else:
+        eraser_path(path).unlink(missing_ok=True)  # an earlier export's, of other weights
     return written
+
+
+def _content(model: TiledSR) -> str:
+    """A checksum of all weights: the two files belong together."""
+    return digest(digest(t.detach().cpu().contiguous().numpy().tobytes()) for t in model.state_dict().values())
 
 
 def eraser_path(path: Path | str) -> Path:

@@ -124,9 +124,11 @@ def _hdr(made: dict) -> str:
 
 def _any_network(made: dict) -> str:
     ways = made["ways"]
-    exact = ways.get("exact", {}).get("TC, dB")
     others = [row["TC, dB"] for way, row in ways.items() if way.endswith(")") and "auto" not in way]
-    said = f", exact {exact:.0f} dB" if exact else ""
+    said = ""
+    if "exact" in ways:
+        exact = ways["exact"].get("TC, dB")
+        said = ", exact equal" if exact is None or math.isnan(exact) else f", exact {exact:.0f} dB"
     told = f"{made['parameters']['model']}: TC {min(others):.0f} to {max(others):.0f} dB by other tools{said}"
     return f"{len(made['reach'])} networks; {told}"
 

@@ -110,6 +110,9 @@ class SeamViewer(anywidget.AnyWidget):
         """Compute first: what cannot be shown changes nothing."""
         sides = {name: self._told(picture, side) for name, side in (("a", a), ("b", b))}
         self.picture, self.a, self.b = picture, a, b
+        height, width = self.result("a").picture.shape[-2:]
+        top, left, size = self.box
+        self.box = (max(0, min(top, height - size)), max(0, min(left, width - size)), size)  # within this picture
         settings = {"picture": picture, "a": asdict(a), "b": asdict(b)}
         self.shown = {"serial": serial, "settings": settings, "title": picture, **sides}
 
@@ -229,7 +232,7 @@ class SeamViewer(anywidget.AnyWidget):
             max(0, min(at + size // 2 - _INLINED // 2, side - _INLINED)) for at, side in ((top, height), (left, width))
         )
         told = [self._inlined(side, y, x) for side in dict.fromkeys(wanted)]
-        part = "" if (height, width) <= (_INLINED, _INLINED) else f", {_INLINED} pixels of {width}x{height}"
+        part = "" if max(height, width) <= _INLINED else f", {_INLINED} pixels of {width}x{height}"
         data = {
             "still": True,
             "looked_at": {"top": top - y, "left": left - x, "size": size},

@@ -126,6 +126,8 @@ def own_picture(
     content: the file's bytes, if they have been read. ValueError when it is no picture.
     """
     pixels, _, _ = centre(read_picture(path, content).rgb, crop * (model.scale if truth else 1))
+    if truth and min(pixels.shape[:2]) < model.scale:
+        raise ValueError(f"{path} is smaller than one LR pixel, {model.scale}x{model.scale}")
     picture = to_float(crop_to_multiple(pixels, model.scale) if truth else pixels)
     if model.hat_model.config["in_chans"] == 1:
         picture = picture.mean(0, keepdim=True)

@@ -59,10 +59,25 @@ def free_bytes(device: torch.device) -> int:
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
     free = psutil.virtual_memory().available
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free
+    return min(free, *(_left_in(folder, *files) for folder, *files in _CONTAINERS))
+
+
+# Of control groups, versions 2 and 1: the limit, what counts against it, and which of that is files' that would be let
+# go of, were there need: a data set that was read is no memory in use.
+_CONTAINERS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+def _left_in(folder: Path, limit: str, used: str, cached: str) -> int:
+    """Bytes that a container may still take; more than there is where it has no limit."""
+    try:
+        kept = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        taken = int((folder / used).read_text()) - int(kept.get(cached, 0))
+        return max(int((folder / limit).read_text()) - taken, 0)
+    except (OSError, ValueError):  # not there, or "max"
+        return 2**63
 
 
 def peak_of(run: Callable[[], object], device: torch.device) -> tuple[object, int]:

@@ -316,6 +316,8 @@ class _Job:
 
     def _place_chunk(self, piece: Tensor, y: int, x: int) -> None:
         """piece: (B, rows, columns, C) at row y, column x of the padded output."""
+        if y >= self.canvas.height or x >= self.canvas.width:
+            return  # of a network that pads further than a chunk is large
         piece = piece.permute(0, 3, 1, 2)[..., : self.canvas.height - y, : self.canvas.width - x]
         with torch.autocast(self.device.type, enabled=False):  # whoever takes the picture is no part of the model
             self.canvas.finish(y)

@@ -212,7 +212,7 @@ class Run:
         if self.accelerator.scaler is not None:
             for optimizer in self.optimizers.values():
                 self.accelerator.scaler.unscale_(optimizer)
-        norms = {"gradient_norm": nn.utils.clip_grad_norm_(self.trained, self.settings.clip)}
+        norms = {"gradient_norm": nn.utils.clip_grad_norm_(self.trained, self.settings.clip or math.inf)}
         for name in [name for name in self.optimizers if name != "model"]:  # in one order on all processes
             gradients = [p.grad for p in self.parts[name].parameters() if p.grad is not None]
             norms[f"gradient_norm_{name}"] = nn.utils.get_total_norm(gradients)

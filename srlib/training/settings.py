@@ -1,5 +1,6 @@
 """The settings of a training, one flat dataclass that a notebook's parameters fill."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -21,7 +22,8 @@ class Settings:
     "cosine" and "one_cycle" over all iterations, "warmup_restarts" in cycles (first_cycle_steps, cycle_mult,
     warmup_steps, gamma: see srlib.training.schedules), "constant" after warmup_steps. optimizer: "adam", "adamw", or
     "schedule_free" (AdamW whose average replaces schedule and EMA; needs the schedule "constant"). weight_decay: for
-    the last two. ema: decay of the averaged weights, which are validated and saved. clip: largest gradient norm.
+    the last two. ema: decay of the averaged weights, which are validated and saved. clip: largest gradient
+    norm; 0: no clipping.
     weights_learning_rate, discriminator_learning_rate: constant rates of a loss's learnable weights and of the
     discriminator. precision: "no" (fp32), "bf16" or "fp16".
 
@@ -90,9 +92,14 @@ class Settings:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("workers", "patience"):
-            if getattr(self, name) < 0:
+        for name in ("workers", "patience", "clip", "weight_decay", "min_learning_rate"):
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        for name in ("learning_rate", "discriminator_learning_rate", "weights_learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if not (0 <= self.ema < 1 and 0 <= self.sharpened_share <= 1):
+            raise ValueError(f"ema is {self.ema}, sharpened_share {self.sharpened_share}; both are shares, ema below 1")
         if self.optimizer == "schedule_free" and self.schedule != "constant":
             raise ValueError(
                 f'optimizer "schedule_free" needs no schedule: set schedule to "constant", not {self.schedule}'

@@ -143,17 +143,19 @@ def test_nothing_is_left_out(name):
     assert (tiles - expected).abs().max() >= 1e-3 * width  # where tiles by themselves are far off
 
 
-@pytest.mark.parametrize("name", ["DAT, light", "SCUNet", "ESRGAN x2, folded", "NAFNet", "DRCT", "Swin2SR"])
-@pytest.mark.parametrize("size", [(1, 1), (5, 40)], ids=str)
+@pytest.mark.parametrize("name", ["DAT, light", "SCUNet", "ESRGAN x2, folded", "NAFNet", "DRCT", "Swin2SR", "SwinIR"])
+@pytest.mark.parametrize("size", [(1, 1), (5, 40), (40, 5)], ids=str)
 @torch.no_grad()
 def test_pictures_smaller_than_a_window(name, size):
     model = adapter_for(network(name))
     x = torch.rand(2, 3, *size)
     expected = model(x)
     assert expected.shape[2:] == (size[0] * model.scale, size[1] * model.scale)
-    options = {"scale": model.scale, "tile": 2 * model.window, "halo": 0, "window": model.window}
-    picture, _ = tiled(model, x, statistics="exact", **options)
-    assert (picture - expected).abs().max() <= 2e-5 * (expected.max() - expected.min())
+    for tile in (model.window, 2 * model.window):
+        options = {"scale": model.scale, "tile": tile, "halo": 0, "window": model.window}
+        picture, _ = tiled(model, x, statistics="exact", **options)
+        assert picture.shape == expected.shape
+        assert (picture - expected).abs().max() <= 2e-5 * (expected.max() - expected.min())
 
 
 @pytest.mark.parametrize("name", ["DAT, light", "SwinIR", "RealPLKSR"])

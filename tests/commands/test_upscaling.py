@@ -1,6 +1,7 @@
 """srlib upscale takes any network's file, and what people ask of an upscaler."""
 
 import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -190,6 +191,30 @@ def test_compare_goes_on_after_a_broken_picture_and_takes_no_table_of_others(tmp
     assert "large.csv is there, and not of an earlier --compare" in capsys.readouterr().err
     (tmp_path / "large.csv").unlink()
     assert main(one) == 0 and main(one) == 0  # its own is written again
+
+
+def test_compare_takes_any_name(tmp_path, capsys):
+    odd = os.fsdecode(b"bad\xff.png")
+    for name in (odd, "ok.png"):
+        for folder in ("lr", "hr"):
+            write_picture(tmp_path / folder / name, Picture(noise(32, 32)))
+    line = ["upscale", str(foreign_file(tmp_path, "Compact")), str(tmp_path / "lr"), str(tmp_path / "out")]
+    assert main([*line, "--outscale", "1", "--compare", str(tmp_path / "hr")]) == 0
+    assert capsys.readouterr().out.count("PSNR-Y") == 3
+    with (tmp_path / "out/compare.csv").open() as file:
+        assert [row["picture"].split("/")[-1] for row in csv.DictReader(file)] == ["bad\\xff.png", "ok.png", "mean"]
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_names_with_a_leading_dash_after_two_dashes(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    write_picture(tmp_path / "-a.png", Picture(noise(8, 8)))
+    line = ["upscale", str(foreign_file(tmp_path, "Compact")), "-a.png", "out.png"]
+    line.insert(place, "--")
+    if place == 3:
+        line[2] = "./-a.png"
+    assert main([line[0], "--tile", "8", "--halo", "8", *line[1:]]) == 0
+    assert read_picture(tmp_path / "out.png").rgb.shape == (16, 16, 3)
 
 
 def test_a_name_too_long_is_one_pictures_matter_with_dask_too(tmp_path, capsys):

@@ -60,6 +60,15 @@ def test_read_as_its_numbers_say(level, base, tmp_path):
     assert read_hdr(path) == pytest.approx(light * WHITE)
 
 
+def test_a_version_that_is_an_element(base, tmp_path):
+    path = ultra_hdr(tmp_path / "a.jpg", base, np.full((16, 32), 64, np.uint8), NUMBERS)
+    expected = read_gain_map(path)
+    inside = "<hdrgm:Version>1.0</hdrgm:Version>"
+    path = ultra_hdr(tmp_path / "b.jpg", base, np.full((16, 32), 64, np.uint8), NUMBERS, inside)
+    path.write_bytes(path.read_bytes().replace(b' hdrgm:Version="1.0"', b" " * 20))
+    assert np.array_equal(read_gain_map(path)[0], expected[0])
+
+
 def test_a_map_per_channel_and_a_smaller_one(base, tmp_path):
     lists = "".join(
         f"<hdrgm:{name}><rdf:Seq>{''.join(f'<rdf:li>{v}</rdf:li>' for v in values)}</rdf:Seq></hdrgm:{name}>"

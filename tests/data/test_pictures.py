@@ -240,3 +240,23 @@ def test_other_formats_are_named(tmp_path):
     for look in (read_picture, picture_size):
         with pytest.raises(ValueError, match="a.png is a picture of the format GIF, which is not read; save it as PNG"):
             look(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "png"])
+def test_damaged_tags_are_no_reason_to_refuse_a_picture(tmp_path, suffix):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 13, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x011A] = 72.0  # XResolution, a ratio: written as text below
+    content = (
+        exif.tobytes()
+        .replace(b"\x1a\x01\x05\x00", b"\x1a\x01\x02\x00")
+        .replace(b"\x01\x1a\x00\x05", b"\x01\x1a\x00\x02")
+    )
+    assert content != exif.tobytes()
+    Image.fromarray(pixels).save(tmp_path / f"a.{suffix}", exif=content, **({} if suffix == "png" else {"quality": 95}))
+    assert read_picture(tmp_path / f"a.{suffix}").rgb.shape == (13, 9, 3)
+    assert picture_size(tmp_path / f"a.{suffix}") == (13, 9)
+    broken = b"Exif\0\0" + bytes(range(40))
+    Image.fromarray(pixels).save(tmp_path / f"b.{suffix}", exif=broken)
+    assert read_picture(tmp_path / f"b.{suffix}").rgb.shape == (9, 13, 3)

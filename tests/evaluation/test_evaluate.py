@@ -154,14 +154,16 @@ def test_blank_pictures_are_in_the_table_and_in_no_mean(model):
     fine, _, _ = evaluate(models, PAIRS, tilings, memory=True)
     table, _, _ = evaluate(models, [BLANK, *PAIRS], tilings, memory=True)
     assert set(table["picture"]) == {"blank", "p0", "p1"} and not_counted(fine) == []
-    assert left_out(table) == {"blank": "blank"} and not_counted(table) == ["not in the means: blank (blank)"]
+    assert left_out(table) == {"blank": "blank or too small"} and not_counted(table) == [
+        "not in the means: blank (blank or too small)"
+    ]
     scores = ["PSNR-Y", "SSIM-Y", "MS-SSIM-Y", "TC", "SGR", "max_difference", "differing_share"]
     assert means(table)[scores].equals(means(fine)[scores])
     assert means(table)["MiB"].notna().all()  # measured on the first picture, the blank one
     assert "blank" not in means(table) and list(means(table)) == list(means(fine))
     assert best_median_worst(table, "a", "tile 16 halo 0") == best_median_worst(fine, "a", "tile 16 halo 0")
     assert gap_closed(table, "tile 16 halo 0", "a").equals(gap_closed(fine, "tile 16 halo 0", "a"))
-    with pytest.raises(ValueError, match=r"no picture is left to take means of: blank \(blank\)"):
+    with pytest.raises(ValueError, match=r"no picture is left to take means of: blank \(blank or too small\)"):
         means(evaluate(models, [BLANK], {})[0])
 
 
@@ -226,10 +228,22 @@ def test_validation_leaves_blank_pictures_out_and_says_so_once(model, capsys):
     fine = validate_on(PAIRS, 2)(model)
     validate = validate_on([BLANK, PAIRS[0], BLANK | {"name": "black"}, PAIRS[1]], 2)
     assert validate(model) == validate(model) == fine
-    assert capsys.readouterr().out == "not in the validation's means: blank, black (blank)\n"
+    assert capsys.readouterr().out == "not in the validation's means: blank, black (blank or too small)\n"
     assert baseline_on([BLANK, *PAIRS], 2) == baseline_on(PAIRS, 2)
     scores = [psnr_y(upscale(p["lr"][None], 2, "bicubic"), p["hr"][None], 2).item() for p in PAIRS]
     assert baseline_on(PAIRS, 2) == np.mean(scores)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (2, 80), (80, 3), (7, 7)])
+def test_pictures_too_small_for_a_score_do_not_count_and_stop_nothing(model, size, capsys):
+    tiny = pair("tiny", torch.rand(3, *(2 * side for side in size)))
+    assert validate_on([*PAIRS, tiny], 2)(model) == validate_on(PAIRS, 2)(model)
+    assert "not in the validation's means: tiny (blank or too small)" in capsys.readouterr().out
+    table, _, _ = evaluate({"a": model}, [*PAIRS, tiny], tilings_of([(16, 0)]))
+    assert left_out(table) == {"tiny": "blank or too small"}
+    assert means(table)["PSNR-Y"].equals(means(evaluate({"a": model}, PAIRS, tilings_of([(16, 0)]))[0])["PSNR-Y"])
+    with pytest.raises(ValueError, match="all pictures are blank or too small: tiny"):
+        validate_on([tiny], 2)
 
 
 def test_only_blank_pictures_are_refused_at_the_door():
@@ -240,7 +254,7 @@ def test_only_blank_pictures_are_refused_at_the_door():
             self.read += 1
             return super().__getitem__(index)
 
-    with pytest.raises(ValueError, match="all pictures are blank: blank, black; choose others"):
+    with pytest.raises(ValueError, match="all pictures are blank or too small: blank, black; choose others"):
         validate_on([BLANK, BLANK | {"name": "black"}], 2)
     many = Counting([BLANK, *PAIRS, *PAIRS])
     need_detail(many, 2)

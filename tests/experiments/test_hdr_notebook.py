@@ -1,6 +1,7 @@
 """01 and 08 end to end on tiny light: both stages train, and what they make can be used."""
 
 import json
+import math
 import shutil
 
 import cv2
@@ -9,8 +10,10 @@ import pandas as pd
 import pytest
 import torch
 from projects import ROOT, TINY, execute, trained_by_command
+from torch.utils.data import Subset
 
 from srlib.__main__ import main
+from srlib.data.datasets import PicturePairs
 from srlib.data.hdr import read_hdr, write_hdr
 from srlib.experiments import ldr_to_hdr
 from srlib.experiments.parameters import read_parameter_file
@@ -76,11 +79,29 @@ def test_mistakes_are_said(project, tmp_path):
         ldr_to_hdr.first_stage(project, parameters(project, pixel_error="l3"))
     with pytest.raises(ValueError, match="model 'HAT' is none of DiffIR"):
         ldr_to_hdr.first_stage(project, parameters(project, model="HAT"))
+    for wrong, said in (
+        ({"prior_iterations": 0}, "iterations is 0; it must be at least 1"),
+        ({"joint_learning_rate": 0.0}, "learning_rate is 0.0"),
+        (
+            {"optimizer": "schedule_free", "schedule": "constant", "warmup_steps": 5, "prior_iterations": 5},
+            "last the whole",
+        ),
+    ):
+        with pytest.raises(ValueError, match=said):
+            ldr_to_hdr.first_stage(project, parameters(project, **wrong))
     with pytest.raises(FileNotFoundError, match="no run"):
         ldr_to_hdr.second(project, parameters(project, run="hdr") | {"run": "none"})
     second = project / "outputs/hdr/hdr/stage2/best.safetensors"
     with pytest.raises(ValueError, match="second stage, not the first"):
         ldr_to_hdr.first_stage(project, parameters(project, start_from=str(second)))
+
+
+def test_priors_of_a_single_picture_are_scored(project):
+    pairs = PicturePairs(project / "outputs/hdr/data", "validation", scale=1)
+    torch.manual_seed(0)
+    teacher = DiffIR(stage=1, **ldr_to_hdr.CONFIGS["DiffIR, lite"], light=True).eval()
+    score = ldr_to_hdr._validate_priors(Subset(pairs, [0]), teacher)(ldr_to_hdr.second_stage(teacher).eval())
+    assert math.isfinite(score["prior_db"])
 
 
 def test_tensorboard_shows_rates_losses_validation_and_samples(project):

@@ -129,6 +129,8 @@ def test_files_of_every_kind_that_parameters_name_count(tmp_path):
         ("hat=1.pth", {"start_from": "hat=1.pth"}),
         ("hat=1.pth", {"checkpoints": ["mine=hat=1.pth", "gone.pth"]}),
         ("vgg.pth", {"vgg19_weights": "vgg.pth", "anime_weights": ""}),
+        ("alex.pth", {"lpips_weights": "alex.pth", "model": "demo"}),
+        ("theirs.pth", {"model": "theirs.pth"}),
         ("outputs/other/data/data.json", {"also": ["other"], "input": "embedded"}),
         ("params/tiny/02_stage1.yaml", {"recipe": "tiny"}),
     ):

@@ -91,6 +91,7 @@ def test_pictures_too_small_for_the_detector_are_left_out_and_none_left_is_said(
         ({"tiling_error": 0.0}, "there is nothing to learn from"),
         ({"learnable": "plain"}, "learnable weights share out the weight pixel, which is 0"),
         ({"teacher": "hr"}, "teacher 'hr' is neither"),
+        ({"adversarial": 0.1, "lr_patch": 24}, "adversarial needs patches of 64 pixels, lr_patch makes 48"),
     ],
 )
 def test_what_stage_3_lacks_is_said_before_the_detector_is_trained(trained, folder, of_04, lack, complaint):
@@ -123,6 +124,7 @@ def test_patches_of_several_sizes_reach_stage_3(trained, folder, of_04, tmp_path
         ("02_stage1", {"lr_patch": 400}, "the largest packed are 64"),
         ("03_tiling", {"tile_size": 20}, "tile_size 20 is not a multiple of the window 8"),
         ("03_tiling", {"tile_pad": 8}, "every tile would see the whole patch"),
+        ("03_tiling", {"learnable": "plain", "pixel": 0.0, "gradient": 1.0}, "share out the weight pixel, which is 0"),
     ],
 )
 def test_wrong_parameters_end_in_one_sentence(trained, folder, monkeypatch, capsys, name, wrong, complaint):

@@ -46,7 +46,7 @@ def test_the_reach_is_found_once_and_kept_by_content(model, cache, monkeypatch):
     assert len(list(cache.iterdir())) == 2
 
 
-def test_a_damaged_cache_and_a_folder_that_cannot_be_written_are_no_trouble(model, cache, tmp_path):
+def test_a_damaged_cache_and_a_folder_that_cannot_be_written_are_no_trouble(model, cache, tmp_path, monkeypatch):
     found = reach_of(model)
     (kept,) = cache.iterdir()
     for damage in ("", "[]", '{"scale": 2}', '{"notes": [], "colour": 1}'):
@@ -54,6 +54,10 @@ def test_a_damaged_cache_and_a_folder_that_cannot_be_written_are_no_trouble(mode
         assert reach_of(model).pixels == found.pixels
     (tmp_path / "file").write_text("")
     assert reach_of(model, folder=tmp_path / "file").pixels == found.pixels  # no folder, whoever runs this
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # nobody's home
+    monkeypatch.chdir(tmp_path)
+    assert reach_of(model).pixels == found.pixels and not (tmp_path / "~").exists()
     short = reach_of(model, seconds=0.0, folder=tmp_path / "short")
     assert short.halo is None and not (tmp_path / "short").exists()  # nor is what was not found kept
 

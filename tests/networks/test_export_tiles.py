@@ -102,13 +102,16 @@ def test_any_kind_of_eraser(arguments, tmp_path):
 def test_files_say_what_they_are(tmp_path):
     files = export_tiles(erasing(), tmp_path / "m.onnx", tile=24, halo=0)
     facts = {"scale": "2", "tile": "24", "halo": "0", "window": "8", "radius": "5", "range": "0 to 1"}
-    shapes = {}
+    shapes, weights = {}, set()
     for path in files:
         onnx.checker.check_model(path)
         proto = onnx.load(path)
-        assert {p.key: p.value for p in proto.metadata_props} == facts
+        told = {p.key: p.value for p in proto.metadata_props}
+        weights.add(told.pop("weights"))
+        assert told == facts
         values = (*proto.graph.input, *proto.graph.output)
         shapes[path] = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
+    assert len(weights) == 1  # by which the two know each other
     lr, sr = [1, 3, "height", "width"], [1, 3, "2*height", "2*width"]
     assert shapes[files[0]] == {"lr": [1, 3, 24, 24], "sr": [1, 3, 48, 48]}
     assert shapes[files[1]] == {"stitched": sr, "lr": lr, "seams": [1, 4, "height", "width"], "sr": sr}
@@ -159,6 +162,8 @@ def test_command_and_example_as_they_are_called(tmp_path, capsys):
     assert main(["export", checkpoint, str(tmp_path / "n.onnx"), "--tile", "16", "--halo", "16"]) == 0
     assert "the eraser does nothing for tiles with a halo of 16" in capsys.readouterr().out
     assert not (tmp_path / "n_eraser.onnx").exists()
+    assert main(["export", checkpoint, str(tmp_path / "m.onnx"), "--tile", "16", "--halo", "16"]) == 0
+    assert not (tmp_path / "m_eraser.onnx").exists()  # of the first export, it would erase what is no error here
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_a_blank_picture_counts_nowhere_and_is_named():
     table.loc[table["picture"] == "p1", ["blank", "PSNR-Y"]] = True, 69.0
     text = "\n".join(said(table))
     assert "stage 1 to 44.2 dB.** Mean of 3 test pictures" in text and "stage 1 loses 0.14 dB." in text
-    assert "- Not counted: p1 (blank)." in text
+    assert "- Not counted: p1 (blank or too small)." in text
 
 
 def test_lpips_is_said_where_it_was_scored_and_defined():

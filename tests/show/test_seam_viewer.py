@@ -276,6 +276,26 @@ def test_of_a_large_picture_the_square_around_what_is_looked_at_is_inlined(viewe
         assert piece["at"] in first["seams"][piece["along"] == "column"]
 
 
+@pytest.mark.parametrize(("height", "width"), [(20, 80), (80, 20), (20, 20)])
+def test_a_long_pictures_title_says_that_it_is_cut(hat, monkeypatch, height, width):
+    monkeypatch.setattr(seam_viewer, "_INLINED", 64)
+    one = SeamViewer({"long": (torch.rand(3, height, width), None)}, {"m": TiledSR(hat, channels=8).eval()}, tiles=(8,))
+    assert inlined(one.html())["shown"]["title"] == (
+        "long" if height == width else f"long, 64 pixels of {2 * width}x{2 * height}"
+    )
+
+
+def test_what_is_looked_at_stays_within_a_smaller_picture(viewer):
+    viewer.look_at(0, 90, 38)
+    viewer.show("b")
+    assert viewer.box == (0, 42, 38)
+    viewer.figure()
+    viewer.look_at(0, 0, 300)
+    viewer.show("a")
+    viewer.figure()
+    assert viewer.box[:2] == (0, 0)
+
+
 def test_a_report_keeps_the_viewer_as_it_is(viewer, tmp_path):
     import nbformat
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output

@@ -148,6 +148,13 @@ NOTHING = {
 }
 
 
+@pytest.mark.parametrize(("exact", "said"), [(None, "exact equal"), (131.2, "exact 131 dB")])
+def test_exact_tiling_that_is_equal_is_no_nan(tmp_path, exact, said):
+    ways = {"exact": {"TC, dB": exact}, "no context (chaiNNer)": {"TC, dB": 50.0}}
+    (tmp_path / "metrics.json").write_text(json.dumps({"ways": ways, "parameters": {"model": "m"}, "reach": {"a": 1}}))
+    assert headline("09_any_network", tmp_path) == f"1 networks; m: TC 50 to 50 dB by other tools, {said}"
+
+
 @pytest.mark.parametrize("name", NOTHING)
 def test_what_is_not_known_is_said_in_words(tmp_path, name):
     metrics, said = NOTHING[name]

@@ -74,6 +74,12 @@ def test_ground_truth_is_downscaled_first(there):
     assert lr.shape == (3, 24, 24) and hr.shape == (3, 48, 48) and "PSNR-Y" in viewer.result("a").figures
 
 
+def test_ground_truth_without_a_pixel_left_is_refused(there):
+    write_png(there / "dot.png", np.zeros((1, 40, 3), np.uint8))
+    with pytest.raises(ValueError, match="dot.png is smaller than one LR pixel, 2x2"):
+        viewer_of(["mine.safetensors"], ["dot.png"], truth=True)
+
+
 def test_a_grey_model(there):
     save_model(there / "grey.safetensors", TiledSR(strong(**SMALL, window_size=8, in_chans=1), channels=8))
     viewer = viewer_of(["grey.safetensors"], ["a.png"], crop=24)

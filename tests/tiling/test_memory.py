@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from srlib.tiling import memory as memory_module
 from srlib.tiling.memory import LiveBytes, bytes_per_pixel, free_bytes
 
 
@@ -34,3 +35,18 @@ def test_cost_of_a_pixel():
 
     assert bytes_per_pixel(model, torch.rand(1, 1, 8, 8)) == pytest.approx(12)
     assert free_bytes(torch.device("cpu")) > 2**20
+
+
+@pytest.mark.parametrize("version", [2, 1])
+def test_what_a_container_has_left(tmp_path, monkeypatch, version):
+    kinds = [(tmp_path, *files) for _, *files in memory_module._CONTAINERS]
+    monkeypatch.setattr(memory_module, "_CONTAINERS", kinds)
+    unlimited = free_bytes(torch.device("cpu"))
+    _, limit, used, cached = kinds[0 if version == 2 else 1]
+    for name, text in ((limit, "1000"), (used, "900"), ("memory.stat", f"anon 300\n{cached} 600\n")):
+        (tmp_path / name).write_text(text)
+    assert free_bytes(torch.device("cpu")) == 700  # 600 of the 900 are files' that were read
+    (tmp_path / used).write_text("1700")
+    assert free_bytes(torch.device("cpu")) == 0
+    (tmp_path / limit).write_text("max")
+    assert free_bytes(torch.device("cpu")) > unlimited / 2

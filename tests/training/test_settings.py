@@ -33,6 +33,13 @@ NEEDED = {"iterations": 10, "batch": 2, "learning_rate": 1e-3}
             "take all 10 iterations",
         ),
         ({"input_scales": [0.0, 1.0]}, "must be above 0"),
+        ({"clip": -1.0}, "clip is -1.0; it must be at least 0"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"discriminator_learning_rate": -1e-4}, "discriminator_learning_rate is -0.0001"),
+        ({"ema": 1.0}, "ema is 1.0"),
+        ({"sharpened_share": 2.0}, "sharpened_share 2.0"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(wrong, complaint):

@@ -256,7 +256,7 @@ def test_parameters_are_written_as_they_were_trained(tmp_path):
 def test_a_training_with_only_blank_validation_pictures_is_refused_before_it_runs(tmp_path):
     model, loss, _ = build(1)
     blank = {"lr": torch.full((3, 16, 16), 0.5), "hr": torch.full((3, 32, 32), 0.5), "name": "photos/blank"}
-    with pytest.raises(ValueError, match="all pictures are blank: photos/blank"):
+    with pytest.raises(ValueError, match="all pictures are blank or too small: photos/blank"):
         Training(model, loss, Patches(), [blank], settings(), tmp_path, True)
     assert not list(tmp_path.iterdir())
 
