@@ -40,7 +40,8 @@ def pu21(light: Tensor) -> Tensor:
 
 
 def hdr_scores(light: Tensor, truth: Tensor) -> dict[str, float]:
-    """light, truth: (1, 3, H, W) in cd/m2. PSNR in dB and SSIM (11x11 Gaussian window) over RGB, without border:
+    """light, truth: (1, 3, H, W) in cd/m2. PSNR in dB and SSIM (11x11 Gaussian window; NaN below it) over RGB, without
+    border:
 
     PSNR-mu, SSIM-mu: of the mu-law of light / PEAK, cut off at 1. PSNR-L: of light / PEAK, cut off at 1, itself.
     PU21-PSNR: of pu21, up to 10000 cd/m2, relative to PU21_PEAK.
@@ -54,7 +55,7 @@ def hdr_scores(light: Tensor, truth: Tensor) -> dict[str, float]:
         "PU21-PSNR": _psnr(pu21(a), pu21(b), PU21_PEAK),
         "PSNR-mu": _psnr(curved[0], curved[1], 1.0),
         "PSNR-L": _psnr(low[0], low[1], 1.0),
-        "SSIM-mu": ssim(*curved, data_range=1.0).item(),
+        "SSIM-mu": ssim(*curved, data_range=1.0).item() if min(a.shape[-2:]) >= 11 else math.nan,
     }
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from srlib.evaluation.hdr_scores import hdr_scores
 from srlib.evaluation.restored import (
     ColourPolynomial,
     as_it_is,
@@ -48,3 +49,10 @@ def test_gray_world_has_a_grey_mean_and_squashing_a_square():
     assert squashed(x).shape == (1, 3, 256, 256) and torch.equal(
         squashed(torch.full((1, 3, 9, 9), 0.5))[0, 0, 0, :2], torch.tensor([0.5, 0.5])
     )
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 300), (10, 10), (11, 11)])
+def test_pictures_below_the_window_of_ssim_have_none(size):
+    a, b = torch.rand(2, 1, 3, *size, generator=torch.Generator().manual_seed(0))
+    for scores, name in ((rgb_scores(a, b), "SSIM"), (hdr_scores(100 * a, 100 * b), "SSIM-mu")):
+        assert np.isnan(scores.pop(name)) == (min(size) < 11) and np.isfinite(list(scores.values())).all()
