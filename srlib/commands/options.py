@@ -15,9 +15,9 @@ class Intermixed(argparse.ArgumentParser):
         if self._inside:
             return super().parse_known_args(args, namespace)
         args = list(sys.argv[1:] if args is None else args)
-        if "--" in args:  # all that follow are files: argparse's two passes would not know them again
-            place = args.index("--")
-            args[place:] = [f"./{a}" if a.startswith("-") else a for a in args[place + 1 :]]
+        if "--" in args:  # all that follow are files, which argparse's second pass would take for options
+            place = args.index("--") + 1
+            args[place:] = [f"./{a}" if a.startswith("-") else a for a in args[place:]]
         self._inside = True
         try:
             return self.parse_known_intermixed_args(args, namespace)

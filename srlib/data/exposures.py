@@ -73,18 +73,19 @@ def exposed_pairs(
         )
     by_name: Mapping = PANORAMAS if embedded else {"validation": fraction, "test": fraction}
     split = split_pictures(names, **by_name, copies=copies_among(root, names), seed=seed)
-    files = {name: [*stamp(root / name), split[name]] for name in names}
-    recipe = {"exposures": exposures, "size": size, "seed": seed, "source": str(root.resolve()), "files": files}
-    made_of(Path(folder), recipe)
     left_out: dict[str, str] = {}
     flat: dict[str, str] = {}
     for name in names:
         stem = Path(name).with_suffix("").as_posix().replace("/", "__")
         if (other := flat.setdefault(stem, name)) != name:
             left_out[name] = f"its exposures would be called as those of {other}: rename it"
-            continue
+    targets = {name: _targets(f"{split[name]}/{{}}/{stem}", exposures) for stem, name in flat.items()}
+    what = {name: f"{name} {stamp(root / name)} {size} {seed}" for name in targets}
+    made_of(Path(folder), {file: what[name] for name in targets for files in targets[name] for file in files})
+    for name in targets:
+        files = [[Path(folder) / file for file in each] for each in targets[name]]
         try:
-            _expose(root / name, Path(folder) / split[name], name, stem, exposures, size, seed)
+            _expose(root / name, files, name, size, seed)
         except (ValueError, OSError, ImportError) as error:
             left_out[name] = str(error)
     return left_out
@@ -96,8 +97,13 @@ def _hdr_files(root: Path) -> Iterator[Path]:
             yield path
 
 
-def _expose(path: Path, folder: Path, name: str, stem: str, exposures: int, size: int, seed: int) -> None:
-    targets = [[folder / side / f"{stem}_{i}{end}" for side, end in _FILES] for i in range(exposures)]
+def _targets(stem: str, exposures: int) -> list[list[str]]:
+    """Of each exposure its LDR picture, its text and its light; stem: with {} for input or gt."""
+    ends = (("input", ".png"), ("input", ".txt"), ("gt", ".npy"))
+    return [[f"{stem.format(side)}_{i}{end}" for side, end in ends] for i in range(exposures)]
+
+
+def _expose(path: Path, targets: list[list[Path]], name: str, size: int, seed: int) -> None:
     if all(file.is_file() for files in targets for file in files):
         return
     light = read_hdr(path)
@@ -113,6 +119,3 @@ def _expose(path: Path, folder: Path, name: str, stem: str, exposures: int, size
             temporary.write_text(f"dgain: {dgain}\ngamma: {gamma}\n")
         ldr = ldr_of(scaled, dgain, gamma)
         write_png(picture, np.round(ldr * 255).astype(np.uint8))
-
-
-_FILES = (("input", ".png"), ("input", ".txt"), ("gt", ".npy"))

@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -14,7 +13,7 @@ from srlib.data.copies import united
 from srlib.data.drawings import draw
 from srlib.data.listing import find_pictures
 from srlib.data.pictures import SUFFIXES, page_count, write_png
-from srlib.files import atomic, digest, printable
+from srlib.files import atomic, printable
 
 # Photographs inside the scikit-image package, without motorcycle_right, which shows what motorcycle_left shows.
 _PHOTOGRAPHS = [
@@ -40,12 +39,14 @@ EMBEDDED_SPLIT = {
 def embedded_pictures(folder: Path | str, drawings: int = 8) -> None:
     """Write the embedded set into `folder`: photos/ of scikit-image, and `drawings` pieces of line art in drawings/.
 
-    Nothing is downloaded; files that are there already are kept.
+    Nothing is downloaded; files that are there already are kept, but for those of earlier calls that are not asked for
+    now (made_of).
     """
     import skimage.data
 
     folder = Path(folder)
-    made_of(folder, {"embedded": drawings})
+    drawn = [f"drawings/drawing_{number:02d}.png" for number in range(drawings)]
+    made_of(folder, dict.fromkeys([*(f"photos/{name}" for name in _PHOTOGRAPHS), *drawn], "embedded"))
     source = Path(skimage.data.__file__).parent
     for name in _PHOTOGRAPHS:
         target = folder / "photos" / name
@@ -53,27 +54,27 @@ def embedded_pictures(folder: Path | str, drawings: int = 8) -> None:
         if not target.is_file() or target.read_bytes() != content:
             with atomic(target) as temporary:
                 temporary.write_bytes(content)
-    for number in range(drawings):
-        target = folder / "drawings" / f"drawing_{number:02d}.png"
-        if not target.is_file():
-            write_png(target, draw(number))
+    for number, name in enumerate(drawn):
+        if not (folder / name).is_file():
+            write_png(folder / name, draw(number))
 
 
-def made_of(folder: Path, recipe: Mapping) -> None:
-    """Note in `folder` what its pictures are made of. If it was something else, they are removed first: left where they
-    are they would be used with the new ones, and a picture could be learned from and held out at once.
-
-    recipe: of JSON's kinds. Removed are photos/, drawings/, train/, validation/ and test/; and nothing from a folder in
-    which nothing has been noted.
+def made_of(folder: Path, files: Mapping[str, str]) -> None:
+    """Note in `folder`, before they are made, what its files are made of: {path in it: of what}. Of those noted earlier
+    the ones that are made of something else now, or no more, are removed: they would be used with the others, and a
+    picture could be learned from and held out at once.
     """
-    note, now = folder / ".made_of", digest([json.dumps(recipe, sort_keys=True)])
-    before = note.read_text() if note.is_file() else now
-    if before != now:
-        for name in ("photos", "drawings", "train", "validation", "test"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-    if before != now or not note.is_file():
+    note = folder / ".made_of.json"
+    try:
+        before = json.loads(note.read_text())
+    except (OSError, ValueError):
+        before = {}
+    for path, what in before.items():
+        if files.get(path) != what:
+            (folder / path).unlink(missing_ok=True)
+    if before != files:
         with atomic(note) as temporary:
-            temporary.write_text(now)
+            temporary.write_text(json.dumps(files, indent=0))
 
 
 @dataclass(frozen=True)

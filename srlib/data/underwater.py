@@ -60,23 +60,26 @@ def under_water(picture: Tensor, water: Water, rng: np.random.Generator) -> Tens
 
 def underwater_pairs(folder: Path | str, waters: int = 4, seed: int = 0) -> None:
     """Write pairs of the embedded colour photographs as `prepare_pairs` reads them: train, validation and test, each
-    with input/ and gt/, and each photograph in `waters` waters. Files that are there already are kept.
+    with input/ and gt/, and each photograph in `waters` waters. Files that are there already are kept, but for those of
+    earlier calls that are not asked for now (sources.made_of).
     """
     folder = Path(folder)
-    made_of(folder, {"under water": waters, "seed": seed})
     parts = {stem: part for part, stems in EMBEDDED_SPLIT.items() for stem in stems}
     with tempfile.TemporaryDirectory() as embedded:
         embedded_pictures(embedded, drawings=0)
-        for path in sorted(Path(embedded).glob("photos/*")):
-            picture = read_picture(path)
-            if picture.grey:
-                continue
-            part = parts.get(f"photos/{path.stem}", "train")
-            for number in range(waters):
-                target, source = (folder / part / side / f"{path.stem}_{number}.png" for side in ("gt", "input"))
-                if target.is_file() and source.is_file():
-                    continue
-                rng = np.random.default_rng([seed, number, *path.stem.encode()])
-                seen = under_water(to_float(picture.rgb), drawn_water(rng), rng)
-                write_png(source, to_integers(seen, picture.rgb.dtype))
-                write_png(target, picture.rgb)
+        pictures = {path.stem: read_picture(path) for path in sorted(Path(embedded).glob("photos/*"))}
+    wanted = {  # (ground truth, input) -> stem, number
+        tuple(f"{parts.get(f'photos/{stem}', 'train')}/{side}/{stem}_{n}.png" for side in ("gt", "input")): (stem, n)
+        for stem, picture in pictures.items()
+        if not picture.grey
+        for n in range(waters)
+    }
+    made_of(folder, {name: f"under water, seed {seed}" for names in wanted for name in names})
+    for names, (stem, number) in wanted.items():
+        target, source = (folder / name for name in names)
+        if target.is_file() and source.is_file():
+            continue
+        rgb, rng = pictures[stem].rgb, np.random.default_rng([seed, number, *stem.encode()])
+        seen = under_water(to_float(rgb), drawn_water(rng), rng)
+        write_png(source, to_integers(seen, rgb.dtype))
+        write_png(target, rgb)

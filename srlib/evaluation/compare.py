@@ -1,5 +1,6 @@
 """Written pictures against a folder of ground truth: PSNR-Y and SSIM-Y of each, and their means."""
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -7,10 +8,8 @@ import pandas as pd
 
 from srlib.data.listing import find_pictures
 from srlib.data.pictures import read_picture, to_float
-from srlib.evaluation.metrics import psnr_y, ssim_y
+from srlib.evaluation.metrics import WINDOW, psnr_y, ssim_y
 from srlib.files import atomic, printable
-
-_WINDOW = 11  # pixels of SSIM's window
 
 
 def hr_of(sources: Iterable[Path], source: Path, hr: Path) -> dict[Path, Path]:
@@ -56,7 +55,7 @@ def compare_files(
         if path not in truth:
             complaints.append(f"{path}: no HR picture of its name")
             continue
-        if not target.exists():
+        if not os.path.exists(target):
             continue  # what failed has been said
         try:
             rows.append({"picture": printable(path), **_scores(target, truth[path], border[path])})
@@ -78,7 +77,7 @@ def _scores(written: Path, truth: Path, border: int) -> dict[str, float]:
     if not all(0 <= size < max(border, 1) for size in more):
         theirs = f"{hr.shape[-1]}x{hr.shape[-2]}"
         raise ValueError(f"{truth} has {theirs} pixels, {written} has {width}x{height}: they cannot be compared")
-    if min(height, width) - 2 * border < _WINDOW:
-        raise ValueError(f"{written} is too small to be compared: {_WINDOW} pixels a side are needed beside the border")
+    if min(height, width) - 2 * border < WINDOW:
+        raise ValueError(f"{written} is too small to be compared: {WINDOW} pixels a side are needed beside the border")
     hr = hr[..., :height, :width]
     return {"PSNR-Y": psnr_y(ours, hr, border).item(), "SSIM-Y": ssim_y(ours, hr, border).item()}

@@ -249,7 +249,7 @@ def validate_on(pairs: Pairs, border: int) -> Callable[[TiledSR], dict[str, floa
     """A `validate` for train: mean PSNR-Y (dB) and SSIM-Y over whole pictures {"lr": (C, h, w), "hr": ...}.
 
     Blank pictures do not count, which is printed once, and a PSNR-Y above RESTORED counts as RESTORED: else one
-    picture that is restored all but exactly would decide which model is best. Raises ValueError when all are blank.
+    picture that is restored all but exactly would decide which model is best. Raises ValueError when none counts.
     A TiledSR is run as its own use_tiling says: in tiles, or as the whole picture by exact chunks, so that a
     validation picture never needs more memory than training. Several processes share the pictures.
     """

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from srlib.data.hdr import PEAK, log_mapped
 from srlib.evaluation.counted import Pairs
+from srlib.evaluation.metrics import WINDOW
 
 MU = 5000.0
 PU21_PEAK = 256.0  # dB are relative to it: the reference implementation's; others take 595.39, which adds 7.33 dB
@@ -55,7 +56,7 @@ def hdr_scores(light: Tensor, truth: Tensor) -> dict[str, float]:
         "PU21-PSNR": _psnr(pu21(a), pu21(b), PU21_PEAK),
         "PSNR-mu": _psnr(curved[0], curved[1], 1.0),
         "PSNR-L": _psnr(low[0], low[1], 1.0),
-        "SSIM-mu": ssim(*curved, data_range=1.0).item() if min(a.shape[-2:]) >= 11 else math.nan,
+        "SSIM-mu": ssim(*curved, data_range=1.0).item() if min(a.shape[-2:]) >= WINDOW else math.nan,
     }
 
 

@@ -4,7 +4,7 @@ from pytorch_msssim import ms_ssim, ssim
 from torch import Tensor
 
 BLANK = 1.0  # levels of 255; one grey in its place has 48 dB, and any figure above that says nothing
-_WINDOW = 11  # pixels of SSIM's window
+WINDOW = 11  # pixels of SSIM's window
 RESTORED = 60.0  # dB: an error of a quarter level, less than rounding to 8 bits makes (59 dB)
 
 
@@ -26,7 +26,7 @@ def blank(picture: Tensor, border: int) -> Tensor:
     luma has a standard deviation below BLANK, or they are smaller than SSIM's window.
     """
     y = _prepare(picture, border)
-    if min(y.shape[-2:]) < _WINDOW:
+    if min(y.shape[-2:]) < WINDOW:
         return y.new_ones(len(y)).bool()
     return y.std((1, 2, 3), correction=0) < BLANK
 
@@ -44,7 +44,7 @@ def ssim_y(prediction: Tensor, target: Tensor, border: int) -> Tensor:
     """(B,) SSIM on Y: 11x11 Gaussian window of sigma 1.5, valid positions only (Wang et al., 2004); NaN without one."""
     _same_shape(prediction, target)
     a, b = _prepare(prediction, border), _prepare(target, border)
-    if min(a.shape[-2:]) < _WINDOW:
+    if min(a.shape[-2:]) < WINDOW:
         return a.new_full((len(a),), float("nan"))
     return ssim(a, b, data_range=255, size_average=False)
 

@@ -11,6 +11,7 @@ from pytorch_msssim import ssim
 from torch import Tensor
 
 from srlib.evaluation.counted import Pairs
+from srlib.evaluation.metrics import WINDOW
 
 SIDE = 256  # pixels: what the field's scores of underwater pictures are taken at, squashed to a square
 Restore = Callable[[Tensor], Tensor]  # (1, 3, H, W) in [0, 1] -> the same
@@ -24,7 +25,7 @@ def rgb_scores(prediction: Tensor, target: Tensor) -> dict[str, float]:
         raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape")
     a, b = (p.double().clamp(0, 1).mul(255).round() for p in (prediction, target))
     psnr = -10 * ((a - b).square().mean() / 255**2).log10()
-    large = min(a.shape[-2:]) >= 11
+    large = min(a.shape[-2:]) >= WINDOW
     return {"PSNR": psnr.item(), "SSIM": ssim(a, b, data_range=255).item() if large else math.nan}
 
 

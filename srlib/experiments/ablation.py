@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from accelerate import PartialState
 
-from srlib.data.datasets import PicturePairs
+from srlib.data.datasets import PicturePairs, training_patches
 from srlib.evaluation.baseline import BASELINES
 from srlib.evaluation.counted import Pairs, counted
 from srlib.evaluation.evaluate import evaluate, gap_closed, means, tilings_of, ways_to_tile
@@ -195,8 +195,10 @@ def scored(
     names = with_starts(arms)
     many = [a for a in MANY if a in names] or names[-1:]
     p, told = parameters["02_stage1"], ({a: repr(ARMS[a]) for a in names}, parameters, many)
-    parts = {x: PicturePairs(root / "outputs" / p["run"] / "data", x, scale=p["scale"]) for x in ("train", "test")}
-    made_of = digest([*(json.dumps(x, sort_keys=True) for x in told), *(part.key for part in parts.values())])
+    data = root / "outputs" / p["run"] / "data"
+    pictures = [PicturePairs(data, part, scale=p["scale"]).key for part in ("train", "validation", "test")]
+    packed: Any = training_patches(data, scale=p["scale"], lr_patch=p["lr_patch"], methods=p["methods"])
+    made_of = digest([*(json.dumps(x, sort_keys=True) for x in told), *pictures, packed.key])
     kept = folder / "scores"
     if (kept / "made_of").is_file() and (kept / "made_of").read_text() == made_of:
         scores, sizes, ways, times = (

@@ -44,7 +44,7 @@ from srlib.training.train import train
 @dataclass
 class Training:
     """All that a training needs, to look at before it runs. pairs: validation pictures, None for none; ValueError when
-    all of them are blank. validate: what scores them, by default validate_on; best_by: the score that decides.
+    all of them are blank or tiny. validate: what scores them, by default validate_on; best_by: the score that decides.
     """
 
     model: Any  # TiledSR; for the detector's training ArtifactDetector
@@ -298,11 +298,12 @@ def _total(
 
     ValueError for a term that the training's smallest patches, of LR pixels times `scale`, are too small for.
     """
-    smallest = min([p["lr_patch"], *p.get("progressive_patches", ())]) * scale
+    smallest = min(p.get("progressive_patches") or [p["lr_patch"]]) * scale
     for name, least in (("adversarial", 64), ("ms_ssim", 11)):
         if p[name] and smallest < least:
             raise ValueError(
-                f"{name} needs patches of {least} pixels, lr_patch makes {smallest}: raise it, or set {name} to 0"
+                f"{name} needs patches of {least} pixels, the smallest have {smallest}: raise lr_patch or "
+                f"progressive_patches, or set {name} to 0"
             )
     if p["learnable"] != "none" and not p["pixel"]:
         raise ValueError(

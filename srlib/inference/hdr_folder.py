@@ -1,6 +1,7 @@
 """HDR pictures out of LDR ones, by a network that learned it from pairs: what the command `srlib hdr` does."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def hdr_folder(
     pairs, found = targets(input, output, suffix, known=WRITTEN)
     if preview:
         previews = [_preview_of(target).resolve() for target in pairs.values()]
-        twice = {path for path in previews if previews.count(path) > 1}
+        twice = {path for path, count in Counter(previews).items() if count > 1}
         if taken := twice | {path.resolve() for path in pairs} & set(previews):
             raise ValueError(f"{min(taken)} would be two things, one a preview: rename, or leave the previews out")
 
@@ -108,14 +109,16 @@ def hdr_folder(
             show(target, made.light)
 
     def show(target: Path, light: np.ndarray) -> None:
-        if overwrite or not _preview_of(target).exists():
+        if overwrite or not os.path.exists(_preview_of(target)):
             write_png(_preview_of(target), tone_mapped(light))
 
     check: Callable[[Path, Picture, int], None] = lambda target, picture, scale: None  # noqa: E731  HDR holds any
     try:
         results = upscale_files(pairs, work, scale=1, quality=quality, overwrite=overwrite, check=check, write=write)
         for path, target in pairs.items() if preview else ():
-            if os.path.exists(target) and not _preview_of(target).exists():  # of an earlier run, without previews
+            if os.path.exists(target) and not os.path.exists(
+                _preview_of(target)
+            ):  # of an earlier run, without previews
                 try:
                     show(target, read_hdr(target))
                 except (ValueError, OSError) as error:

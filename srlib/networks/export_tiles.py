@@ -3,6 +3,7 @@
 examples/tiles_onnx.py cuts, runs, stitches and erases with nothing but these two files, NumPy and onnxruntime.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -33,8 +34,9 @@ def export_tiles(model: TiledSR, path: Path | str, *, tile: int, halo: int | Non
     The tile network: "lr" (1, C, side, side) in [0, 1] -> "sr" (1, C, side*scale, side*scale), where side is
     tile + 2 * halo. The eraser, as eraser_path names it: "stitched" (1, C, H*scale, W*scale), "lr" (1, C, H, W) and
     "seams" (1, 4, H, W), srlib.tiling.seam_map's with context=halo -> "sr" like stitched; H and W are free, its unit
-    for this halo is in it. Not written where it erases nothing; see why_no_eraser. Both carry scale, tile, halo,
-    window and radius as metadata. fp32, atomic. Returns what was written.
+    for this halo is in it. Not written where it erases nothing; see why_no_eraser: one that an earlier export left
+    there is then removed, or it would be taken for this network's. Both carry scale, tile, halo, window, radius and a
+    checksum of the weights as metadata. fp32, atomic. Returns what was written.
 
     Raises ValueError when tile or halo is not a multiple of the window, ImportError, with the remedy, without the
     packages of the extra `export`.
@@ -60,8 +62,17 @@ def export_tiles(model: TiledSR, path: Path | str, *, tile: int, halo: int | Non
         program = _exported_eraser(EraserAt(model, halo))
         written.append(write_onnx(program, eraser_path(path), sizes, facts))
     else:
-        eraser_path(path).unlink(missing_ok=True)  # an earlier export's, of other weights
+        _remove_eraser(eraser_path(path))
     return written
+
+
+def _remove_eraser(path: Path) -> None:
+    """Remove an eraser of an earlier export; any other file of that name stays."""
+    import onnx
+
+    with suppress(Exception):  # not there, or no ONNX file
+        if {"tile", "halo", "radius"} <= {p.key for p in onnx.load(path).metadata_props}:
+            path.unlink()
 
 
 def _content(model: TiledSR) -> str:

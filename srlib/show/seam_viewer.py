@@ -112,7 +112,9 @@ class SeamViewer(anywidget.AnyWidget):
         self.picture, self.a, self.b = picture, a, b
         height, width = self.result("a").picture.shape[-2:]
         top, left, size = self.box
-        self.box = (max(0, min(top, height - size)), max(0, min(left, width - size)), size)  # within this picture
+        within = (max(0, min(top, height - size)), max(0, min(left, width - size)), size)
+        if within != self.box:
+            self.look_at(*within)
         settings = {"picture": picture, "a": asdict(a), "b": asdict(b)}
         self.shown = {"serial": serial, "settings": settings, "title": picture, **sides}
 

@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,10 @@ _CONTAINERS = (
 
 def _left_in(folder: Path, limit: str, used: str, cached: str) -> int:
     """Bytes that a container may still take; more than there is where it has no limit."""
-    try:
+    kept: dict[str, str] = {}
+    with suppress(OSError, ValueError):
         kept = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    try:
         taken = int((folder / used).read_text()) - int(kept.get(cached, 0))
         return max(int((folder / limit).read_text()) - taken, 0)
     except (OSError, ValueError):  # not there, or "max"

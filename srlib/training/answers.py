@@ -163,8 +163,8 @@ class Answers(Dataset):
     def prepare(self, drawn: int = 0, ahead: int = 0) -> None:
         """Make the files that the items drawn from number `drawn` to `drawn` + `ahead` need, and remove others.
 
-        Made are those that are missing, by several processes each its share: none waits for another longer than its
-        process group allows. The units are measured over all that are there.
+        Made are those that are missing, by several processes each its share, so that none waits long for another. The
+        units are measured over all that are there.
         """
         epochs = range(drawn // len(self), (drawn + ahead) // len(self) + 1)
         wanted = sorted({number for epoch in epochs for number in self.turn(epoch)})
@@ -315,7 +315,7 @@ def validate_erased(answers: Answers) -> Callable[[TiledSR], dict[str, float]]:
     """A `validate` for train: mean TC (dB) of the erased against the whole pictures, SGR, and PSNR-Y (dB) against the
     ground truth, over the crops of `answers`, whose network does not run again.
 
-    Means are over the pictures that have the figure: SGR of flat ones and PSNR-Y of blank ones are left out.
+    Means are over the pictures that have the figure: SGR of flat ones and PSNR-Y of blank or tiny ones are left out.
     """
     answers.prepare()
     items = [(number, grid) for number in answers.turn(0) for grid in range(answers.crops.grids)]

@@ -92,12 +92,15 @@ class Settings:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("workers", "patience", "clip", "weight_decay", "min_learning_rate"):
-            if not 0 <= getattr(self, name) < math.inf:
+        for name in ("workers", "patience", "clip"):
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        for name in ("weight_decay", "min_learning_rate"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and finite")
         for name in ("learning_rate", "discriminator_learning_rate", "weights_learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0 and finite")
         if not (0 <= self.ema < 1 and 0 <= self.sharpened_share <= 1):
             raise ValueError(f"ema is {self.ema}, sharpened_share {self.sharpened_share}; both are shares, ema below 1")
         if self.optimizer == "schedule_free" and self.schedule != "constant":

@@ -184,6 +184,9 @@ def test_compare_goes_on_after_a_broken_picture_and_takes_no_table_of_others(tmp
     line = ["upscale", str(foreign_file(tmp_path, "Compact")), str(tmp_path / "lr")]
     assert main([*line, str(tmp_path / "out"), "--width", "48", "--compare", str(tmp_path / "hr")]) == 1
     assert "a.png: PSNR-Y" in capsys.readouterr().out and (tmp_path / "out/compare.csv").is_file()
+    write_picture(tmp_path / "lr" / f"{'b' * 251}.bmp", Picture(noise(32, 32)))  # too long with another suffix
+    given = ["--format", "webp", "--width", "48", "--compare", str(tmp_path / "hr")]
+    assert main([*line, str(tmp_path / "webp"), *given]) == 1 and (tmp_path / "webp/compare.csv").is_file()
     line[2] += "/a.png"
     (tmp_path / "large.csv").write_text("name,age\nme,40\n")
     one = [*line, str(tmp_path / "large.png"), "--width", "48", "--compare", str(tmp_path / "hr/a.png")]
@@ -206,13 +209,15 @@ def test_compare_takes_any_name(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("place", [1, 2, 3])
-def test_names_with_a_leading_dash_after_two_dashes(tmp_path, monkeypatch, place):
+@pytest.mark.parametrize("last", ["--tta", "--wrap"])  # which may have a value, or none
+def test_names_with_a_leading_dash_after_two_dashes(tmp_path, monkeypatch, place, last):
     monkeypatch.chdir(tmp_path)
     write_picture(tmp_path / "-a.png", Picture(noise(8, 8)))
     line = ["upscale", str(foreign_file(tmp_path, "Compact")), "-a.png", "out.png"]
     line.insert(place, "--")
     if place == 3:
         line[2] = "./-a.png"
+    line.insert(line.index("--"), last)
     assert main([line[0], "--tile", "8", "--halo", "8", *line[1:]]) == 0
     assert read_picture(tmp_path / "out.png").rgb.shape == (16, 16, 3)
 

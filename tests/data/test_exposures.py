@@ -133,7 +133,9 @@ def test_other_settings_leave_nothing_of_the_earlier_ones(folder, tmp_path, firs
     exposed_pairs(folder, tmp_path / "pairs", **then)
     exposed_pairs(folder, tmp_path / "fresh", **then)
     assert texts(tmp_path / "pairs") == texts(tmp_path / "fresh")
-    truths = [{p.relative_to(tmp_path / n).as_posix() for p in (tmp_path / n).rglob("*.*")} for n in ("pairs", "fresh")]
+    truths = [
+        {p.relative_to(tmp_path / n).as_posix() for p in (tmp_path / n).rglob("*_?.*")} for n in ("pairs", "fresh")
+    ]
     assert truths[0] == truths[1]
     _, split = prepare_pairs(tmp_path / "pairs", tmp_path / "data", scale=1, progress=False)
     _, expected = prepare_pairs(tmp_path / "fresh", tmp_path / "other", scale=1, progress=False)
@@ -143,9 +145,11 @@ def test_other_settings_leave_nothing_of_the_earlier_ones(folder, tmp_path, firs
 def test_another_folder_and_changed_pictures_are_exposed_anew(folder, tmp_path):
     exposed_pairs(folder, tmp_path / "pairs", exposures=1)
     write_hdr(folder / "a.npy", light(20, 30, 50))
+    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "pairs").rglob("*.npy")}
     exposed_pairs(folder, tmp_path / "pairs", exposures=1)
     (made,) = (tmp_path / "pairs").glob("*/gt/a_0.npy")
     assert read_hdr(made).shape == (30, 50, 3)
+    assert [p for p, time in times.items() if p.stat().st_mtime_ns != time] == [made]  # no other is made again
     other = tmp_path / "other"
     other.mkdir()
     for number in range(4):

@@ -80,10 +80,12 @@ def test_embedded_pictures_are_there_and_their_split_is_known(tmp_path):
     assert all(name.startswith(("train/", "validation/", "test/")) for name in pictures_in(tmp_path).names)
 
 
-def test_nothing_is_removed_where_nothing_was_noted(tmp_path):
+def test_nothing_is_removed_that_was_not_noted(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/mine.png").write_bytes(b"mine")
     embedded_pictures(tmp_path, drawings=1)
+    embedded_pictures(tmp_path, drawings=0)
+    assert not (tmp_path / "drawings/drawing_00.png").exists()
     assert (tmp_path / "photos/mine.png").read_bytes() == b"mine"
 
 

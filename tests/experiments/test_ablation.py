@@ -148,9 +148,8 @@ def test_run_again_nothing_is_trained(folder, ablated):
 
 def test_scores_are_taken_as_long_as_the_pictures_are_the_same(folder, ablated, tmp_path, monkeypatch):
     data = tmp_path / "outputs/demo/data"
-    data.mkdir(parents=True)
-    for name in ("data.json", "manifest.csv"):
-        shutil.copyfile(folder / "outputs/demo/data" / name, data / name)
+    data.parent.mkdir(parents=True)
+    shutil.copytree(folder / "outputs/demo/data", data)
     trained = []
     monkeypatch.setattr(ablation, "train_arm", lambda *_: trained.append("arm") or 1.0)
     monkeypatch.setattr(ablation, "load", lambda _: tiny())

@@ -14,6 +14,7 @@ from trainings import same
 from warm import warm
 
 from srlib.__main__ import main
+from srlib.experiments import stages
 from srlib.experiments.parameters import read_parameter_file
 from srlib.experiments.stages import artifact_ft, eraser, material
 from srlib.losses.detector import ArtifactDetector
@@ -91,7 +92,7 @@ def test_pictures_too_small_for_the_detector_are_left_out_and_none_left_is_said(
         ({"tiling_error": 0.0}, "there is nothing to learn from"),
         ({"learnable": "plain"}, "learnable weights share out the weight pixel, which is 0"),
         ({"teacher": "hr"}, "teacher 'hr' is neither"),
-        ({"adversarial": 0.1, "lr_patch": 24}, "adversarial needs patches of 64 pixels, lr_patch makes 48"),
+        ({"adversarial": 0.1, "lr_patch": 24}, "adversarial needs patches of 64 pixels, the smallest have 48"),
     ],
 )
 def test_what_stage_3_lacks_is_said_before_the_detector_is_trained(trained, folder, of_04, lack, complaint):
@@ -107,6 +108,19 @@ def test_patches_of_several_sizes_reach_stage_3(trained, folder, of_04, tmp_path
     job.folder = tmp_path
     job.run()
     assert newest_state(tmp_path)["drawn"] == 3
+
+
+def test_only_the_patches_that_are_drawn_must_suit_the_terms(tmp_path):
+    weights = dict.fromkeys(("pixel", "frequency", "gradient", "perceptual"), 0.0) | {
+        "adversarial": 0.1,
+        "ms_ssim": 0.1,
+    }
+    p = {**weights, "lr_patch": 24, "progressive_patches": [64, 96], "learnable": "none", "seed": 0}
+    assert stages._total(tmp_path, p, 2)[1] is not None
+    with pytest.raises(ValueError, match="the smallest have 48: raise lr_patch or progressive_patches"):
+        stages._total(tmp_path, p | {"lr_patch": 96, "progressive_patches": [24, 96]}, 2)
+    with pytest.raises(ValueError, match="ms_ssim needs patches of 11 pixels, the smallest have 8"):
+        stages._total(tmp_path, p | {"adversarial": 0.0, "progressive_patches": [4]}, 2)
 
 
 @pytest.mark.parametrize(

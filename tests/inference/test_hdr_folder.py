@@ -76,6 +76,15 @@ def test_previews_are_neither_lost_nor_left_out(model, pictures, tmp_path, capsy
     assert read_picture(out / "a_preview.png").rgb.shape == (41, 50, 3)
 
 
+def test_a_preview_whose_name_is_too_long_is_one_pictures_matter(model, pictures, tmp_path, capsys):
+    (pictures / f"{'b' * 246}.png").write_bytes((pictures / "a.png").read_bytes())
+    line = ["hdr", str(tmp_path / "net.safetensors"), str(pictures), str(tmp_path / "out"), "--format", "npy"]
+    for _ in range(2):  # computed, and there already
+        assert main([*line, "--tile", "16", "--device", "cpu", "--preview"]) == 1
+        said = capsys.readouterr()
+        assert "1 failed" in said.out and "b_preview.png" in said.err and (tmp_path / "out/sub/b_preview.png").is_file()
+
+
 def test_two_previews_of_one_name_are_refused(model, tmp_path, capsys):
     for name in ("a.jpg", "a.jpeg"):
         (tmp_path / "in").mkdir(exist_ok=True)

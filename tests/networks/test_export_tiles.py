@@ -163,6 +163,9 @@ def test_command_and_example_as_they_are_called(tmp_path, capsys):
     assert "the eraser does nothing for tiles with a halo of 16" in capsys.readouterr().out
     assert not (tmp_path / "n_eraser.onnx").exists()
     assert main(["export", checkpoint, str(tmp_path / "m.onnx"), "--tile", "16", "--halo", "16"]) == 0
+    (tmp_path / "n_eraser.onnx").write_bytes(b"mine")
+    assert main(["export", checkpoint, str(tmp_path / "n.onnx"), "--tile", "16", "--halo", "16"]) == 0
+    assert (tmp_path / "n_eraser.onnx").read_bytes() == b"mine"
     assert not (tmp_path / "m_eraser.onnx").exists()  # of the first export, it would erase what is no error here
 
 

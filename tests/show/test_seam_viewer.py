@@ -288,8 +288,10 @@ def test_a_long_pictures_title_says_that_it_is_cut(hat, monkeypatch, height, wid
 def test_what_is_looked_at_stays_within_a_smaller_picture(viewer):
     viewer.look_at(0, 90, 38)
     viewer.show("b")
-    assert viewer.box == (0, 42, 38)
+    assert viewer.box == (0, 42, 38) and viewer.looked_at == {"top": 0, "left": 42, "size": 38}
     viewer.figure()
+    viewer.show("a")
+    assert tuple(viewer.looked_at.values()) == viewer.box == (0, 42, 38)
     viewer.look_at(0, 0, 300)
     viewer.show("a")
     viewer.figure()

@@ -48,5 +48,8 @@ def test_what_a_container_has_left(tmp_path, monkeypatch, version):
     assert free_bytes(torch.device("cpu")) == 700  # 600 of the 900 are files' that were read
     (tmp_path / used).write_text("1700")
     assert free_bytes(torch.device("cpu")) == 0
+    (tmp_path / used).write_text("900")
+    (tmp_path / "memory.stat").unlink()
+    assert free_bytes(torch.device("cpu")) == 100
     (tmp_path / limit).write_text("max")
     assert free_bytes(torch.device("cpu")) > unlimited / 2
