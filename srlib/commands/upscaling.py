@@ -187,8 +187,9 @@ def _truth(input: Path, output: Path, format: str | None, hr: Path) -> dict[Path
 def _table(input: Path, output: Path, written: dict[Path, Path]) -> Path:
     """Where --compare writes. ValueError when a file is there that it has not written."""
     table = output / "compare.csv" if input.is_dir() else next(iter(written.values())).with_suffix(".csv")
-    with suppress(FileNotFoundError):
-        if not table.read_bytes().startswith(b"picture,PSNR-Y,SSIM-Y"):
+    head = b"picture,PSNR-Y,SSIM-Y"
+    with suppress(FileNotFoundError), table.open("rb") as file:
+        if file.read(len(head)) != head:
             raise ValueError(f"{table} is there, and not of an earlier --compare: move it, or choose another output")
     return table
 

@@ -97,7 +97,8 @@ class Answers(Dataset):
         room = int(crops.gib * 2**30 / each)
         self.moving = room < self.count
         self.together = max(room // 2, 1) if self.moving else self.count  # the next turn is made while one lasts
-        if self.moving and self._halos(self.turn(0)) != self._halos(range(self.count)):  # the first turn has the units
+        lacking = self._unmet(crops.pads, self.turn(0)) if self.moving else set()  # the units are the first turn's
+        if lacking and self._unmet(lacking, range(self.count)) != lacking:
             raise ValueError(
                 f"{crops.gib} GiB hold {self.together} crops at once, too few for a grid of each context "
                 f"{list(crops.pads)}: raise cache_gib, or grids"
@@ -151,11 +152,14 @@ class Answers(Dataset):
         first = epoch // _REUSE * self.together if self.moving else 0
         return [(first + i) % self.count for i in range(self.together)]
 
-    def _halos(self, numbers: Iterable[int]) -> set[int]:
-        """The contexts that the grids of these crops have."""
-        if len(self.crops.pads) == 1:
-            return set(self.crops.pads)
-        return {plan.halo for n in numbers for plan in self.plans(n, self.sizes[self.crop(n)[0]])}
+    def _unmet(self, halos: Iterable[int], numbers: Iterable[int]) -> set[int]:
+        """Those of these contexts that no grid of these crops has; looks no further than it takes."""
+        left = set(halos)
+        for number in numbers:
+            left -= {plan.halo for plan in self.plans(number, self.sizes[self.crop(number)[0]])}
+            if not left:
+                break
+        return left
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.safetensors"
