@@ -79,7 +79,7 @@ def exposed_pairs(
         stem = Path(name).with_suffix("").as_posix().replace("/", "__")
         if (other := flat.setdefault(stem, name)) != name:
             left_out[name] = f"its exposures would be called as those of {other}: rename it"
-    targets = {name: _targets(f"{split[name]}/{{}}/{stem}", exposures) for stem, name in flat.items()}
+    targets = {name: _targets(split[name], stem, exposures) for stem, name in flat.items()}
     what = {name: f"{name} {stamp(root / name)} {size} {seed}" for name in targets}
     made_of(Path(folder), {file: what[name] for name in targets for files in targets[name] for file in files})
     for name in targets:
@@ -97,10 +97,10 @@ def _hdr_files(root: Path) -> Iterator[Path]:
             yield path
 
 
-def _targets(stem: str, exposures: int) -> list[list[str]]:
-    """Of each exposure its LDR picture, its text and its light; stem: with {} for input or gt."""
+def _targets(part: str, stem: str, exposures: int) -> list[list[str]]:
+    """Of each exposure its LDR picture, its text and its light."""
     ends = (("input", ".png"), ("input", ".txt"), ("gt", ".npy"))
-    return [[f"{stem.format(side)}_{i}{end}" for side, end in ends] for i in range(exposures)]
+    return [[f"{part}/{side}/{stem}_{i}{end}" for side, end in ends] for i in range(exposures)]
 
 
 def _expose(path: Path, targets: list[list[Path]], name: str, size: int, seed: int) -> None:

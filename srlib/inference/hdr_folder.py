@@ -116,9 +116,8 @@ def hdr_folder(
     try:
         results = upscale_files(pairs, work, scale=1, quality=quality, overwrite=overwrite, check=check, write=write)
         for path, target in pairs.items() if preview else ():
-            if os.path.exists(target) and not os.path.exists(
-                _preview_of(target)
-            ):  # of an earlier run, without previews
+            # of an earlier run, without previews
+            if os.path.exists(target) and not os.path.exists(_preview_of(target)):
                 try:
                     show(target, read_hdr(target))
                 except (ValueError, OSError) as error:

@@ -161,8 +161,10 @@ def test_another_folder_and_changed_pictures_are_exposed_anew(folder, tmp_path):
 def test_two_pictures_whose_exposures_would_have_one_name(folder, tmp_path):
     write_hdr(folder / "a.hdr", light(9))
     write_hdr(folder / "sub__a.npy", light(10))
+    write_hdr(folder / "{odd} %s.npy", light(11))
     left_out = exposed_pairs(folder, tmp_path / "pairs", exposures=1)
     assert left_out == {
         "a.npy": "its exposures would be called as those of a.hdr: rename it",
         "sub__a.npy": "its exposures would be called as those of sub/a.npy: rename it",
     }
+    assert len(list((tmp_path / "pairs").glob("*/gt/{odd} %s_0.npy"))) == 1
