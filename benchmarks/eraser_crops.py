@@ -139,7 +139,7 @@ def one(network: Any, count: int, told: argparse.Namespace, pictures: tuple[dict
     common = {"tiles": (told.tile,), "pads": (0,), "gib": 64.0}
     crops = Crops(count=count, grids=2, side=told.side, **common)
     kept = kept / f"{fingerprint(model.hat_model)[:16]}_{told.tile}_{told.side}"
-    patches = Answers(model, Plain(learn, model.scale), kept / f"learn_{count}", crops, lr_patch=told.patch)
+    patches = Answers(model, Plain(learn, model.scale), kept / "learn", crops, lr_patch=told.patch)
     fixed = Crops(count=0, grids=1, side=256, drawn=False, **common)
     held_out = Answers(model, Plain(unseen, model.scale), kept / "unseen", fixed, lr_patch=told.patch)
     patches.prepare()

@@ -80,9 +80,6 @@ class Answers(Dataset):
         self.scale, self.window, self.radius = model.scale, model.window, model.radius or 8
         self.units: dict[int, float] = {}  # by halo, measured by prepare
         self.wanted: list[int] = []  # crops, by prepare
-        origin = json.dumps([asdict(crops), pictures.key, self.scale, self.window, self.radius], sort_keys=True)
-        self.key = digest([origin, fingerprint(model.hat_model)])
-        self.folder = folder / self.key[:16]
         self.sizes = [self._size(i) for i in range(len(pictures))]
         self.usable = [i for i, size in enumerate(self.sizes) if self._grids_for(size) and min(size) >= lr_patch]
         if not self.usable:
@@ -91,12 +88,17 @@ class Answers(Dataset):
                 f"seam of tiles {list(crops.tiles)} + {list(crops.pads)}, cut to {crops.side}: lower lr_patch or the "
                 "tiles, or raise crop_side"
             )
+        cut = {name: told for name, told in asdict(crops).items() if name not in ("count", "gib")}
+        origin = json.dumps([cut, pictures.key, self.usable, self.scale, self.window, self.radius], sort_keys=True)
+        content = digest([origin, fingerprint(model.hat_model)])
+        self.folder = folder / content[:16]  # more crops, or room for more, leave those that are there as they are
+        self.key = digest([content, str(crops.count), str(crops.gib)])
         self.count = crops.count or len(self.usable)
         channels = model.config["hat"]["in_chans"]
         each = max(math.prod(self.sizes[i]) for i in self.usable) * channels * self._bytes_per_pixel()
-        room = int(crops.gib * 2**30 / each)
-        self.moving = room < self.count
-        self.together = max(room // 2, 1) if self.moving else self.count  # the next turn is made while one lasts
+        self.room = int(crops.gib * 2**30 / each)
+        self.moving = self.room < self.count
+        self.together = max(self.room // 2, 1) if self.moving else self.count  # the next turn is made while one lasts
         lacking = self._unmet(crops.pads, self.turn(0)) if self.moving else set()  # the units are the first turn's
         if lacking and self._unmet(lacking, range(self.count)) != lacking:
             raise ValueError(
@@ -192,10 +194,12 @@ class Answers(Dataset):
             self.units = self._measure(wanted)
 
     def _remove_others(self, wanted: set[int]) -> None:
-        """All files in the folder above but those of these crops: of other networks, pictures or turns."""
-        keep = {self._path(n) for n in wanted}
+        """All files in the folder above but those of these crops: of other networks, pictures or turns. While all fit,
+        crops that are left of a larger count stay, as long as there is room for them.
+        """
         for file in self.folder.parent.glob("*/*.safetensors"):
-            if file not in keep:
+            number = int(file.stem) if file.parent == self.folder and file.stem.isdigit() else -1
+            if not (number in wanted or (not self.moving and 0 <= number < self.room)):
                 file.unlink(missing_ok=True)
         for folder in self.folder.parent.glob("*/"):
             if folder != self.folder and not any(folder.iterdir()):

@@ -120,6 +120,28 @@ def test_files_are_made_once_and_known_by_content(tmp_path, monkeypatch):
         assert {f.parent for f in files(tmp_path)} == {data.folder}  # those of others are gone
 
 
+def test_more_crops_are_added_and_fewer_or_other_room_leave_those_that_fit(tmp_path):
+    few = answers(tmp_path)
+    times = {f: f.stat().st_mtime_ns for f in files(tmp_path)}
+    many = answers(tmp_path, replace(CROPS, count=7))
+    assert many.key != few.key and many.folder == few.folder and len(files(tmp_path)) == 7
+    assert {f: f.stat().st_mtime_ns for f in files(tmp_path)}.items() >= times.items()
+    again = answers(tmp_path)  # four of seven, trained as if there were no others
+    assert len(files(tmp_path)) == 7 and again.key == few.key and again.units == few.units != many.units
+    each = 24 * 24 * 3 * (4 + 2 * 4 * 4)
+    for room, left in ((5.5, 5), (3.5, 1)):  # all fit; half of the room, as the next turn is made while one lasts
+        answers(tmp_path, replace(CROPS, gib=room * each / 2**30))
+        assert [int(f.stem) for f in files(tmp_path)] == list(range(left))
+
+
+def test_which_pictures_are_large_enough_is_part_of_what_files_are_known_by(tmp_path):
+    pictures = Pictures([(18, 18), (40, 24)])
+    for side in (16, 20):  # with 20 the second picture's crop is number 0
+        data = answers(tmp_path, pictures=pictures, side=side)
+        for crop in range(4):
+            assert data.patch(crop, 0)["name"] == pictures.names[data.crop(crop)[0]]
+
+
 def test_more_crops_than_fit_take_turns_and_the_bound_holds(tmp_path):
     each = 24 * 24 * 3 * (4 + 2 * 4 * 4)
     bounded = replace(CROPS, count=9, gib=5 * each / 2**30)
