@@ -32,11 +32,11 @@ from srlib.data.sources import EMBEDDED_SPLIT, embedded_pictures, pictures_in
 from srlib.losses.erasure import ErasureLoss
 from srlib.networks.checkpoints import load_hat
 from srlib.networks.eraser import TiledSR
+from srlib.networks.fingerprint import fingerprint
 from srlib.tiling.seam_map import near
 from srlib.tiling.seams import consistency, seam_gradient_ratio
 from srlib.training.answers import Answers, Crops, validate_erased
 from srlib.training.settings import Settings
-from srlib.training.states import fingerprint
 from srlib.training.train import train
 
 

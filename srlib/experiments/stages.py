@@ -32,12 +32,12 @@ from srlib.losses.perceptual import HybridPerceptual, anime_loss, vgg19_loss
 from srlib.losses.total import TotalLoss
 from srlib.networks.checkpoints import load, load_hat, save_model
 from srlib.networks.eraser import TiledSR
+from srlib.networks.fingerprint import fingerprint
 from srlib.networks.hat import CONFIGS, HAT
 from srlib.networks.initial import rescaled, start_as_interpolation
 from srlib.tiling.plan import plan_tiles
 from srlib.training.answers import Answers, Crops, validate_erased
 from srlib.training.settings import Settings, settings_from
-from srlib.training.states import fingerprint
 from srlib.training.train import train
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from srlib.files import atomic, digest
 from srlib.networks.eraser import TiledSR
+from srlib.networks.fingerprint import fingerprint
 from srlib.networks.wrappers import unwrapped
 from srlib.tiling.context import Choice, choose_halo
 from srlib.tiling.reach import Reach, find_reach
@@ -96,8 +97,4 @@ def reach_of(model: TiledSR, *, seconds: float = 120.0, folder: Path | None = No
 def _content(network: Any) -> str:
     """Checksum of a network: its kind, its configuration, its weights."""
     texts = [str(_VERSION), type(network).__name__, str(network.scale), json.dumps(network.config, default=str)]
-    weights = (
-        digest(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        for t in network.state_dict().values()
-    )
-    return digest([*texts, *network.state_dict(), *weights])
+    return digest([*texts, fingerprint(network)])

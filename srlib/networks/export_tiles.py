@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from srlib.files import check_suffix, digest
+from srlib.files import check_suffix
 from srlib.networks.checkpoints import load
 from srlib.networks.eraser import TiledSR
 from srlib.networks.export import (
@@ -23,6 +23,7 @@ from srlib.networks.export import (
     largest_difference,
     write_onnx,
 )
+from srlib.networks.fingerprint import fingerprint
 from srlib.networks.hat import HAT
 from srlib.networks.wrappers import unwrapped
 from srlib.tiling.plan import plan_tiles
@@ -46,7 +47,7 @@ def export_tiles(model: TiledSR, path: Path | str, *, tile: int, halo: int | Non
     halo = model.tile_pad if halo is None else halo
     plan_tiles(tile, tile, tile=tile, halo=halo, window=model.window)  # refuses what is off the window grid
     facts = {"range": "0 to 1", "scale": model.scale, "tile": tile, "halo": halo}
-    facts |= {"window": model.window, "radius": model.radius, "weights": _content(model)}
+    facts |= {"window": model.window, "radius": model.radius, "weights": fingerprint(model)}
     hat = unwrapped(model.hat_model)
     if not isinstance(hat, HAT):
         raise ValueError(
@@ -73,11 +74,6 @@ def _remove_eraser(path: Path) -> None:
     with suppress(Exception):  # not there, or no ONNX file
         if {"tile", "halo", "radius"} <= {p.key for p in onnx.load(path).metadata_props}:
             path.unlink()
-
-
-def _content(model: TiledSR) -> str:
-    """A checksum of all weights: the two files belong together."""
-    return digest(digest(t.detach().cpu().contiguous().numpy().tobytes()) for t in model.state_dict().values())
 
 
 def eraser_path(path: Path | str) -> Path:

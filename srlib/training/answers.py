@@ -24,12 +24,12 @@ from torch.utils.data import Dataset
 from srlib.evaluation.metrics import RESTORED, blank, psnr_y
 from srlib.files import atomic, digest
 from srlib.networks.eraser import TiledSR
+from srlib.networks.fingerprint import fingerprint
 from srlib.progress import progress_bar
 from srlib.tiling.plan import TilePlan, plan_tiles
 from srlib.tiling.seam_map import near, seam_map, turned
 from srlib.tiling.seams import Seams, consistency, seam_gradient_ratio
 from srlib.tiling.tiled import tiled_apply
-from srlib.training.states import fingerprint
 
 _EQUAL = 150.0  # dB: TC of pictures that are equal to rounding, which infinity would keep from being compared
 _SEEN = 1 / (16 * 255)  # rms of an error that is worth erasing: a sixteenth of an 8-bit level

@@ -25,10 +25,11 @@ from tqdm import tqdm
 from srlib.data.patches import draw_keys
 from srlib.data.resize import resized_alike
 from srlib.losses.terms import ragan_d
+from srlib.networks.fingerprint import fingerprint
 from srlib.progress import progress_bar
 from srlib.training.settings import Settings, optimizer_of
 from srlib.training.signals import StopSignals, leave_to_parent
-from srlib.training.states import columns_of, fingerprint, rows_of, shapes
+from srlib.training.states import columns_of, rows_of, shapes
 
 _COUNTERS = ("step", "drawn", "best", "since_best", "validated", "average", "bad", "finished")  # saved as they are
 

@@ -4,7 +4,6 @@ They are plain dictionaries of tensors, numbers and texts, in files state/step_<
 the last few are kept. A damaged one is noticed by its checksum, and the one before is used.
 """
 
-import hashlib
 import math
 import pickle
 import zipfile
@@ -12,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from srlib.files import atomic
 
@@ -76,15 +75,6 @@ def set_aside(folder: Path) -> Path | None:
     for path in left:
         path.rename(before / path.name)
     return before
-
-
-def fingerprint(model: nn.Module) -> str:
-    """A hash of a model's weights; a run resumes only from a state with the same starting weights."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

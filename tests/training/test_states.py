@@ -7,7 +7,8 @@ from trainings import Patches, build, same, settings, start, stop_at, tiny, weig
 
 from srlib.experiments.stages import Training
 from srlib.losses.total import TotalLoss
-from srlib.training.states import fingerprint, newest_state, states, write_state
+from srlib.networks.fingerprint import fingerprint
+from srlib.training.states import newest_state, states, write_state
 from srlib.training.train import train
 
 
