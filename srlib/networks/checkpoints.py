@@ -70,7 +70,8 @@ def load(
     srlib.networks.named_weights.NAMED stands for a file, too, unless a file has that name.
 
     img_range, conv_scale, checkpointing: arguments of HAT that no weight shows; None for the file's, which published
-    files lack: then HAT's defaults. answer: of a network with two, "low" (None, too) or "high". light: whether the
+    files lack: then HAT's defaults. Other values of the first two than a file states are refused: its weights were
+    trained with these. answer: of a network with two, "low" (None, too) or "high". light: whether the
     network may be one of log-mapped light, as 08_hdr trains it; of pictures it would make others, and wrong ones, so
     that without it ValueError is raised. changes: arguments of TiledSR that override the file's, such as use_tiling or
     tile_size.
@@ -86,6 +87,7 @@ def load(
             )
         return TiledSR(cast(HAT, config), **changes).eval()
     kind = _network(config.pop("network", "HAT"), path)
+    _agreed({"img_range": img_range, "conv_scale": conv_scale}, config.get("hat", config), kind, path)
     if "hat" not in config:
         if config.get("stage") == 1:
             raise ValueError(
@@ -100,6 +102,17 @@ def load(
     model = _filled(_built(TiledSR, {"hat_model": network, **config, **changes}, path), state, path)
     model.gains = changes.get("gains", model.gains)  # the weights bring the file's, and its radius
     return model
+
+
+def _agreed(told: Mapping[str, float | None], config: Mapping[str, Any], kind: type, path: Path | str) -> None:
+    """Raise ValueError where one of HAT's arguments is told to another network, or is not what the file states."""
+    for name, value in told.items():
+        if value is None:
+            continue
+        if kind is not HAT:
+            raise ValueError(f"{path} holds a {kind.__name__}: {name} is no setting of it, leave it out")
+        if name in config and value != config[name]:
+            raise ValueError(f"{path} was trained with {name} {config[name]}, not {value}: leave it out")
 
 
 def load_hat(path: Path | str, **changes: Any) -> HAT:

@@ -302,7 +302,7 @@ class TiledSR(nn.Module):
             return stitched
         assert lr is not None  # comes with the seams
         s = self.scale
-        shown = {"lr": lr, "seams": seams.expand(len(stitched), -1, -1, -1)}
+        shown = {"lr": lr, "seams": seams.expand(len(stitched), -1, -1, -1).to(stitched.dtype)}
         features = torch.cat([F.pixel_unshuffle(stitched, s), *(shown[name] for name in self.sees)], 1)
         features = features.contiguous(memory_format=torch.channels_last)  # a tenth less time on a processor
         residual = F.pixel_shuffle(self.out_conv(self.residual_block(features)), s)  # (B, C, H*s, W*s)

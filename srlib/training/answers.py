@@ -80,6 +80,7 @@ class Answers(Dataset):
         self.scale, self.window, self.radius = model.scale, model.window, model.radius or 8
         self.units: dict[int, float] = {}  # by halo, measured by prepare
         self.wanted: list[int] = []  # crops, by prepare
+        self.ready: list[int] = []  # of these, once all are made
         self.sizes = [self._size(i) for i in range(len(pictures))]
         self.usable = [i for i, size in enumerate(self.sizes) if self._grids_for(size) and min(size) >= lr_patch]
         if not self.usable:
@@ -174,6 +175,8 @@ class Answers(Dataset):
         """
         epochs = range(drawn // len(self), (drawn + ahead) // len(self) + 1)
         wanted = sorted({number for epoch in epochs for number in self.turn(epoch)})
+        if wanted == self.ready:  # as at most steps; to look at the files of a thousand crops takes 10 ms
+            return
         process = PartialState()
         if wanted != self.wanted:  # all processes come to this at the same step
             if process.is_main_process:
@@ -192,6 +195,7 @@ class Answers(Dataset):
         process.wait_for_everyone()
         if not self.units:
             self.units = self._measure(wanted)
+        self.ready = wanted
 
     def _remove_others(self, wanted: set[int]) -> None:
         """All files in the folder above but those of these crops: of other networks, pictures or turns. While all fit,

@@ -12,6 +12,8 @@ from srlib.networks.checkpoints import hat_config, load, load_hat, load_model, s
 from srlib.networks.eraser import TiledSR
 from srlib.networks.hat import HAT
 from srlib.networks.reading import read
+from srlib.networks.restormer import CONFIGS as RESTORMERS
+from srlib.networks.restormer import Restormer
 
 TINY = {"embed_dim": 16, "depths": (2,), "num_heads": (2,), "window_size": 8, "squeeze_factor": 4}
 
@@ -94,14 +96,10 @@ def test_tiled_round_trip_with_changes(tiled, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("file", ["TiledSR", "HAT", "published"])
-def test_what_no_weight_shows_can_be_told(file, tiled, tmp_path):
+def test_what_no_weight_shows_can_be_told(tiled, tmp_path):
     told = {"img_range": 255.0, "conv_scale": 0.5}
-    state, path = tiled.hat_model.state_dict(), tmp_path / "m.safetensors"
-    if file == "published":
-        save_file(state, path)
-    else:
-        save_model(path, tiled if file == "TiledSR" else tiled.hat_model)
+    state, path = tiled.hat_model.state_dict(), tmp_path / "published.safetensors"
+    save_file(state, path)
     expected, x = HAT(**{**tiled.hat_model.config, **told}).eval(), torch.rand(1, 3, 16, 16)
     expected.load_state_dict(state)
     with torch.no_grad():
@@ -111,6 +109,22 @@ def test_what_no_weight_shows_can_be_told(file, tiled, tmp_path):
         for value in (0, -1.0, float("inf"), float("nan")):
             with pytest.raises(ValueError, match=f"{name} {value} must be a positive number"):
                 load(path, **{name: value})
+
+
+@pytest.mark.parametrize("file", ["TiledSR", "HAT"])
+@pytest.mark.parametrize("name", ["img_range", "conv_scale"])
+def test_what_a_file_states_is_not_overruled(file, name, tiled, tmp_path):
+    path = save_model(tmp_path / "m.safetensors", tiled if file == "TiledSR" else tiled.hat_model)
+    stated = tiled.hat_model.config[name]
+    load(path, **{name: stated})
+    with pytest.raises(ValueError, match=f"was trained with {name} {stated}, not 0.5: leave it out"):
+        load(path, **{name: 0.5})
+
+
+def test_settings_of_hat_are_refused_for_other_networks_of_this_package(tmp_path):
+    path = save_model(tmp_path / "m.safetensors", Restormer(**RESTORMERS["Phaseformer, lite"]))
+    with pytest.raises(ValueError, match="holds a Restormer: img_range is no setting of it, leave it out"):
+        load(path, img_range=255.0)
 
 
 def test_others_of_the_group_may_read_it_where_they_may_read_any_file(tiled, tmp_path):

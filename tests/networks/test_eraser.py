@@ -4,6 +4,7 @@ import pytest
 import torch
 from tilings import tiled
 
+from srlib.networks.checkpoints import load
 from srlib.networks.eraser import TiledSR
 from srlib.networks.hat import HAT
 
@@ -21,6 +22,15 @@ def test_eraser_starts_as_the_identity():
     assert torch.equal(model(x), model.hat_model(x))
     model.use_tiling = True
     assert torch.equal(model(x), tiled(model.hat_model, x, scale=2, tile=16, halo=8, window=8)[0])
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_weights_of_half_precision_erase_nearly_the_same(kind):
+    torch.manual_seed(0)
+    model, x = load("small", use_tiling=True, tile_size=32, tile_pad=0), torch.rand(1, 3, 40, 64)
+    with torch.no_grad():
+        exact, half = model.tiled(x)[0], model.to(kind).tiled(x.to(kind))[0]
+    assert model.unit(0) > 0 and (half - exact).abs().max() < 0.05
 
 
 def test_stage_2_gradients_reach_hat_and_eraser_through_the_stitching():
