@@ -1,4 +1,4 @@
-"""What the README says about tiling, measured: python benchmarks/tiling.py [exact] [peak] [halo] [faults]
+"""What docs/tiling.md says about tiling, measured: python benchmarks/tiling.py [exact] [peak] [halo] [faults]
 
 Without arguments everything, about half an hour on two cores. Peers: spandrel's HAT (the reference implementation) for
 the whole picture, MONAI's sliding-window inferer for averaged overlaps. Times are medians of runs that alternate in
