@@ -15,7 +15,7 @@ def network(kind: torch.dtype = torch.float32) -> nn.Module:
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 def test_a_change_of_any_weight_or_buffer_is_noticed(kind):
     before = fingerprint(network(kind))
-    assert fingerprint(network(kind)) == before and fingerprint(network(kind).to(memory_format=torch.channels_last))
+    assert fingerprint(network(kind)) == fingerprint(network(kind).to(memory_format=torch.channels_last)) == before
     for name in network(kind).state_dict():
         other = network(kind)
         other.state_dict()[name].view(-1)[-1] += 1
