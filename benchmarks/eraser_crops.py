@@ -29,13 +29,15 @@ from srlib.data.drawings import draw
 from srlib.data.pictures import read_picture, to_float
 from srlib.data.resize import crop_to_multiple, downscale_integers
 from srlib.data.sources import EMBEDDED_SPLIT, embedded_pictures, pictures_in
+from srlib.files import digest
 from srlib.losses.erasure import ErasureLoss
 from srlib.networks.checkpoints import load_hat
 from srlib.networks.eraser import TiledSR
 from srlib.networks.fingerprint import fingerprint
 from srlib.tiling.seam_map import near
 from srlib.tiling.seams import consistency, seam_gradient_ratio
-from srlib.training.answers import Answers, Crops, validate_erased
+from srlib.training.answers import Answers, Crops
+from srlib.training.erased import erased, validate_erased
 from srlib.training.settings import Settings
 from srlib.training.train import train
 
@@ -67,7 +69,7 @@ class Plain:
 
     def __init__(self, pictures: dict[str, Tensor], scale: int):
         self.names, self.pictures, self.scale = list(pictures), list(pictures.values()), scale
-        self.key = json.dumps([[name, float(p.sum())] for name, p in pictures.items()])
+        self.key = digest([*self.names, *(digest(p.contiguous().numpy().tobytes()) for p in self.pictures)])
 
     def __len__(self) -> int:
         return len(self.names)
@@ -105,25 +107,22 @@ def left(model: TiledSR, answers: Answers, numbers: Sequence[int]) -> float:
     device, before, after = model.out_conv.weight.device, 0.0, 0.0
     for number in numbers:
         item = answers.patch(number, 0)
-        lr, stitched, seams, unit = (part[None].to(device) for part in item["lr"])
+        _, stitched, seams, _ = (part[None].to(device) for part in item["lr"])
         whole, s = item["target"][0][None].to(device), model.scale
         counts = near(seams).repeat_interleave(s, -2).repeat_interleave(s, -1).expand_as(whole)
-        erased = model(lr, stitched, seams, unit)
         before += (stitched - whole)[counts].double().square().sum().item()
-        after += (erased - whole)[counts].double().square().sum().item()
+        after += (erased(model, item, 0) - whole)[counts].double().square().sum().item()
     return after / before
 
 
 @torch.no_grad()
 def scores(model: TiledSR, answers: Answers, numbers: Sequence[int], erase: bool) -> tuple[float, float]:
     """Mean TC and SGR of the pictures, with the eraser or without."""
-    device, rows = model.out_conv.weight.device, []
+    rows = []
     for number in numbers:
-        item = answers.patch(number, 0)
-        parts = [part[None].to(device) for part in item["lr"]]
-        picture = (model(*parts) if erase else parts[1]).clamp(0, 1).cpu()
+        item, seams = answers.patch(number, 0), answers.plan(number, 0).seams(model.scale)
+        picture = (erased(model, item, 0) if erase else item["lr"][1][None]).clamp(0, 1).cpu()
         whole = item["target"][0][None].clamp(0, 1)
-        seams = answers.seams(number, 0)
         rows.append((consistency(picture, whole), seam_gradient_ratio(picture, whole, seams)))
     tc, sgr = np.nanmean(np.array(rows), 0)
     return float(tc), float(sgr)
@@ -138,14 +137,17 @@ def one(network: Any, count: int, told: argparse.Namespace, pictures: tuple[dict
     model = model.freeze_hat().to(PartialState().device)
     common = {"tiles": (told.tile,), "pads": (0,), "gib": 64.0}
     crops = Crops(count=count, grids=2, side=told.side, **common)
-    kept = kept / f"{fingerprint(model.hat_model)[:16]}_{told.tile}_{told.side}"
-    patches = Answers(model, Plain(learn, model.scale), kept / "learn", crops, lr_patch=told.patch)
+    asked = told.tile, told.side, told.patch
+    sources = Plain(learn, model.scale), Plain(unseen, model.scale)
+    kept = kept / digest([fingerprint(model.hat_model), *(source.key for source in sources), *map(str, asked)])[:16]
     fixed = Crops(count=0, grids=1, side=256, drawn=False, **common)
-    held_out = Answers(model, Plain(unseen, model.scale), kept / "unseen", fixed, lr_patch=told.patch)
-    patches.prepare()
-    held_out.prepare()
+    held_out = Answers(model, sources[1], kept, fixed, lr_patch=told.patch)
+    patches = Answers(model, sources[0], kept, crops, lr_patch=told.patch, beside=[held_out])
+    patches.measure()
+    held_out.measure()
     model.gains = patches.gains
     numbers = held_out.turn(0)
+    held_out.make(numbers)
     tc, sgr = scores(model, held_out, numbers, erase=False)
     settings = Settings(
         iterations=told.steps,

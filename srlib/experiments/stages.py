@@ -36,7 +36,8 @@ from srlib.networks.fingerprint import fingerprint
 from srlib.networks.hat import CONFIGS, HAT
 from srlib.networks.initial import rescaled, start_as_interpolation
 from srlib.tiling.plan import plan_tiles
-from srlib.training.answers import Answers, Crops, validate_erased
+from srlib.training.answers import Answers, Crops
+from srlib.training.erased import validate_erased
 from srlib.training.settings import Settings, settings_from
 from srlib.training.train import train
 
@@ -258,12 +259,13 @@ def eraser(
         "gib": p["cache_gib"],
         "seed": p["seed"],
     }
-    fixed = {**grids, "count": 0, "grids": 1, "tiles": (p["tile_size"],), "pads": (p["tile_pad"],), "drawn": False}
+    contexts = len(grids["tiles"]) * len(grids["pads"])  # validation has one grid of each
+    fixed = {**grids, "count": 0, "grids": contexts, "gib": p["cache_gib"] / 2, "drawn": False}
     folder = answers or out / "artifact_ft" / "answers"
     parts = {part: PicturePairs(out / "data", part, scale=model.scale) for part in ("train", "validation")}
-    patches = Answers(model, parts["train"], folder / "train", Crops(**grids), lr_patch=side)
-    held_out = Answers(model, parts["validation"], folder / "validation", Crops(**fixed), lr_patch=model.window)
-    patches.prepare()
+    held_out = Answers(model, parts["validation"], folder, Crops(**fixed), lr_patch=model.window)
+    patches = Answers(model, parts["train"], folder, Crops(**grids), lr_patch=side, beside=[held_out])
+    patches.measure()
     if not any(patches.units.values()):
         print("tiles of this network are its whole picture, to rounding: there is nothing to erase, and it stays so")
     model.gains = patches.gains

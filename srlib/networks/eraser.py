@@ -44,6 +44,7 @@ class TiledSR(nn.Module):
     """
 
     eraser_facts: Tensor  # of a radius above 0: see gains
+    measured = ("eraser_facts",)  # not learned: a training takes what its data says, a resumed one, too
 
     def __init__(
         self,
@@ -117,6 +118,13 @@ class TiledSR(nn.Module):
             code = float(sum(2 ** SEES.index(name) for name in self.sees))
             facts = torch.tensor([[float(self.radius), code], *pairs], device=self.out_conv.weight.device)
             self.register_buffer("eraser_facts", facts)
+
+    def _load_from_state_dict(self, state: Mapping, prefix: str, *others: Any) -> None:
+        """As nn.Module's, but the weights may have any number of gains."""
+        facts = state.get(f"{prefix}eraser_facts")
+        if self.radius and facts is not None:
+            self.eraser_facts = torch.empty_like(facts, device=self.eraser_facts.device)
+        super()._load_from_state_dict(state, prefix, *others)
 
     @property
     def scale(self) -> int:

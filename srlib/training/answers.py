@@ -7,7 +7,7 @@ whole and once on each of several tile grids, and kept in a file; training reads
 import json
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,20 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from srlib.evaluation.metrics import RESTORED, blank, psnr_y
 from srlib.files import atomic, digest
 from srlib.networks.eraser import TiledSR
 from srlib.networks.fingerprint import fingerprint
 from srlib.progress import progress_bar
 from srlib.tiling.plan import TilePlan, plan_tiles
 from srlib.tiling.seam_map import near, seam_map, turned
-from srlib.tiling.seams import Seams, consistency, seam_gradient_ratio
 from srlib.tiling.tiled import tiled_apply
 
-_EQUAL = 150.0  # dB: TC of pictures that are equal to rounding, which infinity would keep from being compared
 _SEEN = 1 / (16 * 255)  # rms of an error that is worth erasing: a sixteenth of an 8-bit level
 _REUSE = 8  # epochs that a moving subset lasts: each of its patches in eight flips and rotations, on average
 
@@ -42,7 +39,8 @@ class Crops:
 
     count: crops in all, 0 for one of each picture; side: their largest side, smaller pictures are taken whole. grids:
     tile grids per crop; tiles, pads: the sizes and contexts that they have in turn. drawn: False takes the middle of
-    each picture, and grids that begin at its corner, as validation does. gib: how much may lie on disk.
+    each picture, and grids that begin at its corner, as validation does. gib: how much may lie on disk, those of
+    `beside` in Answers included.
     """
 
     count: int
@@ -60,10 +58,12 @@ class Crops:
                 raise ValueError(f"{name} of crops is {getattr(self, name)}; it must be at least {least}")
         if not self.tiles or not self.pads:
             raise ValueError("crops need at least one tile size and one tile_pad")
+        if not self.gib > 0:
+            raise ValueError(f"cache_gib {self.gib} leaves no room for HAT's answers: the demo's take 0.1 GiB")
 
 
 class Answers(Dataset):
-    """Patches of stitched pictures with what they should be, out of files in `folder`, which `prepare` makes.
+    """Patches of stitched pictures with what they should be, out of files in a folder of `folder`, made by `prepare`.
 
     Items {"lr": (lr, stitched, seams, unit), the arguments of TiledSR.forward, "target": (whole, unit), "hr": the
     ground truth, "name"}; lr (C, h, h), seams (4, h, h), unit (1, 1, 1), the others (C, h*scale, h*scale), of patches
@@ -72,15 +72,24 @@ class Answers(Dataset):
     lasts _REUSE epochs and depends on the epoch alone, so that a resumed training sees what an unbroken one would.
 
     model: its HAT, frozen, answers. pictures: items {"lr", "hr", "name"} with `names` and a `key` for their content.
-    lr_patch: side of a patch. Raises ValueError when no picture is large enough to have a seam or a patch.
+    lr_patch: side of a patch. beside: others in the same folder, which stay there. Raises ValueError when no picture is
+    large enough to have a seam or a patch, and when there is too little room.
     """
 
-    def __init__(self, model: TiledSR, pictures: Any, folder: Path, crops: Crops, *, lr_patch: int):
+    def __init__(
+        self,
+        model: TiledSR,
+        pictures: Any,
+        folder: Path,
+        crops: Crops,
+        *,
+        lr_patch: int,
+        beside: Sequence["Answers"] = (),
+    ):
         self.model, self.pictures, self.crops, self.lr_patch = model, pictures, crops, lr_patch
         self.scale, self.window, self.radius = model.scale, model.window, model.radius or 8
-        self.units: dict[int, float] = {}  # by halo, measured by prepare
-        self.wanted: list[int] = []  # crops, by prepare
-        self.ready: list[int] = []  # of these, once all are made
+        self.units: dict[int, float] = {}  # by halo, set by measure
+        self.ready: list[int] = []  # crops, by prepare
         self.sizes = [self._size(i) for i in range(len(pictures))]
         self.usable = [i for i, size in enumerate(self.sizes) if self._grids_for(size) and min(size) >= lr_patch]
         if not self.usable:
@@ -93,19 +102,30 @@ class Answers(Dataset):
         origin = json.dumps([cut, pictures.key, self.usable, self.scale, self.window, self.radius], sort_keys=True)
         content = digest([origin, fingerprint(model.hat_model)])
         self.folder = folder / content[:16]  # more crops, or room for more, leave those that are there as they are
-        self.key = digest([content, str(crops.count), str(crops.gib)])
+        self.staying = {self.folder, *(others.folder for others in beside)}
         self.count = crops.count or len(self.usable)
         channels = model.config["hat"]["in_chans"]
-        each = max(math.prod(self.sizes[i]) for i in self.usable) * channels * self._bytes_per_pixel()
-        self.room = int(crops.gib * 2**30 / each)
+        self.each = max(math.prod(self.sizes[i]) for i in self.usable) * channels * self._bytes_per_pixel()
+        self.room = int((crops.gib * 2**30 - sum(others.bytes for others in beside)) / self.each)
         self.moving = self.room < self.count
-        self.together = max(self.room // 2, 1) if self.moving else self.count  # the next turn is made while one lasts
+        if self.moving and self.room < 2:
+            raise ValueError(
+                f"{crops.gib} GiB do not hold two crops of {self.each / 2**20:.0f} MiB at once"
+                f"{', beside those of the validation' if beside else ''}: raise cache_gib, or lower crop_side or grids"
+            )
+        self.together = self.room // 2 if self.moving else self.count  # the next turn is made while one lasts
+        self.key = digest([content, str(self.count), str(self.together)])
         lacking = self._unmet(crops.pads, self.turn(0)) if self.moving else set()  # the units are the first turn's
         if lacking and self._unmet(lacking, range(self.count)) != lacking:
             raise ValueError(
                 f"{crops.gib} GiB hold {self.together} crops at once, too few for a grid of each context "
                 f"{list(crops.pads)}: raise cache_gib, or grids"
             )
+
+    @property
+    def bytes(self) -> int:
+        """On disk, at most."""
+        return self.each * min(self.room, self.count)
 
     def _bytes_per_pixel(self) -> int:
         """Of a crop, per LR pixel and channel: lr in fp32; hr, whole and the error of each grid in fp16."""
@@ -167,23 +187,42 @@ class Answers(Dataset):
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.safetensors"
 
-    def prepare(self, drawn: int = 0, ahead: int = 0) -> None:
-        """Make the files that the items drawn from number `drawn` to `drawn` + `ahead` need, and remove others.
+    def measure(self) -> None:
+        """Set `units`, of the first turn's crops. They lie beside the files, so that this runs HAT only once."""
+        if self.units:
+            return
+        path = self.folder / f"units_{self.key[:16]}.json"
+        (known,) = broadcast_object_list([path.is_file()])
+        if not known:
+            self.make(self.turn(0))
+            if PartialState().is_main_process:
+                with atomic(path) as temporary:
+                    temporary.write_text(json.dumps(self._measure(self.turn(0))))
+            PartialState().wait_for_everyone()
+        self.units = {int(halo): unit for halo, unit in json.loads(path.read_text()).items()}
 
-        Made are those that are missing, by several processes each its share, so that none waits long for another. The
-        units are measured over all that are there.
+    def prepare(self, drawn: int = 0, ahead: int = 0) -> None:
+        """Make the files that the items drawn from number `drawn` to `drawn` + `ahead` need, and remove others: only a
+        training that has its folder to itself calls this.
         """
         epochs = range(drawn // len(self), (drawn + ahead) // len(self) + 1)
         wanted = sorted({number for epoch in epochs for number in self.turn(epoch)})
         if wanted == self.ready:  # as at most steps; to look at the files of a thousand crops takes 10 ms
             return
+        self.measure()
+        process = PartialState()  # all processes come to this at the same step
+        if process.is_main_process:
+            self._remove_others(set(wanted))
+        process.wait_for_everyone()  # or a file that another process is writing could be taken for a left one
+        self.make(wanted)
+        self.ready = wanted
+
+    def make(self, numbers: Sequence[int]) -> None:
+        """Run HAT on those of these crops whose files are missing; several processes take each its share, so that none
+        waits long for another.
+        """
         process = PartialState()
-        if wanted != self.wanted:  # all processes come to this at the same step
-            if process.is_main_process:
-                self._remove_others(set(wanted))
-            process.wait_for_everyone()  # or a file that another process is writing could be taken for a left one
-            self.wanted = wanted
-        own = wanted[process.process_index :: process.num_processes]
+        own = numbers[process.process_index :: process.num_processes]
         missing = [n for n in own if not self._path(n).is_file()]
         if missing:
             hidden = not process.is_main_process
@@ -193,20 +232,19 @@ class Answers(Dataset):
                 bar.update()
             bar.close()
         process.wait_for_everyone()
-        if not self.units:
-            self.units = self._measure(wanted)
-        self.ready = wanted
 
     def _remove_others(self, wanted: set[int]) -> None:
-        """All files in the folder above but those of these crops: of other networks, pictures or turns. While all fit,
-        crops that are left of a larger count stay, as long as there is room for them.
+        """All files in the folder above but those of these crops, and of `beside`: of other networks, pictures or
+        turns. While all fit, crops that are left of a larger count stay, as long as there is room for them.
         """
-        for file in self.folder.parent.glob("*/*.safetensors"):
-            number = int(file.stem) if file.parent == self.folder and file.stem.isdigit() else -1
+        for file in self.folder.glob("*.safetensors"):
+            number = int(file.stem) if file.stem.isdigit() else -1
             if not (number in wanted or (not self.moving and 0 <= number < self.room)):
                 file.unlink(missing_ok=True)
-        for folder in self.folder.parent.glob("*/"):
-            if folder != self.folder and not any(folder.iterdir()):
+        for folder in {file.parent for file in self.folder.parent.glob("*/*.safetensors")} - self.staying:
+            for file in [*folder.glob("*.safetensors"), *folder.glob("units_*.json")]:
+                file.unlink(missing_ok=True)
+            if not any(folder.iterdir()):
                 folder.rmdir()
 
     @torch.no_grad()
@@ -272,6 +310,16 @@ class Answers(Dataset):
             grids = json.loads(file.metadata()["about"])["grids"]
         return [number for number, grid in enumerate(grids) if self.units[grid["halo"]]]
 
+    def example(self, seed: int) -> dict:
+        """A patch to look at, of one of the crops that are there."""
+        self.measure()
+        there = sorted(int(file.stem) for file in self.folder.glob("*.safetensors") if file.stem.isdigit())
+        if not there:  # somebody has removed them after the training
+            self.make(there := self.turn(0)[:1])
+        rng = random.Random(seed)
+        crop = there[seed % len(there)]
+        return self.patch(crop, (self._useful(crop) or [0])[0], self.lr_patch, rng)
+
     def patch(self, crop: int, grid: int, side: int | None = None, rng: random.Random | None = None) -> dict:
         """An item: a random patch of so many LR pixels, or, without a side, all of the crop as it is."""
         with safe_open(self._path(crop), "pt") as file:
@@ -298,10 +346,10 @@ class Answers(Dataset):
         unit = torch.full((1, 1, 1), self.units[plan.halo])
         return {"lr": (lr, stitched, seams, unit), "target": (whole, unit), "hr": hr, "name": about["name"]}
 
-    def seams(self, crop: int, grid: int) -> Seams:
-        """Rows and columns of the output at which this crop's tiles start."""
+    def plan(self, crop: int, grid: int) -> TilePlan:
+        """One of the tile grids that this crop was run on."""
         index, _, _ = self.crop(crop)
-        return self.plans(crop, self.sizes[index])[grid].seams(self.scale)
+        return self.plans(crop, self.sizes[index])[grid]
 
     @staticmethod
     def _place(plan: TilePlan, side: int, rng: random.Random) -> tuple[range, range]:
@@ -321,38 +369,3 @@ def _turned(picture: Tensor, turn: int) -> Tensor:
     axes = [axis for bit, axis in ((1, -2), (2, -1)) if turn & bit]
     picture = picture.flip(axes) if axes else picture
     return (picture.transpose(-2, -1) if turn & 4 else picture).contiguous()
-
-
-def validate_erased(answers: Answers) -> Callable[[TiledSR], dict[str, float]]:
-    """A `validate` for train: mean TC (dB) of the erased against the whole pictures, SGR, and PSNR-Y (dB) against the
-    ground truth, over the crops of `answers`, whose network does not run again.
-
-    Means are over the pictures that have the figure: SGR of flat ones and PSNR-Y of blank or tiny ones are left out.
-    """
-    answers.prepare()
-    items = [(number, grid) for number in answers.turn(0) for grid in range(answers.crops.grids)]
-
-    def validate(model: TiledSR) -> dict[str, float]:
-        device = model.out_conv.weight.device
-        rows = []
-        process = PartialState()
-        for number, grid in items[process.process_index :: process.num_processes]:
-            item = answers.patch(number, grid)
-            shown = [part[None].to(device) for part in item["lr"]]
-            erased = model(*shown).clamp(0, 1).cpu()
-            whole, hr = item["target"][0][None].clamp(0, 1), item["hr"][None]
-            seams = answers.seams(number, grid)
-            detail = not blank(hr, answers.scale).item()
-            psnr = psnr_y(erased, hr, answers.scale).clamp(max=RESTORED).item() if detail else math.nan
-            row = {"tc": min(consistency(erased, whole), _EQUAL), "sgr": seam_gradient_ratio(erased, whole, seams)}
-            rows.append((number, grid, row | {"psnr_y": psnr}))
-        if process.num_processes > 1:
-            rows = gather_object(rows)
-        ordered = [row for *_, row in sorted(rows, key=lambda entry: entry[:2])]
-        means = {}
-        for name in ("tc", "sgr", "psnr_y"):
-            values = [row[name] for row in ordered if math.isfinite(row[name])]
-            means[name] = float(np.mean(values)) if values else math.nan
-        return means
-
-    return validate

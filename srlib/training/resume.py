@@ -18,7 +18,7 @@ from torch import nn
 from srlib.files import atomic
 from srlib.networks.checkpoints import save_model
 from srlib.training.run import Run
-from srlib.training.states import first_line, newest_state, set_aside, shapes, write_state
+from srlib.training.states import first_line, fitting, newest_state, set_aside, write_state
 
 # what may differ without making a finished training another one
 INCIDENTAL = {
@@ -90,7 +90,7 @@ def _changes(run: Run, state: dict) -> dict[str, str]:
     for name in run.parts.keys() | state["parts"].keys():
         if name not in run.parts or name not in state["parts"]:
             changes[name] = "is new" if name in run.parts else "is no longer used"
-        elif shapes(run.parts[name].state_dict()) != shapes(state["parts"][name]):
+        elif fitting(run.parts[name], state["parts"][name]) is None:
             changes[name] = "has other parameters: it is not restored"
     return changes
 

@@ -1,6 +1,5 @@
 """A training run: the state that changes with every step, the optimizer step, and validation."""
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -27,9 +26,10 @@ from srlib.data.resize import resized_alike
 from srlib.losses.terms import ragan_d
 from srlib.networks.fingerprint import fingerprint
 from srlib.progress import progress_bar
+from srlib.training.facts import facts
 from srlib.training.settings import Settings, optimizer_of
 from srlib.training.signals import StopSignals, leave_to_parent
-from srlib.training.states import columns_of, rows_of, shapes
+from srlib.training.states import columns_of, fitting, rows_of
 
 _COUNTERS = ("step", "drawn", "best", "since_best", "validated", "average", "bad", "finished")  # saved as they are
 
@@ -66,7 +66,7 @@ class Run:
         self.trained = [p for p in model.parameters() if p.requires_grad]
         if not self.trained:
             raise ValueError("nothing to train: every parameter of the model is frozen")
-        self.start = fingerprint(model)
+        self.start = fingerprint(model, but=getattr(model, "measured", ()))
         self.bare, self.loss = model.to(accelerator.device), loss.to(accelerator.device)
         self.bare_discriminator = None if discriminator is None else discriminator.to(accelerator.device)
         self.ema = ModelEmaV3(self.bare, decay=settings.ema, use_warmup=True)
@@ -83,7 +83,8 @@ class Run:
         self.model = accelerator.prepare(self.bare)
         self.discriminator = None if discriminator is None else accelerator.prepare(self.bare_discriminator)
         self.ema.module.load_state_dict(self.bare.state_dict())  # the first process's, on all
-        self.facts = self._facts()
+        settled = {**settings.plain(), "processes": accelerator.num_processes}
+        self.facts = settled | facts(self.bare, loss, self.bare_discriminator, self.data, self.sharpen)
         self.made_with = settings.plain()  # a finished training that is taken as it is: its own
         self.step, self.drawn, self.bad = 0, 0, 0  # drawn: patches, by all processes; bad: non-finite steps in a row
         self.best, self.since_best, self.validated = -math.inf, 0, -1 if settings.validate_start else 0
@@ -325,23 +326,6 @@ class Run:
                     p.copy_(before)  # optimizer.train() restores them inexactly
         return self.ema.module.eval()
 
-    def _facts(self) -> dict:
-        """What a training's result depends on besides its starting weights; texts, numbers and lists."""
-        networks = [n for n in getattr(self.loss, "networks", ()) if n is not None and n is not self.bare_discriminator]
-        config = dict(getattr(self.bare, "config", {}))
-        inner = {f"hat.{k}": v for k, v in config.pop("hat", {}).items() if k != "checkpointing"}
-        trained = [name for name, p in self.bare.named_parameters() if p.requires_grad]
-        return {
-            **self.settings.plain(),
-            "processes": self.accelerator.num_processes,
-            "data": [len(self.data), getattr(self.data, "key", "")],
-            "sharpen": getattr(self.sharpen, "__name__", str(self.sharpen)),
-            "trained parameters": hashlib.sha256(str(trained).encode()).hexdigest(),
-            "the loss's networks": [fingerprint(network) for network in networks],
-            **{f"loss's {name}": value for name, value in getattr(self.loss, "config", {}).items()},
-            **{f"model's {name}": str(value) for name, value in (config | inner).items()},
-        }
-
     def state(self) -> dict:
         """Everything needed to resume exactly; tensors, numbers and texts only."""
         scaler = self.accelerator.scaler
@@ -357,13 +341,13 @@ class Run:
         }
 
     def restore(self, state: dict) -> None:
-        """Continue from `state`; parts whose parameters have changed in shape stay as they are."""
+        """Continue from `state`; parts whose parameters have changed in shape, and what is measured, stay."""
         same_optimizer = all(self.facts[n] == state["facts"].get(n) for n in ("optimizer", "trained parameters"))
         for name, part in self.parts.items():
-            before = state["parts"].get(name)
-            if before is None or shapes(part.state_dict()) != shapes(before):
+            weights = fitting(part, state["parts"].get(name, {}))
+            if weights is None:
                 continue
-            part.load_state_dict(before)
+            part.load_state_dict(weights)
             if name in self.optimizers and (name != "model" or same_optimizer):
                 optimizer = self.optimizers[name]
                 rates = [{k: group[k] for k in ("lr", "weight_decay")} for group in optimizer.param_groups]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from srlib.files import atomic
 
@@ -77,9 +77,12 @@ def set_aside(folder: Path) -> Path | None:
     return before
 
 
-def shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """The shape of each entry of a state_dict."""
-    return {name: tuple(value.shape) for name, value in weights.items()}
+def fitting(part: nn.Module, before: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """`before` as weights for `part`, but for what it calls `measured`, which stays; None if shapes differ."""
+    own = part.state_dict()
+    weights = {**before, **{name: own[name] for name in getattr(part, "measured", ()) if name in own}}
+    shapes, needed = ({name: value.shape for name, value in ws.items()} for ws in (weights, own))
+    return weights if shapes == needed else None
 
 
 def columns_of(rows: list[dict]) -> dict[str, Tensor]:

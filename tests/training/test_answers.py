@@ -7,6 +7,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from accelerate import PartialState
+from safetensors.torch import load_file
 from torch.nn.functional import interpolate
 from trainings import same, settings, stop_at, tiny, weights
 
@@ -15,7 +16,8 @@ from srlib.networks.eraser import TiledSR
 from srlib.tiling.seam_map import near
 from srlib.tiling.tiled import tiled_apply
 from srlib.training import answers as module
-from srlib.training.answers import Answers, Crops, validate_erased
+from srlib.training.answers import Answers, Crops
+from srlib.training.erased import validate_erased
 from srlib.training.train import train
 
 CROPS = Crops(count=4, side=24, grids=2, tiles=(8, 16), pads=(0,), gib=1.0)
@@ -84,7 +86,7 @@ def test_patches_are_parts_of_hats_own_answers(tmp_path):
             assert torch.equal(item["lr"][0], lr) and (item["target"][0] - whole).abs().max() < 1e-3  # as fp16
             error = (stitched[0] - whole).detach()
             assert (item["lr"][1] - item["target"][0] - error).abs().max() < 1e-3 * error.abs().max() + 1e-6
-            assert data.seams(crop, grid) == plan.seams(2)
+            assert data.plan(crop, grid) == plan
 
 
 def test_the_unit_is_the_error_near_seams(tmp_path):
@@ -164,9 +166,8 @@ def test_each_process_makes_its_share(tmp_path):
         with (
             patch.multiple(state, num_processes=2, process_index=rank, wait_for_everyone=lambda: None),
             patch.object(PartialState, "is_main_process", not rank),
-            patch.object(data, "_measure", lambda _: {}),
         ):
-            data.prepare()
+            data.make(data.turn(0))
         assert [int(file.stem) for file in files(tmp_path)] == ([1, 3] if rank else [0, 1, 2, 3])
     assert answers(tmp_path).units == answers(tmp_path / "alone").units
 
@@ -185,9 +186,10 @@ def test_a_cache_too_small_for_the_contexts_is_refused(tmp_path):
 
 def trained(folder, crops=CROPS, callback=None, **changes):
     net = model()
-    data = answers(folder / "answers", crops, net=net)
-    net.gains = data.gains
     held_out = Answers(net, Pictures(), folder / "held", replace(CROPS, count=0, grids=1, drawn=False), lr_patch=8)
+    data = Answers(net, Pictures(), folder / "answers", crops, lr_patch=16)
+    data.measure()
+    net.gains = data.gains
     log = train(
         net,
         ErasureLoss(),
@@ -230,3 +232,80 @@ def test_small_pictures_are_left_out_and_none_left_is_said(tmp_path):
         answers(tmp_path, replace(CROPS, tiles=(24,)))
     with pytest.raises(ValueError, match="side of crops is 4"):
         replace(CROPS, side=4)
+    for gib in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="cache_gib .* leaves no room for HAT's answers"):
+            replace(CROPS, gib=gib)
+
+
+def test_room_is_shared_with_what_lies_beside_and_that_stays(tmp_path):
+    each = 24 * 24 * 3 * (4 + 2 * 4 * 4)
+    fixed = replace(CROPS, count=0, drawn=False)
+    held_out = Answers(model(), Pictures(), tmp_path, fixed, lr_patch=8)
+    held_out.make(held_out.turn(0))
+    beside = {"lr_patch": 16, "beside": [held_out]}
+    data = Answers(model(), Pictures(), tmp_path, replace(CROPS, count=5, gib=7.5 * each / 2**30), **beside)
+    assert data.moving and data.together == 2  # three crops of the validation leave four and a half
+    other = Answers(model(), Pictures(), tmp_path, replace(CROPS, seed=9), lr_patch=16)
+    other.measure()
+    data.prepare()
+    assert {f.parent for f in files(tmp_path)} == {data.folder, held_out.folder} and not other.folder.exists()
+    with pytest.raises(ValueError, match="do not hold two crops of .* MiB at once, beside those of the validation"):
+        Answers(model(), Pictures(), tmp_path, replace(CROPS, count=5, gib=4.5 * each / 2**30), **beside)
+
+
+def test_what_only_measures_removes_nothing_and_runs_hat_once(tmp_path, monkeypatch):
+    """A second start of a run that is training, before it is refused; and a finished run, looked at again."""
+    each = 24 * 24 * 3 * (4 + 2 * 4 * 4)
+    bounded = replace(CROPS, count=9, gib=5 * each / 2**30)
+    first = answers(tmp_path, bounded)
+    first.prepare(40, 8)
+    there = files(tmp_path)
+    monkeypatch.setattr(Answers, "_make", lambda *_: pytest.fail("HAT has run already"))
+    again = Answers(model(), Pictures(), tmp_path, bounded, lr_patch=16)
+    again.measure()
+    assert again.units == first.units and files(tmp_path) == there
+    assert again.example(3)["lr"][0].shape == (3, 16, 16)  # of a crop that is there
+
+
+def test_a_look_at_a_patch_after_the_files_were_removed_makes_one_crop(tmp_path):
+    data = answers(tmp_path)
+    for file in files(tmp_path):
+        file.unlink()
+    assert data.example(0)["lr"][0].shape == (3, 16, 16) and len(files(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("change", [{"count": 6}, {"seed": 5}, {"pads": (0, 8), "side": 32}, {"grids": 3}])
+def test_a_training_resumes_with_other_crops_in_their_unit(tmp_path, capsys, change):
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, callback=stop_at(9), iterations=20)
+    capsys.readouterr()
+    _, log = trained(tmp_path, replace(CROPS, **change), iterations=20)
+    said = capsys.readouterr().out
+    assert "resumed at step 9" in said and "changed since step 9: data" in said and "anew" not in said
+    data = Answers(model(), Pictures(), tmp_path / "answers", replace(CROPS, **change), lr_patch=16)
+    data.measure()
+    last = load_file(tmp_path / "run" / "last.safetensors")["eraser_facts"][1:]  # the best may be of before
+    assert log.attrs["steps"] == 20 and last.tolist() == [[h, pytest.approx(u)] for h, u in data.gains]
+
+
+def test_validation_is_in_the_models_own_unit_over_every_context_that_has_one(tmp_path):
+    net = model()
+    crops = replace(CROPS, count=0, grids=4, pads=(0, 8), drawn=False, side=40)
+    held_out = Answers(net, Pictures([(40, 40), (40, 33)]), tmp_path, crops, lr_patch=8)
+    validate, seen = validate_erased(held_out), []
+    with torch.no_grad():
+        net.out_conv.bias.fill_(0.5)
+    erase = TiledSR.erase
+
+    def watched(self, stitched, lr, seams, unit):
+        seen.append((unit, seams[0, 2:].max().item()))
+        return erase(self, stitched, lr, seams, unit)
+
+    for gains, contexts in (([[0, 0.2], [8, 0.1]], 2), ([[0, 0.2], [8, 0.0]], 1), ([], 2)):
+        net.gains, seen = gains, []
+        with patch.object(TiledSR, "erase", watched):
+            scores = validate(net)
+        tiles = 2
+        assert len(seen) == 2 * tiles * contexts and math.isfinite(scores["tc"])  # of two pictures
+        units = {round(unit, 6) for unit, _ in seen}
+        assert units == {round(unit, 6) for _, unit in gains if unit} or (not gains and units == {0.0})
