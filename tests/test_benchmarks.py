@@ -92,7 +92,7 @@ def test_how_much_an_eraser_learns_by_crops(tmp_path):
     small = ["--counts", "2", "--steps", "2", "--batch", "1", "--channels", "4", "--blocks", "1", "--drawings", "1"]
     small += ["--tile", "32", "--side", "64", "--keep", str(tmp_path / "kept")]
     text = output("benchmarks/eraser_crops.py", str(tmp_path / "hat.safetensors"), *small)
-    assert len(list(tmp_path.glob("kept/*_32_64/learn/*/*.safetensors"))) == 2
+    assert 2 in {len(list(folder.glob("*.safetensors"))) for folder in tmp_path.glob("kept/*/*")}
     row = json.loads(next(line for line in text.splitlines() if line.startswith("{")))
     assert row["crops"] == 2 and 0.5 < row["left, unseen"] < 1.5 and row["TC before"] > 20
 

@@ -104,3 +104,17 @@ def test_the_older_kind_is_said(tmp_path):
     _, report = model.tiled(torch.rand(1, 3, 24, 24), tile=16)
     assert any("older kind" in note for note in report.notes)
     assert not any("older" in note for note in erasing().tiled(torch.rand(1, 3, 24, 24), tile=16)[1].notes)
+
+
+@pytest.mark.parametrize(("tile", "most"), [(16, 1.01), (32, 1.01), (48, 1.01), (64, 0.75), (128, 0.4)])
+@torch.no_grad()
+def test_where_seams_lie_close_everything_is_computed_once_and_else_strips(tile, most, monkeypatch):
+    """Of the picture's LR pixels, with what is looked at around each part."""
+    model, x, seen = erasing(blocks=3), torch.rand(1, 3, 256, 256), []
+    model.hat_model.forward = lambda tiles: tiles.repeat_interleave(2, -2).repeat_interleave(2, -1)
+    erase = model.erase
+    monkeypatch.setattr(
+        model, "erase", lambda s, lr, *others: (seen.append(lr[0, 0].numel()), erase(s, lr, *others))[1]
+    )
+    model.tiled(x, tile=tile, halo=0, batch=64)
+    assert 0.1 < sum(seen) / 256**2 < most
