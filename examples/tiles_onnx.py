@@ -53,7 +53,7 @@ def cores(size, padded, tile, halo, read):
 
 
 if __name__ == "__main__":
-    source, target, *files = sys.argv[1:]
+    source, target, *files = sys.argv[1:] if len(sys.argv) > 3 else sys.exit(__doc__)
     lr = np.load(source).astype(np.float32).transpose(2, 0, 1)[None] / 255
     sr = upscale(lr, *map(onnxruntime.InferenceSession, files))
     np.save(target, (sr[0].clip(0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0))

@@ -271,7 +271,7 @@ def _view_options(parser: argparse.ArgumentParser) -> None:
     add("--crop", type=int, default=256, help="LR pixels of that square, default 256; more takes longer")
     add("--truth", action="store_true", help="the pictures are ground truth: downscale them first, and compare")
     add("--page", type=Path, help="write an HTML page of the first picture instead, to send on")
-    add("--lab", default="", help='arguments for JupyterLab, such as "--no-browser --allow-root"')
+    add("--lab", default="", help='arguments for JupyterLab: --lab="--no-browser --allow-root"')
 
 
 def _view(model: str, pictures: list[Path], **given: Any) -> int:

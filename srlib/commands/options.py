@@ -1,12 +1,15 @@
 """What several subcommands share: options of device and network, and how a run ends."""
 
 import argparse
+import os
 import sys
 from typing import Any
 
 
 class Intermixed(argparse.ArgumentParser):
-    """Options may stand between, before and after the files, and a first file that may be left out is."""
+    """Options may stand between, before and after the files, and a first file that may be left out is; and so may
+    files whose names begin with a dash.
+    """
 
     _inside = False
 
@@ -15,6 +18,7 @@ class Intermixed(argparse.ArgumentParser):
         if self._inside:
             return super().parse_known_args(args, namespace)
         args = list(sys.argv[1:] if args is None else args)
+        args = [f"./{a}" if a.startswith("-") and "." in a and os.path.isfile(a) else a for a in args]
         if "--" in args:  # all that follow are files, which argparse's second pass would take for options
             place = args.index("--") + 1
             args[place:] = [f"./{a}" if a.startswith("-") else a for a in args[place:]]
@@ -84,5 +88,6 @@ def tile_size(tile: str) -> int | str:
 
 def ended(written: int, skipped: int, failed: dict) -> int:
     """Print what was done; the exit status."""
-    print(f"{written} written, {skipped} skipped because they exist, {len(failed)} failed")
+    again = " (--overwrite makes them again)" if skipped else ""
+    print(f"{written} written, {skipped} skipped because they exist{again}, {len(failed)} failed")
     return 1 if failed else 0

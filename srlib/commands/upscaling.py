@@ -121,6 +121,7 @@ def run_upscale(
     from srlib.networks.checkpoints import load
     from srlib.networks.named_weights import weights_path
 
+    _no_model(input, output)
     extras = Extras(outscale, width, tta, wrap or 0)  # what is wrong with them is said before the network is read
     truth = _truth(input, output, format, compare) if compare else {}
     told: dict[str, Any] = {"img_range": img_range, "conv_scale": conv_scale, "answer": answer}
@@ -134,6 +135,9 @@ def run_upscale(
                 f"{network.hat_model.name} cannot be tiled exactly here: tiles with "
                 f"{'as much context as a picture needs' if halo == 'auto' else f'{halo} pixels of context'} instead"
             )
+    unused = {"halo": halo not in (None, "auto"), "blend": given["blend"] != "crop", "batch": given["batch"] != 1}
+    if statistics in ("exact", "window") and (idle := [f"--{name}" for name, told in unused.items() if told]):
+        print(f"{statistics} has no use for {', '.join(idle)}: for tiles on their own add --statistics local")
     context = _context(network, halo, halo_db, statistics)
     if wrap is not None:
         least = context if isinstance(context, int) else wrap
@@ -158,6 +162,15 @@ def run_upscale(
     else:
         status = ended(*run())
     return max(status, _compared(input, output, suffix, truth, extras, network.scale) if compare else 0)
+
+
+def _no_model(input: Path, output: Path) -> None:
+    """Raise ValueError where two files were given, and the first one is a model."""
+    from srlib.networks.named_weights import NAMED
+
+    named = str(input) in ("small", *NAMED) and not input.exists()
+    if named or (input.is_file() and input.suffix in (".safetensors", ".pth", ".pt", ".ckpt")):
+        raise ValueError(f"{input} is a model: an output is missing, as in srlib upscale {input} {output} OUTPUT")
 
 
 def _context(network: Any, halo: str | None, decibels: float | None, statistics: str) -> Any:

@@ -76,6 +76,8 @@ def _named(path: Path | str, file: BinaryIO) -> Iterator[None]:
         yield
     except UnidentifiedImageError:
         what = f"is not a picture ({', '.join(SUFFIXES)} are read); remove it"
+        if Path(path).suffix.lower() in (".hdr", ".exr"):
+            what = "is HDR, which is not read here: tone-map it to one of " + ", ".join(SUFFIXES)
         with suppress(Exception), Image.open(file) as image:
             what = f"is a picture of the format {image.format}, which is not read; save it as PNG or remove it"
         raise ValueError(f"{path} {what}") from None

@@ -42,6 +42,8 @@ def below(root: Path, path: Path | str) -> Path:
 def existing_file(path: Path | str, root: Path) -> Path:
     """`below` of a file; FileNotFoundError saying what there is when it does not exist."""
     file = below(root, path)
+    if file.is_dir():
+        raise IsADirectoryError(f"{file} is a folder: give a file, {what_there_is(file / 'x')}")
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; {unknown_run(file) or what_there_is(file)}")
     return file

@@ -77,6 +77,7 @@ def _checked(declared: dict, given: dict, values: dict) -> dict:
             raise ValueError(f"unknown parameter {name!r}: {hint}")
     for name, default in declared.items():
         _check_kind(name, values[name], default)
+        _check_range(name, values[name])
     return values
 
 
@@ -118,6 +119,30 @@ def _check_kind(name: str, value: object, default: object) -> None:
             raise ValueError(f"parameter {name} must hold {kind}, like {entry!r}, not {one!r}{_hint(one, entry)}")
 
 
+# Of the others no number may be below 0.
+FROM_1 = {
+    *("iterations", "batch", "accumulate", "validate_every", "log_every", "save_every", "lr_patch", "patch_sizes"),
+    *("crop_side", "grids", "channels", "scale", "scales", "tile_size", "tile_choices", "tile_batch", "tile", "crop"),
+    *("detector_iterations", "detector_batch", "detector_patch", "detector_pictures", "detector_side"),
+}
+CHOICES = {  # repeated here, as PyTorch takes seconds; tests compare them
+    "schedule": ("cosine", "one_cycle", "constant", "warmup_restarts"),
+    "optimizer": ("adam", "adamw", "schedule_free"),
+    "precision": ("no", "bf16", "fp16"),
+    "start": ("interpolation", "random"),
+    "teacher": ("whole", "ground_truth"),
+}
+
+
+def _check_range(name: str, value: object) -> None:
+    if name in CHOICES and value is not None and value not in CHOICES[name]:
+        raise ValueError(f"{name} {value!r} is none of {', '.join(CHOICES[name])}")
+    least = -1 if name == "jobs" else 1 if name in FROM_1 else 0
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, int | float) and not one >= least:
+            raise ValueError(f"{name} is {one}; it must be at least {least}")
+
+
 def _fits(value: object, default: object) -> bool:
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return True
@@ -145,8 +170,9 @@ def complaints(folder: Path) -> list[str]:
     path = folder.resolve()
     root = next((p.parent for p in path.parents if p.name == "params"), None)
     if root is None or not path.is_dir():
-        beside = ", ".join(sorted(p.name for p in path.parent.glob("*/")))
-        raise ValueError(f"{folder} is no folder of parameter files, params/<run>; {path.parent.name}/ has {beside}")
+        beside = "" if path.exists() else f"; {what_there_is(folder)}"
+        remedy = f", but a file: give its folder, {folder.parent}" if path.is_file() else beside
+        raise ValueError(f"{folder} is no folder of parameter files, params/<run>{remedy}")
     run, found = path.relative_to(root / "params").as_posix(), []
     notebooks = {p.stem: p for p in (root / "notebooks").glob("*.ipynb")}
     for file in sorted(path.glob("[!.]*.yaml")):

@@ -139,6 +139,8 @@ def tiling(root: Path, p: Mapping, start: Path | None = None) -> Training:
     patches = _patches(out / "data", p, model.scale)
     pairs = PicturePairs(out / "data", "validation", scale=model.scale)
     loss, discriminator = _total(root, p, model.scale)
+    if not any(loss.weights.values()):
+        raise ValueError("the weights of all terms are 0: there is nothing to learn from. Set pixel to 1")
     settings = replace(settings_from(p), validate_start=True)
     common = {"settings": settings, "folder": out / "tiling", "resume": p["resume"]}
     return Training(model, loss, patches, pairs, discriminator=discriminator, **common)

@@ -22,6 +22,7 @@ from srlib.networks.eraser import TiledSR
 from srlib.networks.wrappers import unwrapped
 from srlib.progress import progress_bar
 from srlib.tiling.exact import Chunks
+from srlib.tiling.memory import free_bytes
 from srlib.tiling.tiled import WALKED, Execution
 
 Results = tuple[int, int, dict[Path, str]]  # how many were written and skipped; what was wrong with the others
@@ -115,8 +116,16 @@ def check_features(how: Execution) -> None:
 
 
 def check_size(extras: Extras, target: Path, picture: Picture, scale: int) -> None:
-    """Raise ValueError when the target's format cannot hold the picture as large as it gets."""
-    check_format(target, picture, extras.factor(picture, scale))
+    """Raise ValueError when the target's format cannot hold the picture as large as it gets, or memory cannot."""
+    factor, rgb = extras.factor(picture, scale), picture.rgb
+    check_format(target, picture, factor)
+    needed, free = rgb.nbytes * factor**2, free_bytes(torch.device("cpu"))
+    if needed > free:
+        height, width = (round(side * factor) for side in rgb.shape[:2])
+        raise ValueError(
+            f"the output, {width}x{height} pixels, needs {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are "
+            "free: ask for a smaller output, with --outscale or --width"
+        )
 
 
 @contextmanager
@@ -153,7 +162,7 @@ def targets(
         into = output / source.name if output.is_dir() or not output.suffix else output
         pairs = {source: into.with_suffix(suffix) if suffix else into}
     else:
-        if output.is_file():
+        if output.is_file() or (output.suffix.lower() in known and not output.exists()):
             raise ValueError(f"{source} is a folder, {output} a file: give a folder for the output")
         if output.resolve() == source.resolve():
             raise ValueError(f"{output} holds the pictures themselves: give another folder for the output")

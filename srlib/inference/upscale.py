@@ -35,6 +35,8 @@ def upscale(model: TiledSR, picture: Picture, *, tta: bool = False, **options: A
     input's, or many values outside [0, 1]. Raises FloatingPointError for weights or an output that are not finite,
     ValueError for a precision that the network does not support.
     """
+    if not isinstance(picture, Picture):
+        raise TypeError(f"picture is a {type(picture).__name__}: read the file first, srlib.read_picture(path)")
     check_precision(model, options.get("how", Execution()))
     _check_weights(model)
     tiled = partial(averaged, model) if tta else model.tiled

@@ -1,6 +1,5 @@
 """TiledSR: HAT through tiles, then a small residual network that erases what tiling left behind near the seams."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srlib.networks.arguments import check_whole
+from srlib.networks.gains import checked_gains, unit_of
 from srlib.networks.hat import HAT
 from srlib.networks.strips import SeamStrips
 from srlib.networks.wrappers import unwrapped
@@ -113,7 +113,7 @@ class TiledSR(nn.Module):
 
     @gains.setter
     def gains(self, gains: Sequence[Sequence[float]]) -> None:
-        pairs = _checked_gains(gains)
+        pairs = checked_gains(gains)
         if self.radius:  # weights alone say what they are for: row 0 the radius and what it sees, then the gains
             code = float(sum(2 ** SEES.index(name) for name in self.sees))
             facts = torch.tensor([[float(self.radius), code], *pairs], device=self.out_conv.weight.device)
@@ -157,16 +157,7 @@ class TiledSR(nn.Module):
 
     def unit(self, halo: int) -> float:
         """In what unit the eraser's output counts for tiles with `halo` LR pixels of context: see gains."""
-        gains = self.gains
-        if not gains or halo > gains[-1][0]:
-            return 0.0
-        last = next(i for i, (known, _) in enumerate(gains) if halo <= known)
-        (low, below), (high, above) = gains[max(last - 1, 0)], gains[last]
-        if halo >= high or not below or not above:
-            return above
-        if halo <= low:
-            return below
-        return math.exp(math.log(below) + (math.log(above) - math.log(below)) * (halo - low) / (high - low))
+        return unit_of(self.gains, halo)
 
     def forward(
         self, x: Tensor, stitched: Tensor | None = None, seams: Tensor | None = None, unit: Tensor | float = 1.0
@@ -282,6 +273,11 @@ class TiledSR(nn.Module):
             how=how,
             started=started,
         )
+        known = [known for known, unit in self.gains if unit]
+        if known and not exact and any(plan.seams(1)) and not self.unit(report.plan.halo):
+            report.notes.append(
+                f"the eraser does nothing: it was taught for at most {max(known):.0f} pixels of context"
+            )
         if not self.radius and self.out_conv.weight.any():
             report.notes.append("the eraser is of the older kind, blind to where seams are: it changes everything")
         return picture, report
@@ -364,16 +360,6 @@ def eraser_config(state: Mapping[str, Tensor]) -> dict:
     (radius, code), *gains = state["eraser_facts"].tolist()
     sees = [name for bit, name in enumerate(SEES) if int(code) >> bit & 1]
     return {**sizes, "radius": int(radius), "sees": sees, "gains": gains}
-
-
-def _checked_gains(gains: object) -> list[list[float]]:
-    """[[halo, unit], ...] by halo."""
-    pairs = list(gains) if isinstance(gains, list | tuple) else [None]
-    for pair in pairs:
-        whole = isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(v, int | float) for v in pair)
-        if not whole or min(cast(Sequence[float], pair)) < 0:
-            raise ValueError(f"gains {gains!r} must be a list of pairs of numbers, (halo, unit), not negative")
-    return sorted([float(v) for v in cast(Sequence[float], pair)] for pair in pairs)
 
 
 class ResidualBlock(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as symbolic_shapes
 
-from srlib.files import atomic, check_suffix
+from srlib.files import atomic, check_suffix, check_writable
 from srlib.networks.checkpoints import load
 from srlib.networks.diffir import DiffIR
 from srlib.networks.eraser import TiledSR
@@ -179,6 +179,7 @@ def export_file(
     Returns the largest difference: 0 where onnxruntime is not installed, infinity for a NaN.
     """
     check_suffix(output, ".onnx")
+    check_writable(output.parent)
     network = load(model, img_range=img_range, conv_scale=conv_scale, answer=answer, light=True, use_tiling=False)
     export_onnx(network, output)
     channels, window = network.hat_model.config["in_chans"], network.window

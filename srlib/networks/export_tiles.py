@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from srlib.files import check_suffix
+from srlib.files import check_suffix, check_writable
 from srlib.networks.checkpoints import load
 from srlib.networks.eraser import TiledSR
 from srlib.networks.export import (
@@ -136,6 +136,7 @@ def export_tile_files(
     Returns the largest difference: 0 where onnxruntime is not installed, infinity for a NaN.
     """
     check_suffix(output, ".onnx")
+    check_writable(output.parent)
     network = load(model, img_range=img_range, conv_scale=conv_scale)
     halo = network.tile_pad if halo is None else halo
     written = export_tiles(network, output, tile=tile, halo=halo)

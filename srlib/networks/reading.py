@@ -72,7 +72,7 @@ def _loaded(path: Path) -> Any:
 
 
 def _globals(path: Path) -> Iterator[str]:
-    """Names of what is neither torch's nor a dictionary in the file's pickles, without running them.
+    """Names of what is neither a tensor's nor a dictionary's in the file's pickles, without running them.
 
     Raises ValueError or EOFError when a pickle is cut short.
     """
@@ -92,7 +92,8 @@ def _globals(path: Path) -> Iterator[str]:
             name = ".".join(texts[-2:])
         elif isinstance(argument, str):
             texts.append(argument)
-        if name and not name.startswith(("torch.", "collections.", "_codecs.")):
+        whole = name.startswith("torch.nn.modules.")  # a network, not its weights
+        if name and (whole or not name.startswith(("torch.", "collections.", "_codecs."))):
             yield name
 
 

@@ -15,7 +15,7 @@ from bs4 import BeautifulSoup
 from nbformat import NotebookNode
 from PIL import Image
 
-from srlib.files import atomic
+from srlib.files import atomic, check_writable
 from srlib.show.report import HIDDEN, executed
 
 _BY = "What the executed notebooks show, written by `make gallery`."  # in the README of a folder that is a gallery
@@ -34,6 +34,7 @@ def write_gallery(notebooks: Sequence[Path | str], folder: Path | str) -> list[P
     folder, names = Path(folder), [Path(notebook).stem for notebook in notebooks]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"two notebooks are called {twice[0]}, and would be one page: rename one")
+    check_writable(folder)
     contents, readme = [executed(notebook) for notebook in notebooks], folder / "README.md"
     own = readme.is_file() and _BY in readme.read_text(encoding="utf-8", errors="replace")
     if folder.exists() and not own and any(folder.iterdir()):

@@ -16,7 +16,7 @@ from nbformat.v4 import new_markdown_cell
 from traitlets.config import Config
 
 from srlib.experiments.notebook import existing_file
-from srlib.files import atomic, check_suffix
+from srlib.files import atomic, check_suffix, check_writable
 
 HIDDEN = "not-in-report"  # cells with this tag leave no output: progress, widgets
 FIRST = "first-in-report"  # cells with this tag stand right below the title: the conclusion
@@ -41,6 +41,7 @@ def write_report(notebook: Path | str, html: Path | str) -> Path:
     is overwritten, and what `executed` raises.
     """
     check_suffix(html, ".html", ".htm")
+    check_writable(Path(html).parent)
     content = executed(notebook)
     config = Config()
     config.TagRemovePreprocessor.remove_all_outputs_tags = {HIDDEN}

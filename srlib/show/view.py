@@ -14,7 +14,7 @@ from srlib.data.datasets import PicturePairs
 from srlib.data.pictures import picture_size
 from srlib.evaluation.baseline import baseline
 from srlib.experiments.notebook import below, existing_file, need, project_root
-from srlib.files import atomic, check_suffix
+from srlib.files import atomic, check_suffix, check_writable
 from srlib.networks.checkpoints import load
 from srlib.networks.eraser import TiledSR
 from srlib.show.seam_viewer import SeamViewer
@@ -96,6 +96,7 @@ def open_viewer(model: str, pictures: Sequence[Path], *, crop: int, truth: bool,
     """
     if page is not None:
         check_suffix(page, ".html", ".htm")
+        check_writable(page.parent)
     given = Path(model).absolute() if Path(model).is_file() else model  # else a name
     files = [existing_file(path.absolute(), Path.cwd()) for path in pictures]
     for file in files:

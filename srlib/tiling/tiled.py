@@ -336,8 +336,8 @@ def auto_plan(
     how: Execution = Execution(),
 ) -> TilePlan:
     """A plan for x (B, C, H, W) that fits in half of the free memory with `batch` tiles at once: of the tiles up to
-    1024 the one that reads the fewest pixels; of equal ones the smallest. One small tile is tried to see what a pixel
-    costs. Give tiled_apply the same batch.
+    1024 the one that reads the fewest pixels, without halo the one with the fewest seams. One small tile is tried to
+    see what a pixel costs. Give tiled_apply the same batch.
     exact: the largest chunk that fits, up to 128, on a GPU 256; larger ones are not faster. own_padding: as plan_tiles
     takes it.
 
@@ -364,4 +364,6 @@ def auto_plan(
             f"a tile of {plans[0].y.read}x{plans[0].x.read} needs {plans[0].memory(cost, batch) / 2**20:.0f} MiB, "
             f"half of what is free on {device} is {budget / 2**20:.0f} MiB; use a smaller halo or another device"
         )
-    return fitting[-1] if exact else min(fitting, key=lambda plan: (plan.overhead, plan.tile))
+    if exact:
+        return fitting[-1]
+    return min(fitting, key=lambda plan: (plan.overhead, plan.tile) if halo else (len(plan), plan.overhead))

@@ -117,6 +117,45 @@ def test_a_mistake_is_one_sentence(compact, options, said, capsys, tmp_path, mon
     assert not (tmp_path / "out.png").exists()
 
 
+@pytest.mark.parametrize("named", ["small", "dat-light-x2", "model.pth"])
+def test_a_model_without_an_output_is_said(named, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_picture(tmp_path / "a.png", Picture(noise()))
+    (tmp_path / "model.pth").write_bytes(b"x")
+    assert f"{named} is a model: an output is missing" in error(["upscale", named, "a.png"], capsys)
+
+
+def test_what_exact_does_not_use_is_named(tmp_path, capsys):
+    write_picture(tmp_path / "a.png", Picture(noise()))
+    line = ["upscale", str(tmp_path / "a.png"), str(tmp_path / "out.png")]
+    assert main([*line, "--halo", "16", "--batch", "4", "--blend", "ramp"]) == 0
+    said = capsys.readouterr().out
+    assert "exact has no use for --halo, --blend, --batch: for tiles on their own add --statistics local" in said
+    assert main([*line, "--overwrite", "--statistics", "local", "--tile", "8"]) == 0
+    assert "the eraser does nothing: it was taught for at most 0 pixels" in capsys.readouterr().out
+    assert main([*line, "--overwrite", "--statistics", "local", "--halo", "0", "--tile", "32", "--batch", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "no use" not in said and "does nothing" not in said
+
+
+def test_an_output_that_memory_cannot_hold_is_refused_before_the_work(tmp_path, capsys):
+    write_picture(tmp_path / "a.png", Picture(noise()))
+    assert main(["upscale", str(tmp_path / "a.png"), str(tmp_path / "out.png"), "--width", "900000"]) == 1
+    assert "the output, 900000x692308 pixels, needs 1740.9 GiB of memory" in capsys.readouterr().err
+
+
+def test_a_folder_is_not_written_to_a_pictures_name(tmp_path, capsys):
+    write_picture(tmp_path / "in/a.png", Picture(noise()))
+    assert "give a folder for the output" in error(["upscale", str(tmp_path / "in"), str(tmp_path / "x.png")], capsys)
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_a_name_with_a_leading_dash_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_picture(tmp_path / "-a.png", Picture(noise()))
+    assert main(["upscale", "-a.png", "out.png", "--tta"]) == 0 and (tmp_path / "out.png").is_file()
+
+
 def refused(*_: object, **__: object) -> None:
     raise OSError("refused")
 

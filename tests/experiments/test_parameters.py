@@ -4,11 +4,13 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from projects import ROOT
 
-from srlib.experiments.parameters import ENTRIES, complaints, read_parameter_file, read_parameters
+from srlib.experiments.parameters import CHOICES, ENTRIES, FROM_1, complaints, read_parameter_file, read_parameters
+from srlib.training.settings import OPTIMIZERS, SCHEDULES
 
 CELL = (
     '# parameters\nrun = "demo"  # name\nsteps = 10\nrate = 1e-4\nflag = True\nscales = [2]\nweights = []\narms = []\n'
@@ -117,7 +119,8 @@ def test_what_papermill_takes_is_taken(tmp_path):
     [
         ("params/demo", ""),
         ("params/typo", "<run>; params/ has ablation, anime"),
-        ("tests", "tests is no"),
+        ("tests", "tests is no folder of parameter files, params/<run>\n"),
+        ("params/demo/01_data.yaml", "but a file: give its folder, params/demo"),
     ],
 )
 def test_the_command_is_silent_about_what_is_right_and_says_what_is_wrong(folder, said):
@@ -125,6 +128,43 @@ def test_the_command_is_silent_about_what_is_right_and_says_what_is_wrong(folder
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert bool(done.returncode) == bool(said) == bool(done.stderr)
     assert said in done.stderr and not done.stdout
+
+
+@pytest.mark.parametrize(
+    ("notebook", "line", "said"),
+    [
+        ("02_stage1", "seed: -1", "seed is -1; it must be at least 0"),
+        ("02_stage1", "schedule: cosin", "schedule 'cosin' is none of cosine, "),
+        ("04_artifact_ft", "detector_iterations: 0", "detector_iterations is 0; it must be at least 1"),
+        ("04_artifact_ft", "detector_side: 0", "detector_side is 0"),
+        ("04_artifact_ft", "tile_choices: [32, 0]", "tile_choices is 0; it must be at least 1"),
+        ("04_artifact_ft", "cache_gib: .nan", "cache_gib is nan; it must be at least 0"),
+        ("04_artifact_ft", "teacher: hole", "teacher 'hole' is none of whole, ground_truth"),
+        ("01_data", "jobs: -2", "jobs is -2; it must be at least -1"),
+        ("01_data", "blur: [-1.0, 2.0]", "blur is -1.0"),
+    ],
+)
+def test_numbers_and_words_that_cannot_be_are_refused_before_anything_runs(tmp_path, notebook, line, said):
+    file = tmp_path / "params.yaml"
+    file.write_text(f"run: x\n{line}\n")
+    with pytest.raises(ValueError, match=re.escape(said)):
+        read_parameter_file(ROOT / "notebooks" / f"{notebook}.ipynb", file, {})
+
+
+def test_the_choices_are_those_of_the_code():
+    assert set(CHOICES["schedule"]) == set(SCHEDULES) and set(CHOICES["optimizer"]) == set(OPTIMIZERS)
+    names = {name for path in (ROOT / "notebooks").glob("0*.ipynb") for name in declared(path)}
+    assert names >= FROM_1 | CHOICES.keys()
+
+
+def declared(path: Path) -> set[str]:
+    cells = json.loads(path.read_text())["cells"]
+    return {
+        n
+        for c in cells
+        if "parameters" in c["metadata"].get("tags", ())
+        for n in re.findall(r"(?m)^(\w+) = ", "".join(c["source"]))
+    }
 
 
 def test_the_kind_of_every_lists_entries_is_known():

@@ -138,6 +138,8 @@ def test_only_the_patches_that_are_drawn_must_suit_the_terms(tmp_path):
         ("02_stage1", {"lr_patch": 400}, "the largest packed are 64"),
         ("03_tiling", {"tile_size": 20}, "tile_size 20 is not a multiple of the window 8"),
         ("03_tiling", {"tile_pad": 8}, "every tile would see the whole patch"),
+        ("03_tiling", {"pixel": 0.0}, "the weights of all terms are 0: there is nothing to learn from"),
+        ("03_tiling", {"seed": -1}, "seed is -1; it must be at least 0"),
         ("03_tiling", {"learnable": "plain", "pixel": 0.0, "gradient": 1.0}, "share out the weight pixel, which is 0"),
     ],
 )

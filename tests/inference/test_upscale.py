@@ -113,3 +113,8 @@ def test_a_downscaled_picture_comes_back(model, tmp_path):
     write_picture(tmp_path / "lr.png", Picture(lr))
     big, _ = upscale(model, read_picture(tmp_path / "lr.png"), statistics="exact", tile="auto")
     assert np.abs(big.rgb[8:-8, 8:-8].astype(int) - hr[8:-8, 8:-8]).max() <= 3
+
+
+def test_a_path_in_place_of_a_picture_is_said():
+    with pytest.raises(TypeError, match=r"picture is a str: read the file first, srlib.read_picture\(path\)"):
+        upscale(TiledSR(HAT(**TINY, upscale=2)).eval(), "a.png")

@@ -218,6 +218,14 @@ def test_a_whole_model_is_more_than_weights(tmp_path):
         load(tmp_path / "m.pth")
 
 
+@pytest.mark.parametrize("network", [nn.Conv2d(3, 3, 1), nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())])
+@pytest.mark.parametrize("new", [True, False])
+def test_a_whole_network_of_torchs_own_parts_is_more_than_weights(network, new, tmp_path):
+    torch.save(network, tmp_path / "m.pth", _use_new_zipfile_serialization=new)
+    with pytest.raises(ValueError, match=r"holds more than weights \(torch\.nn\.modules\."):
+        load(tmp_path / "m.pth")
+
+
 def test_a_folder_names_the_models_in_it(tmp_path):
     with pytest.raises(ValueError, match="is a folder, not a model: it is empty"):
         load(tmp_path)

@@ -45,6 +45,8 @@ def test_own_models_and_pictures(there):
     assert choices["tile"] == [24, 36, 72, 132] and choices["halo"] == [0, 12, 24, 36]
     with pytest.raises(ValueError, match="two of .* are called 'x': write name=path"):
         viewer_of(["x=mine.safetensors", "x=mine.safetensors"], ["a.png"])
+    with pytest.raises(IsADirectoryError, match=r"is a folder: give a file, .*/ has "):
+        viewer_of(["mine.safetensors"], [there])
     with pytest.raises(FileNotFoundError, match=r"c.png does not exist"):
         viewer_of(["mine.safetensors"], ["c.png"])
 

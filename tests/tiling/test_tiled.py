@@ -201,6 +201,9 @@ def test_auto_plan_reads_the_fewest_pixels_that_fit(monkeypatch):
     small = fitting(2 * cost * 64 * 64)
     assert 8 <= small < 104 and small % 8 == 0
     assert fitting(4 * cost * 64 * 64) > small
+    bare = auto_plan(nearest, x, halo=0, window=8)  # every tile reads as much: the one with the fewest seams
+    plans = [plan_tiles(100, 200, tile=tile, halo=0, window=8) for tile in range(8, 201, 8)]
+    assert bare.tile > 8 and len(bare) == min(len(p) for p in plans if p.memory(cost, 1) <= 2 * cost * 64 * 64)
     with pytest.raises(MemoryError, match="use a smaller halo"):
         fitting(1000)
     monkeypatch.undo()
