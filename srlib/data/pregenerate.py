@@ -24,7 +24,7 @@ from srlib.data.passes import Made, Pass, Result
 from srlib.data.pictures import picture_size, read_picture, write_png
 from srlib.data.resize import METHODS, centre, crop_to_multiple, downscale_integers, upscale_integers
 from srlib.data.sources import later_pages, pictures_in, sampled
-from srlib.files import digest, locked, stamp
+from srlib.files import check_writable, digest, locked, stamp
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ def pregenerate(
     input, output = Path(input).absolute(), Path(output).absolute()  # a cluster's workers have another directory
     _check(input, output, jobs)
     found = pictures_in(input, output)
+    check_writable(output)
     stems = _lr_stems(found.names)
     names = sampled(found.names, sample, seed)
     training = [n for n in names if (split or {}).get(n) == "train"]

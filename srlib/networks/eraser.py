@@ -327,6 +327,11 @@ class TiledSR(nn.Module):
         """(B, H, W, C) -> the same."""
         return self.erase(stitched.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
+    def used_parameters(self) -> int:
+        """How many there are, without those of an eraser that erases nothing."""
+        erasing = self.out_conv.weight.any() and (not self.radius or any(unit for _, unit in self.gains))
+        return sum(p.numel() for p in (self if erasing else self.hat_model).parameters())
+
     def freeze_hat(self) -> "TiledSR":
         """Stage 3: HAT gets no gradient and stays in eval mode, whatever train() is told."""
         self.hat_frozen = True

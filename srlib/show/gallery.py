@@ -127,7 +127,7 @@ def _last_text(lines: Sequence[str]) -> str:
     """The last paragraph or title before a figure, as its alternative text."""
     last: list[str] = []
     for line in reversed(lines):
-        if line and line[0] not in "!|`":
+        if line and line[0] not in "!|" and not line.startswith("```"):
             last.insert(0, line)
         elif last:
             break
