@@ -87,6 +87,13 @@ def test_what_the_eraser_costs():
     assert [len(row) for row in rows if row[0] == "demo"] == [4, 5]
 
 
+def test_how_wide_the_error_of_tiles_is(tmp_path):
+    save_model(tmp_path / "hat.safetensors", HAT(**{**CONFIGS["demo"], "depths": [1], "num_heads": [2]}, upscale=2))
+    text = output("benchmarks/seam_width.py", str(tmp_path / "hat.safetensors"), "--tiles", "32", "--halos", "0")
+    tile, context, tc, rms, *shares = map(float, text.splitlines()[-1].split()[1:])
+    assert (tile, context) == (32, 0) and tc > 20 and rms > 0 and 0 < shares[0] <= shares[-1] <= 1.001
+
+
 def test_how_much_an_eraser_learns_by_crops(tmp_path):
     save_model(tmp_path / "hat.safetensors", HAT(**{**CONFIGS["demo"], "depths": [1], "num_heads": [2]}, upscale=2))
     small = ["--counts", "2", "--steps", "2", "--batch", "1", "--channels", "4", "--blocks", "1", "--drawings", "1"]

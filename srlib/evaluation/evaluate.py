@@ -1,5 +1,6 @@
 """Scores of models on held-out pictures, whole and tiled: PSNR-Y, SSIM-Y, MS-SSIM-Y, seam figures, time, memory."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -52,10 +53,10 @@ def evaluate(
     once more to measure its peak. keep: GiB that the returned pictures may take; if they take more, none is returned
     (pictures_of makes some of them again). whole_limit: LR megapixels above which "whole" is exact tiling, the same
     picture to rounding. perceptual: lpips_network's, for a column LPIPS. Returns
-    - a table with columns picture, variant, tiling, blank (whether no mean counts the picture), PSNR-Y (dB), SSIM-Y,
-      MS-SSIM-Y (NaN for pictures below 161 pixels), LPIPS if asked for (NaN below 32 pixels), seconds, with `memory`
-      MiB (NaN but for the first picture), and for tiled rows, against the same model's whole picture, TC (dB), SGR,
-      max_difference and differing_share;
+    - a table with columns picture, variant, tiling, blank (whether no mean counts the picture), for tiled rows TC (dB)
+      and SGR against the same model's whole picture, PSNR-Y (dB), SSIM-Y, MS-SSIM-Y (NaN for pictures below 161
+      pixels), LPIPS if asked for (NaN below 32 pixels), seconds, with `memory` MiB (NaN but for the first picture), and
+      for tiled rows max_difference and differing_share;
     - the pictures (C, H, W) in [0, 1], on the CPU, by (picture, variant, tiling);
     - the seam profiles E(k) by the same keys, for the tiled ones.
     Raises ValueError naming the model and the picture when an output is not finite.
@@ -97,6 +98,7 @@ def evaluate(
             else:
                 pictures[item["name"], variant, tiling] = picture[0]
             row = {"picture": facts["picture"], "variant": variant, "tiling": tiling, "blank": facts["blank"]}
+            row |= {"TC": math.nan, "SGR": math.nan} if tilings else {}  # first, and of tiled rows below
             row |= {"PSNR-Y": psnr_y(picture, hr, scale).item(), "SSIM-Y": ssim_y(picture, hr, scale).item()}
             row |= {"MS-SSIM-Y": ms_ssim_y(picture, hr, scale).item()}
             row |= {"LPIPS": lpips(perceptual, picture, hr).item()} if perceptual else {}

@@ -250,8 +250,8 @@ def costs(folder: Path, scores: Mapping[int, Scores]) -> pd.DataFrame:
 
 
 def per_seed(table: pd.DataFrame, tiling: str) -> pd.DataFrame:
-    """One row a seed and arm, means over the pictures that count for all seeds: PSNR-Y whole and tiled and their gap
-    (dB), the share of the same seed's stage-1 gap that is closed (%, NaN where there is none), TC (dB), SGR.
+    """One row a seed and arm, means over the pictures that count for all seeds: TC (dB), SGR, PSNR-Y tiled, whole, and
+    their gap (dB), the share of the same seed's stage-1 gap that is closed (%, NaN where there is none).
 
     table: `evaluate`'s, with a column "seed".
     """
@@ -261,12 +261,12 @@ def per_seed(table: pd.DataFrame, tiling: str) -> pd.DataFrame:
         whole, tiled = (mean.xs(kind, level="tiling") for kind in ("whole", tiling))
         rows[seed] = pd.DataFrame(
             {
-                "PSNR-Y whole": whole["PSNR-Y"],
-                "PSNR-Y tiled": tiled["PSNR-Y"],
-                "gap": whole["PSNR-Y"] - tiled["PSNR-Y"],
-                "gap closed, %": gap_closed(part, tiling, "1"),
                 "TC": tiled["TC"],
                 "SGR": tiled["SGR"],
+                "PSNR-Y tiled": tiled["PSNR-Y"],
+                "PSNR-Y whole": whole["PSNR-Y"],
+                "gap": whole["PSNR-Y"] - tiled["PSNR-Y"],
+                "gap closed, %": gap_closed(part, tiling, "1"),
             }
         )
     return pd.concat(rows, names=["seed", "arm"])

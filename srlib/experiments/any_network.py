@@ -126,7 +126,7 @@ def compared(
             whole = y if whole is None else whole
             pictures[name, way] = y[0].clamp(0, 1)
             quality = psnr_y(y.clamp(0, 1), truth, model.scale).item()
-            row: dict[str, Any] = {"picture": name, "way": way, "PSNR-Y, dB": quality}
+            row: dict[str, Any] = {"picture": name, "way": way, "TC, dB": float("nan"), "PSNR-Y, dB": quality}
             if y is not whole:
                 row["of it lost, dB"] = best - quality
                 bits = [to_integers(picture[0]) for picture in (y, whole)]

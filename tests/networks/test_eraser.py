@@ -117,3 +117,13 @@ def test_auto_leaves_room_for_as_many_tiles_as_go_through_at_once(monkeypatch):
         model.tiled(x, batch=0)
     with pytest.raises(ValueError, match="tile 'large' is neither a number of LR pixels nor \"auto\""):
         model.tiled(x, tile="large")
+
+
+def test_parameters_of_an_eraser_that_erases_nothing_do_not_count():
+    model = TiledSR(HAT(**TINY, upscale=2), gains=[[0, 0.1]])
+    own, hat = (sum(p.numel() for p in part.parameters()) for part in (model, model.hat_model))
+    assert model.used_parameters() == hat < own
+    torch.nn.init.ones_(model.out_conv.weight)
+    assert model.used_parameters() == own
+    model.gains = []
+    assert model.used_parameters() == hat
