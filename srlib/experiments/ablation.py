@@ -9,7 +9,9 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+import torch
 from accelerate import PartialState
+from torch import Tensor
 
 from srlib.data.datasets import PicturePairs, training_patches
 from srlib.evaluation.baseline import BASELINES
@@ -81,6 +83,8 @@ QUESTIONS = {  # each is answered by the first arm minus the second
     "only training longer": ("1, longer", "1"),
     "sharpened targets": ("1, sharpened", "1"),
 }
+
+PROFILED = ("1", "1+2", "1+2+3, blind", "1+2+3", "1+2+3, 4000 steps", "1+2+3, ground truth")  # error by distance
 
 MANY = ("1+2", "1+2+3", "1+2+3, any tile")  # the arms that other tiles and halos are tried on; without them the last
 
@@ -165,15 +169,16 @@ class Scores:
     """What one seed's arms score on the test pictures: `evaluate`'s tables, and the seconds that each arm trained.
 
     arms: whole, and tiled as trained; sizes: MANY, or the last arm, on tiles and halos beside that; ways: the first and
-    the whole recipe tiled in other ways, with memory.
+    the whole recipe tiled in other ways, with memory; profiles: the arms' squared error by distance to the seams.
     """
 
     arms: pd.DataFrame
     sizes: pd.DataFrame
     ways: pd.DataFrame
+    profiles: pd.DataFrame
     seconds: pd.Series
 
-    FILES = ("arms", "sizes", "ways", "seconds")
+    FILES = ("arms", "sizes", "ways", "profiles", "seconds")
 
 
 def scored(
@@ -194,17 +199,17 @@ def scored(
     """
     names = with_starts(arms)
     many = [a for a in MANY if a in names] or names[-1:]
-    p, told = parameters["02_stage1"], ({a: repr(ARMS[a]) for a in names}, parameters, many)
+    p, told = parameters["02_stage1"], ({a: repr(ARMS[a]) for a in names}, parameters, many, Scores.FILES)
     data = root / "outputs" / p["run"] / "data"
     pictures = [PicturePairs(data, part, scale=p["scale"]).key for part in ("train", "validation", "test")]
     packed: Any = training_patches(data, scale=p["scale"], lr_patch=p["lr_patch"], methods=p["methods"])
     made_of = digest([*(json.dumps(x, sort_keys=True) for x in told), *pictures, packed.key])
     kept = folder / "scores"
     if (kept / "made_of").is_file() and (kept / "made_of").read_text() == made_of:
-        scores, sizes, ways, times = (
+        *tables, times = (
             pd.read_csv(kept / f"{name}.csv", dtype={"arm": str, "variant": str}) for name in Scores.FILES
         )
-        return Scores(scores, sizes, ways, times.set_index("arm")["seconds"])
+        return Scores(*tables, times.set_index("arm")["seconds"])
     seconds = {}
     for name in names:
         print(name)
@@ -215,19 +220,32 @@ def scored(
     tile, halo = (parameters["03_tiling"][name] for name in ("tile_size", "tile_pad"))
     window = models["1"].window
     more: dict[str, Any] = {"tile_batch": tile_batch, "keep": 0}
-    trained, _, _ = evaluate(models, pairs, tilings_of([(tile, halo)]), **more)
+    trained, _, errors = evaluate(models, pairs, tilings_of([(tile, halo)]), **more)
     wanted = [(t, h) for h in (0, window, 2 * window) for t in (tile, tile + 2 * window, 2 * tile, 3 * tile)]
     sizes, _, _ = evaluate({a: models[a] for a in many}, pairs, tilings_of(wanted), **more)
     ways = ways_to_tile(tile, window, window)
     ways = {name: ways[name] for name in ("crop, no halo", "crop", "ramp", "exact")}
     other, _, _ = evaluate({a: models[a] for a in ("1", "1+2+3") if a in names}, pairs, ways, memory=True, **more)
-    scores = Scores(trained, sizes, other, pd.Series(seconds, name="seconds").rename_axis("arm"))
+    times = pd.Series(seconds, name="seconds").rename_axis("arm")
+    scores = Scores(trained, sizes, other, by_distance(trained, errors), times)
     for name in Scores.FILES:
         with atomic(kept / f"{name}.csv") as temporary:
             getattr(scores, name).to_csv(temporary, index=name == "seconds")
     with atomic(kept / "made_of") as temporary:
         temporary.write_text(made_of)
     return scores
+
+
+def by_distance(table: pd.DataFrame, profiles: Mapping[tuple[str, str, str], Tensor]) -> pd.DataFrame:
+    """Columns arm, distance (output pixels to the nearest seam), squared (error of tiled against whole, in [0, 1]):
+    means over the pictures that count and have that distance. table, profiles: `evaluate`'s.
+    """
+    names = set(counted(table)["picture"])
+    rows = []
+    for arm in dict.fromkeys(variant for _, variant, _ in profiles):
+        squares = torch.stack([e.square() for (name, own, _), e in profiles.items() if own == arm and name in names])
+        rows += [{"arm": arm, "distance": k, "squared": v} for k, v in enumerate(squares.nanmean(0).tolist())]
+    return pd.DataFrame(rows)
 
 
 def costs(folder: Path, scores: Mapping[int, Scores]) -> pd.DataFrame:

@@ -55,6 +55,14 @@ def test_tc_of_equal_pictures_makes_no_infinite_difference():
     assert differences["TC"].isna().all() and differences["PSNR-Y tiled"].notna().all()
 
 
+def test_the_error_by_distance_is_that_of_the_pictures_that_count():
+    table = pd.concat([scores(0, {"1": 30.0}), scores(0, {"1": 30.0}).assign(picture="q", blank=True)])
+    nan = float("nan")
+    profiles = {("p", "1", "t"): torch.tensor([3.0, nan]), ("q", "1", "t"): torch.tensor([9.0, 9.0])}
+    rows = ablation.by_distance(table.assign(blank=table["picture"] == "q"), profiles)
+    assert rows["squared"].iloc[0] == 9.0 and rows["squared"].isna().tolist() == [False, True]
+
+
 def test_answers_are_differences_of_one_seed_and_spread_is_their_range():
     table = pd.concat([scores(s, {"1": 30.0, "1, longer": 30.1, "1+2": 30.1 + s}) for s in range(3)])
     differences = ablation.answers(ablation.per_seed(table, "t"))
@@ -114,7 +122,9 @@ def test_the_notebook_trains_every_arm_and_writes_its_tables(folder, ablated):
     )  # whole; three tiles, as two of the four are one size, at three halos
     costs = pd.read_csv(out / "costs.csv", index_col="arm")
     assert costs.loc["1+2+3", "parameters"] > costs.loc["1+2+3", "multiply-adds per LR pixel"] > 0
-    assert {"arms.png", "answers.png"} <= {p.name for p in (out / "figures").iterdir()}
+    profiles = pd.read_csv(out / "seed0/scores/profiles.csv", dtype={"arm": str})
+    assert list(profiles["arm"].unique()) == trained() and profiles["squared"].iloc[0] > 0
+    assert {"arms.png", "answers.png", "profile.png"} <= {p.name for p in (out / "figures").iterdir()}
 
 
 def test_arms_differ_in_what_they_are_said_to_differ_in(folder, ablated):
@@ -153,7 +163,8 @@ def test_scores_are_taken_as_long_as_the_pictures_are_the_same(folder, ablated, 
     trained = []
     monkeypatch.setattr(ablation, "train_arm", lambda *_: trained.append("arm") or 1.0)
     monkeypatch.setattr(ablation, "load", lambda _: tiny())
-    monkeypatch.setattr(ablation, "evaluate", lambda *_, **__: (pd.DataFrame({"variant": ["1"]}), {}, {}))
+    table, profiles = pd.DataFrame({"picture": ["p"], "variant": ["1"]}), {("p", "1", "t"): torch.ones(3)}
+    monkeypatch.setattr(ablation, "evaluate", lambda *_, **__: (table, {}, profiles))
     given = ablation.recipe_of(ROOT, "demo", "demo", 0)
     description = json.loads((data / "data.json").read_text())
     parts = {part: name for name, part in description["split"].items()}  # a picture of each
