@@ -163,7 +163,10 @@ def test_scores_are_taken_as_long_as_the_pictures_are_the_same(folder, ablated, 
     trained = []
     monkeypatch.setattr(ablation, "train_arm", lambda *_: trained.append("arm") or 1.0)
     monkeypatch.setattr(ablation, "load", lambda _: tiny())
-    table, profiles = pd.DataFrame({"picture": ["p"], "variant": ["1"]}), {("p", "1", "t"): torch.ones(3)}
+    table, profiles = (
+        pd.DataFrame({"picture": ["p"], "variant": ["1"], "PSNR-Y": [30.0]}),
+        {("p", "1", "t"): torch.ones(3)},
+    )
     monkeypatch.setattr(ablation, "evaluate", lambda *_, **__: (table, {}, profiles))
     given = ablation.recipe_of(ROOT, "demo", "demo", 0)
     description = json.loads((data / "data.json").read_text())
