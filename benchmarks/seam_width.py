@@ -45,6 +45,8 @@ def widths(network: Any, tile: int, halo: int) -> dict[str, float]:
     for x in pictures(network.scale, network.window):
         height, width = x.shape[-2:]
         plan = plan_tiles(height, width, tile=tile, halo=halo, window=network.window)
+        if not any(plan.seams(1)):
+            continue
         stitched, _ = tiled_apply(network, x, plan, scale=network.scale, batch=8)
         assert stitched is not None  # no `out` was given
         squares = (stitched - network(x)).double().square().mean(1)  # (1, H, W)
@@ -54,6 +56,8 @@ def widths(network: Any, tile: int, halo: int) -> dict[str, float]:
             at = at.repeat_interleave(network.scale, -2).repeat_interleave(network.scale, -1)
             within[radius] += squares[at].sum().item()
             counts += int(at.sum()) if radius == 8 else 0
+    if not total:
+        return {}
     row = {"TC, dB": -10 * torch.tensor(total / values).log10().item(), "rms": 255 * (within[8] / counts) ** 0.5}
     return row | {f"{radius}": within[radius] / total for radius in RADII}
 
@@ -69,7 +73,13 @@ def main() -> None:
         network = dat_light().eval() if name == "dat" else load_hat(Path(name)).eval()
         for tile in (tile for tile in told.tiles if tile % network.window == 0):
             for halo in told.halos:
-                rows[name, tile, halo * network.window] = widths(network, tile, halo * network.window)
+                row = widths(network, tile, halo * network.window)
+                if not row:
+                    print(
+                        f"{name}: no picture is larger than a tile of {tile} with {halo} windows of context, or equal"
+                    )
+                    continue
+                rows[name, tile, halo * network.window] = row
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["network", "tile", "context"])
     print(table.round(2).to_string())
 

@@ -135,7 +135,11 @@ def run_upscale(
                 f"{network.hat_model.name} cannot be tiled exactly here: tiles with "
                 f"{'as much context as a picture needs' if halo == 'auto' else f'{halo} pixels of context'} instead"
             )
-    unused = {"halo": halo not in (None, "auto"), "blend": given["blend"] != "crop", "batch": given["batch"] != 1}
+    unused = {
+        "halo": halo not in (None, "auto") and wrap is None,
+        "blend": given["blend"] != "crop",
+        "batch": given["batch"] != 1,
+    }
     if statistics in ("exact", "window") and (idle := [f"--{name}" for name, told in unused.items() if told]):
         print(f"{statistics} has no use for {', '.join(idle)}: for tiles on their own add --statistics local")
     context = _context(network, halo, halo_db, statistics)

@@ -206,10 +206,8 @@ def scored(
     made_of = digest([*(json.dumps(x, sort_keys=True) for x in told), *pictures, packed.key])
     kept = folder / "scores"
     if (kept / "made_of").is_file() and (kept / "made_of").read_text() == made_of:
-        *tables, times = (
-            pd.read_csv(kept / f"{name}.csv", dtype={"arm": str, "variant": str}) for name in Scores.FILES
-        )
-        return Scores(*tables, times.set_index("arm")["seconds"])
+        tables = {name: pd.read_csv(kept / f"{name}.csv", dtype={"arm": str, "variant": str}) for name in Scores.FILES}
+        return Scores(**{**tables, "seconds": tables["seconds"].set_index("arm")["seconds"]})
     seconds = {}
     for name in names:
         print(name)

@@ -6,6 +6,7 @@
 import copy
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from srlib.data.sources import sampled
 from srlib.evaluation.counted import Pairs, need_detail
 from srlib.evaluation.evaluate import validate_on
 from srlib.experiments.notebook import existing_file, finite, need
+from srlib.files import locked
 from srlib.losses.artifacts import ArtifactPatches, SeamExample
 from srlib.losses.detector import ArtifactDetector, DetectorLoss, evaluate_detector, seam_examples
 from srlib.losses.discriminator import MultiScaleDiscriminator
@@ -40,6 +42,8 @@ from srlib.training.answers import Answers, Crops
 from srlib.training.erased import validate_erased
 from srlib.training.settings import Settings, settings_from
 from srlib.training.train import train
+
+STARTS = ("interpolation", "random")  # of a new HAT
 
 
 @dataclass
@@ -115,8 +119,8 @@ def stage1(root: Path, p: Mapping) -> Training:
         hat = HAT(**CONFIGS[p["model"]], upscale=scale, checkpointing=p["checkpointing"])
         if p["start"] == "interpolation":
             start_as_interpolation(hat)
-        elif p["start"] != "random":
-            raise ValueError(f'start is "interpolation" or "random", not {p["start"]!r}')
+        elif p["start"] not in STARTS:
+            raise ValueError(f"start {p['start']!r} is none of {', '.join(STARTS)}")
     model = _without_eraser(TiledSR(hat))
     pairs = PicturePairs(out / "data", "validation", scale=scale)
     settings = replace(settings_from(p), validate_start=True)
@@ -262,11 +266,14 @@ def eraser(
         "seed": p["seed"],
     }
     contexts = len(grids["tiles"]) * len(grids["pads"])  # validation has one grid of each
-    fixed = {**grids, "count": 0, "grids": contexts, "gib": p["cache_gib"] / 2, "drawn": False}
+    fixed = {**grids, "count": 0, "grids": contexts, "drawn": False}
     folder = answers or out / "artifact_ft" / "answers"
     parts = {part: PicturePairs(out / "data", part, scale=model.scale) for part in ("train", "validation")}
-    held_out = Answers(model, parts["validation"], folder, Crops(**fixed), lr_patch=model.window)
+    held_out = Answers(model, parts["validation"], folder, Crops(**fixed), lr_patch=model.window, share=0.5)
     patches = Answers(model, parts["train"], folder, Crops(**grids), lr_patch=side, beside=[held_out])
+    if PartialState().is_main_process:
+        with suppress(BlockingIOError), locked(folder.parent):  # else a training of this folder may read them now
+            patches.remove_others()
     patches.measure()
     if not any(patches.units.values()):
         print("tiles of this network are its whole picture, to rounding: there is nothing to erase, and it stays so")

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from srlib.losses.total import TotalLoss
 
+TEACHERS = ("whole", "ground_truth")
+
 
 class ErasureLoss(nn.Module):
     """The squared error to the whole picture in units of what tiling makes near seams, and other terms on top.
@@ -18,8 +20,8 @@ class ErasureLoss(nn.Module):
 
     def __init__(self, weight: float = 1.0, terms: TotalLoss | None = None, teacher: str = "whole"):
         super().__init__()
-        if teacher not in ("whole", "ground_truth"):
-            raise ValueError(f"teacher {teacher!r} is neither 'whole' nor 'ground_truth'")
+        if teacher not in TEACHERS:
+            raise ValueError(f"teacher {teacher!r} is none of {', '.join(TEACHERS)}")
         if weight < 0 or not (weight or terms):
             raise ValueError(
                 f"tiling_error is {weight} and all other weights are 0: there is nothing to learn from. Set "

@@ -44,7 +44,7 @@ class TiledSR(nn.Module):
     """
 
     eraser_facts: Tensor  # of a radius above 0: see gains
-    measured = ("eraser_facts",)  # not learned: a training takes what its data says, a resumed one, too
+    measured = ("eraser_facts",)  # not learned: a resumed training takes what its data says now
 
     def __init__(
         self,
@@ -118,6 +118,10 @@ class TiledSR(nn.Module):
             code = float(sum(2 ** SEES.index(name) for name in self.sees))
             facts = torch.tensor([[float(self.radius), code], *pairs], device=self.out_conv.weight.device)
             self.register_buffer("eraser_facts", facts)
+
+    def start(self) -> dict[str, Tensor]:
+        """What a training begins from: the weights without the gains, which it measures."""
+        return {name: value[:1] if name in self.measured else value for name, value in self.state_dict().items()}
 
     def _load_from_state_dict(self, state: Mapping, prefix: str, *others: Any) -> None:
         """As nn.Module's, but the weights may have any number of gains."""

@@ -72,8 +72,9 @@ class Answers(Dataset):
     lasts _REUSE epochs and depends on the epoch alone, so that a resumed training sees what an unbroken one would.
 
     model: its HAT, frozen, answers. pictures: items {"lr", "hr", "name"} with `names` and a `key` for their content.
-    lr_patch: side of a patch. beside: others in the same folder, which stay there. Raises ValueError when no picture is
-    large enough to have a seam or a patch, and when there is too little room.
+    lr_patch: side of a patch. beside: others in the same folder, which stay there, and whose first turn is all that is
+    asked for; share: of crops.gib that these may take. Raises ValueError when no picture is large enough to have a seam
+    or a patch, and when there is too little room.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Answers(Dataset):
         *,
         lr_patch: int,
         beside: Sequence["Answers"] = (),
+        share: float = 1.0,
     ):
         self.model, self.pictures, self.crops, self.lr_patch = model, pictures, crops, lr_patch
         self.scale, self.window, self.radius = model.scale, model.window, model.radius or 8
@@ -102,18 +104,19 @@ class Answers(Dataset):
         origin = json.dumps([cut, pictures.key, self.usable, self.scale, self.window, self.radius], sort_keys=True)
         content = digest([origin, fingerprint(model.hat_model)])
         self.folder = folder / content[:16]  # more crops, or room for more, leave those that are there as they are
-        self.staying = {self.folder, *(others.folder for others in beside)}
+        self.beside = list(beside)
         self.count = crops.count or len(self.usable)
         channels = model.config["hat"]["in_chans"]
         self.each = max(math.prod(self.sizes[i]) for i in self.usable) * channels * self._bytes_per_pixel()
-        self.room = int((crops.gib * 2**30 - sum(others.bytes for others in beside)) / self.each)
+        taken = sum(others.each * others.together for others in beside)
+        self.room = int((share * crops.gib * 2**30 - taken) / self.each)
         self.moving = self.room < self.count
         if self.moving and self.room < 2:
             raise ValueError(
-                f"{crops.gib} GiB do not hold two crops of {self.each / 2**20:.0f} MiB at once"
-                f"{', beside those of the validation' if beside else ''}: raise cache_gib, or lower crop_side or grids"
+                f"cache_gib {crops.gib} has no room for two crops of {self.each / 2**20:.0f} MiB at once, beside those "
+                "of the other pictures (training or validation): raise it, or lower crop_side"
             )
-        self.together = self.room // 2 if self.moving else self.count  # the next turn is made while one lasts
+        self.together: int = self.room // 2 if self.moving else self.count  # the next turn is made while one lasts
         self.key = digest([content, str(self.count), str(self.together)])
         lacking = self._unmet(crops.pads, self.turn(0)) if self.moving else set()  # the units are the first turn's
         if lacking and self._unmet(lacking, range(self.count)) != lacking:
@@ -121,11 +124,6 @@ class Answers(Dataset):
                 f"{crops.gib} GiB hold {self.together} crops at once, too few for a grid of each context "
                 f"{list(crops.pads)}: raise cache_gib, or grids"
             )
-
-    @property
-    def bytes(self) -> int:
-        """On disk, at most."""
-        return self.each * min(self.room, self.count)
 
     def _bytes_per_pixel(self) -> int:
         """Of a crop, per LR pixel and channel: lr in fp32; hr, whole and the error of each grid in fp16."""
@@ -145,7 +143,9 @@ class Answers(Dataset):
         return self.together * self.crops.grids
 
     def __getstate__(self) -> dict:
-        return {k: v for k, v in vars(self).items() if k not in ("model", "pictures")}  # workers only read files
+        return {
+            k: v for k, v in vars(self).items() if k not in ("model", "pictures", "beside")
+        }  # workers only read files
 
     def crop(self, number: int) -> tuple[int, int, int]:
         """Picture, top and left of a crop."""
@@ -191,15 +191,17 @@ class Answers(Dataset):
         """Set `units`, of the first turn's crops. They lie beside the files, so that this runs HAT only once."""
         if self.units:
             return
-        path = self.folder / f"units_{self.key[:16]}.json"
-        (known,) = broadcast_object_list([path.is_file()])
-        if not known:
+        path, units = self.folder / f"units_{self.key[:16]}.json", None
+        if PartialState().is_main_process and path.is_file():
+            units = json.loads(path.read_text())
+        (units,) = broadcast_object_list([units])  # the first process decides for all
+        if units is None:
             self.make(self.turn(0))
+            units = self._measure(self.turn(0))
             if PartialState().is_main_process:
                 with atomic(path) as temporary:
-                    temporary.write_text(json.dumps(self._measure(self.turn(0))))
-            PartialState().wait_for_everyone()
-        self.units = {int(halo): unit for halo, unit in json.loads(path.read_text()).items()}
+                    temporary.write_text(json.dumps(units))
+        self.units = {int(halo): unit for halo, unit in units.items()}
 
     def prepare(self, drawn: int = 0, ahead: int = 0) -> None:
         """Make the files that the items drawn from number `drawn` to `drawn` + `ahead` need, and remove others: only a
@@ -212,7 +214,7 @@ class Answers(Dataset):
         self.measure()
         process = PartialState()  # all processes come to this at the same step
         if process.is_main_process:
-            self._remove_others(set(wanted))
+            self.remove_others(wanted)
         process.wait_for_everyone()  # or a file that another process is writing could be taken for a left one
         self.make(wanted)
         self.ready = wanted
@@ -233,19 +235,26 @@ class Answers(Dataset):
             bar.close()
         process.wait_for_everyone()
 
-    def _remove_others(self, wanted: set[int]) -> None:
-        """All files in the folder above but those of these crops, and of `beside`: of other networks, pictures or
-        turns. While all fit, crops that are left of a larger count stay, as long as there is room for them.
+    def remove_others(self, wanted: Sequence[int] | None = None) -> None:
+        """All files in the folder above but those of these crops (None: any of its own) and of `beside`: of other
+        networks, pictures or turns. While all fit, crops left of a larger count stay, as long as there is room.
         """
-        for file in self.folder.glob("*.safetensors"):
-            number = int(file.stem) if file.stem.isdigit() else -1
-            if not (number in wanted or (not self.moving and 0 <= number < self.room)):
+        staying = {others.folder: set(others.turn(0)) for others in self.beside}
+        fitting = range(0 if self.moving else self.room)
+        for file in sorted(self.folder.parent.rglob("*.safetensors")):
+            number = int(file.stem) if file.stem.isdigit() else -1  # else one that a killed process was writing
+            if file.parent == self.folder:
+                stays = number in fitting or (number >= 0 if wanted is None else number in wanted)
+            else:
+                stays = number in staying.get(file.parent, ())
+            if not stays:
                 file.unlink(missing_ok=True)
-        for folder in {file.parent for file in self.folder.parent.glob("*/*.safetensors")} - self.staying:
-            for file in [*folder.glob("*.safetensors"), *folder.glob("units_*.json")]:
-                file.unlink(missing_ok=True)
-            if not any(folder.iterdir()):
-                folder.rmdir()
+        for folder in sorted(self.folder.parent.rglob("*/"), reverse=True):
+            if folder not in (self.folder, *staying) and not any(folder.rglob("*.safetensors")):
+                for file in folder.glob("units_*.json"):
+                    file.unlink()
+                if not any(folder.iterdir()):
+                    folder.rmdir()
 
     @torch.no_grad()
     def _make(self, number: int) -> None:

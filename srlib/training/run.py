@@ -29,7 +29,7 @@ from srlib.progress import progress_bar
 from srlib.training.facts import facts
 from srlib.training.settings import Settings, optimizer_of
 from srlib.training.signals import StopSignals, leave_to_parent
-from srlib.training.states import columns_of, fitting, rows_of
+from srlib.training.states import columns_of, fitting, remeasured, rows_of
 
 _COUNTERS = ("step", "drawn", "best", "since_best", "validated", "average", "bad", "finished")  # saved as they are
 
@@ -66,7 +66,7 @@ class Run:
         self.trained = [p for p in model.parameters() if p.requires_grad]
         if not self.trained:
             raise ValueError("nothing to train: every parameter of the model is frozen")
-        self.start = fingerprint(model, but=getattr(model, "measured", ()))
+        self.start = fingerprint(getattr(model, "start", model.state_dict)())
         self.bare, self.loss = model.to(accelerator.device), loss.to(accelerator.device)
         self.bare_discriminator = None if discriminator is None else discriminator.to(accelerator.device)
         self.ema = ModelEmaV3(self.bare, decay=settings.ema, use_warmup=True)
@@ -341,7 +341,9 @@ class Run:
         }
 
     def restore(self, state: dict) -> None:
-        """Continue from `state`; parts whose parameters have changed in shape, and what is measured, stay."""
+        """Continue from `state`; parts whose parameters have changed in shape, and what is measured, stay. Where that
+        has become something else, the best so far was scored by it, and is the best no longer.
+        """
         same_optimizer = all(self.facts[n] == state["facts"].get(n) for n in ("optimizer", "trained parameters"))
         for name, part in self.parts.items():
             weights = fitting(part, state["parts"].get(name, {}))
@@ -358,7 +360,11 @@ class Run:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         for name in _COUNTERS:
             setattr(self, name, state[name])
-        self.best = self.best if self.best < math.inf else -math.inf  # of a version that counted blank pictures
+        anew = remeasured(self.bare, state["parts"]["model"])
+        if anew:
+            self.say("what tiling makes was measured anew: the best step is looked for from here on")
+        if anew or self.best == math.inf:  # the latter of a version that counted blank pictures
+            self.best, self.since_best = -math.inf, 0
         self.rows = rows_of(state["rows"])
         self.seconds_before, self.saved = state["seconds"], state["step"]
 

@@ -12,6 +12,7 @@ from srlib.training import schedules
 
 SCHEDULES = ("cosine", "one_cycle", "warmup_restarts", "constant")
 OPTIMIZERS = ("adam", "adamw", "schedule_free")
+PRECISIONS = ("no", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Settings:
                 object.__setattr__(self, name, [v.item() if hasattr(v, "item") else v for v in value])
             elif hasattr(value, "item"):
                 object.__setattr__(self, name, value.item())
-        for name, known in (("schedule", SCHEDULES), ("optimizer", OPTIMIZERS), ("precision", ("no", "bf16", "fp16"))):
+        for name, known in (("schedule", SCHEDULES), ("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(known)}")
         for name in (

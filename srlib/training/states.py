@@ -85,6 +85,15 @@ def fitting(part: nn.Module, before: Mapping[str, Tensor]) -> dict[str, Tensor] 
     return weights if shapes == needed else None
 
 
+def remeasured(part: nn.Module, before: Mapping[str, Tensor]) -> bool:
+    """Whether what `part` calls `measured` differs from `before`, by more than machines do."""
+    own = part.state_dict()
+    names = [name for name in getattr(part, "measured", ()) if name in own and name in before]
+    return any(
+        own[n].shape != before[n].shape or not torch.allclose(own[n].cpu(), before[n].cpu(), 1e-3, 0.0) for n in names
+    )
+
+
 def columns_of(rows: list[dict]) -> dict[str, Tensor]:
     """A log's rows as one float64 tensor per column, NaN where a row has no value: small and quick to load."""
     names = dict.fromkeys(name for row in rows for name in row)

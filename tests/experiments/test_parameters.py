@@ -10,7 +10,9 @@ import pytest
 from projects import ROOT
 
 from srlib.experiments.parameters import CHOICES, ENTRIES, FROM_1, complaints, read_parameter_file, read_parameters
-from srlib.training.settings import OPTIMIZERS, SCHEDULES
+from srlib.experiments.stages import STARTS
+from srlib.losses.erasure import TEACHERS
+from srlib.training.settings import OPTIMIZERS, PRECISIONS, SCHEDULES
 
 CELL = (
     '# parameters\nrun = "demo"  # name\nsteps = 10\nrate = 1e-4\nflag = True\nscales = [2]\nweights = []\narms = []\n'
@@ -152,7 +154,14 @@ def test_numbers_and_words_that_cannot_be_are_refused_before_anything_runs(tmp_p
 
 
 def test_the_choices_are_those_of_the_code():
-    assert set(CHOICES["schedule"]) == set(SCHEDULES) and set(CHOICES["optimizer"]) == set(OPTIMIZERS)
+    known = {
+        "schedule": SCHEDULES,
+        "optimizer": OPTIMIZERS,
+        "precision": PRECISIONS,
+        "start": STARTS,
+        "teacher": TEACHERS,
+    }
+    assert {name: set(words) for name, words in CHOICES.items()} == {name: set(words) for name, words in known.items()}
     names = {name for path in (ROOT / "notebooks").glob("0*.ipynb") for name in declared(path)}
     assert names >= FROM_1 | CHOICES.keys()
 

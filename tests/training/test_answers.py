@@ -13,6 +13,7 @@ from trainings import same, settings, stop_at, tiny, weights
 
 from srlib.losses.erasure import ErasureLoss
 from srlib.networks.eraser import TiledSR
+from srlib.networks.fingerprint import fingerprint
 from srlib.tiling.seam_map import near
 from srlib.tiling.tiled import tiled_apply
 from srlib.training import answers as module
@@ -184,8 +185,8 @@ def test_a_cache_too_small_for_the_contexts_is_refused(tmp_path):
             assert data[(number, epoch)]["lr"][0].shape == (3, 16, 16)
 
 
-def trained(folder, crops=CROPS, callback=None, **changes):
-    net = model()
+def trained(folder, crops=CROPS, callback=None, radius=8, **changes):
+    net = model(radius=radius)
     held_out = Answers(net, Pictures(), folder / "held", replace(CROPS, count=0, grids=1, drawn=False), lr_patch=8)
     data = Answers(net, Pictures(), folder / "answers", crops, lr_patch=16)
     data.measure()
@@ -249,8 +250,32 @@ def test_room_is_shared_with_what_lies_beside_and_that_stays(tmp_path):
     other.measure()
     data.prepare()
     assert {f.parent for f in files(tmp_path)} == {data.folder, held_out.folder} and not other.folder.exists()
-    with pytest.raises(ValueError, match="do not hold two crops of .* MiB at once, beside those of the validation"):
+    with pytest.raises(
+        ValueError, match="cache_gib .* has no room for two crops of .* MiB at once, beside those of the"
+    ):
         Answers(model(), Pictures(), tmp_path, replace(CROPS, count=5, gib=4.5 * each / 2**30), **beside)
+    for share, room in ((1.0, 7), (0.5, 3)):
+        of_all = replace(CROPS, count=9, gib=7.5 * each / 2**30)
+        assert Answers(model(), Pictures(), tmp_path, of_all, lr_patch=16, share=share).room == room
+
+
+def test_what_nothing_will_read_again_is_removed_wherever_it_lies(tmp_path):
+    fixed = replace(CROPS, count=0, drawn=False)
+    held_out = Answers(model(), Pictures(), tmp_path, fixed, lr_patch=8)
+    held_out.make(held_out.turn(0))
+    data = Answers(model(), Pictures(), tmp_path, CROPS, lr_patch=16, beside=[held_out])
+    data.measure()
+    mine = {*files(tmp_path)}
+    for left in ("train/abc/000000.safetensors", f"{held_out.folder.name}/000009.safetensors", "b/units_x.json"):
+        (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / left).touch()
+    for folder in (data.folder, held_out.folder):  # a killed process was writing them
+        (folder / ".000001.77.part.safetensors").touch()
+    data.remove_others()
+    assert {*files(tmp_path)} == mine
+    assert {path for path in tmp_path.rglob("*/")} == {data.folder, held_out.folder}
+    Answers(model(), Pictures(), tmp_path, replace(CROPS, seed=1), lr_patch=16, beside=[held_out]).remove_others()
+    assert {*files(tmp_path)} == {*held_out.folder.glob("*.safetensors")}
 
 
 def test_what_only_measures_removes_nothing_and_runs_hat_once(tmp_path, monkeypatch):
@@ -281,11 +306,23 @@ def test_a_training_resumes_with_other_crops_in_their_unit(tmp_path, capsys, cha
     capsys.readouterr()
     _, log = trained(tmp_path, replace(CROPS, **change), iterations=20)
     said = capsys.readouterr().out
-    assert "resumed at step 9" in said and "changed since step 9: data" in said and "anew" not in said
+    assert "resumed at step 9" in said and "changed since step 9: data" in said and "starting anew" not in said
     data = Answers(model(), Pictures(), tmp_path / "answers", replace(CROPS, **change), lr_patch=16)
     data.measure()
-    last = load_file(tmp_path / "run" / "last.safetensors")["eraser_facts"][1:]  # the best may be of before
-    assert log.attrs["steps"] == 20 and last.tolist() == [[h, pytest.approx(u)] for h, u in data.gains]
+    for name in ("best", "last"):
+        gains = load_file(tmp_path / "run" / f"{name}.safetensors")["eraser_facts"][1:]
+        assert gains.tolist() == [[h, pytest.approx(u)] for h, u in data.gains], name
+    assert log.attrs["steps"] == 20 and "was measured anew: the best step is looked for from here on" in said
+
+
+def test_another_radius_is_another_training_and_an_older_state_of_stage_1_is_not(tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, callback=stop_at(9), iterations=20)
+    capsys.readouterr()
+    trained(tmp_path, radius=4, iterations=20)
+    assert "of another model or other starting weights: starting anew" in capsys.readouterr().out
+    bare = tiny(gains=())  # stages 1 and 2 know no gains: they start from all that there is, as states of before say
+    assert fingerprint(bare.start()) == fingerprint(bare)
 
 
 def test_validation_is_in_the_models_own_unit_over_every_context_that_has_one(tmp_path):
