@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from test_answers import CROPS, trained
 from trainings import RESTORING, Patches, build, restoring, same, settings
 from warm import warm
 
@@ -36,6 +38,17 @@ sys.path.insert(0, {here!r})
 from test_processes import STAGES, gradients
 for stage in STAGES:
     torch.save(gradients({folder!r} + "/" + str(stage), stage, batch=1), {folder!r} + "/" + str(stage) + rank + ".pt")
+sys.exit()
+"""
+ERASING = """
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from test_answers import CROPS, replace, trained
+from srlib.training.train import several_cpu_processes
+several_cpu_processes()
+crops = replace(CROPS, count=9, gib={gib})
+model, log = trained(Path({folder!r}), crops, iterations=20, batch=1, validate_every=10, learning_rate=1e-4)
+torch.save({{**model.state_dict(), "tc": torch.tensor(log["tc"].dropna().tolist())}}, {folder!r} + "/" + rank + ".pt")
 sys.exit()
 """
 STAGES = (1, 2, 3, *RESTORING)  # of 02 to 04; what 07 and 08 train
@@ -104,6 +117,27 @@ def test_gradients_of_two_processes_equal_those_of_one_with_twice_the_batch(tmp_
     for name, gradient in whole.items():
         assert (gradient - first[name]).abs().max() < 1e-6 * max(largest, 1), name
     assert 1e-2 < largest < 20
+
+
+def test_two_processes_share_the_answers_that_an_eraser_learns_from(tmp_path):
+    """Through several turns of crops that do not fit at once; the same as one process with twice the batch."""
+    bound = 5 * 24 * 24 * 3 * (4 + 2 * 4 * 4) / 2**30
+    before = ERASING.format(here=str(Path(__file__).parent), folder=str(tmp_path / "two"), gib=bound)
+    process = launch(tmp_path / "two", before)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    first, second = (torch.load(tmp_path / "two" / f"{rank}.pt") for rank in (0, 1))
+    assert same(first, second)
+    model, log = trained(
+        tmp_path / "one",
+        replace(CROPS, count=9, gib=bound),
+        iterations=20,
+        batch=2,
+        validate_every=10,
+        learning_rate=1e-4,
+    )
+    assert torch.allclose(first.pop("tc"), torch.tensor(log["tc"].dropna().tolist()), atol=1e-3)
+    assert all((value - first[name]).abs().max() < 1e-5 for name, value in model.state_dict().items())
 
 
 def test_two_processes_resume_exactly_and_only_one_writes(tmp_path):
