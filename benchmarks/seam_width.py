@@ -2,10 +2,12 @@
 
 Of each network, on the demo's test pictures (cut to its window grid), by tile and context in LR pixels: TC; the error's
 rms within 8 LR pixels of a seam, in levels of 255; and the share of its energy within 4, 8, 12, 16, 24 and 32 LR
-pixels: as much as an eraser of that radius can take away at best. "dat" is DAT-light x2 with its trained weights.
+pixels: as much as an eraser of that radius can take away at best. Of checkpoints with an eraser also the TC that it
+makes of them. "dat" is DAT-light x2 with its trained weights.
 """
 
 import argparse
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,8 @@ from torch import Tensor
 from srlib.data.pictures import read_picture, to_float
 from srlib.data.resize import crop_to_multiple, downscale_integers
 from srlib.data.sources import EMBEDDED_SPLIT, embedded_pictures, pictures_in
-from srlib.networks.checkpoints import load_hat
+from srlib.networks.checkpoints import load
+from srlib.networks.eraser import TiledSR
 from srlib.tiling.plan import plan_tiles
 from srlib.tiling.seam_map import near, seam_map
 from srlib.tiling.tiled import tiled_apply
@@ -39,9 +42,9 @@ def pictures(scale: int, window: int) -> list[Tensor]:
 
 
 @torch.no_grad()
-def widths(network: Any, tile: int, halo: int) -> dict[str, float]:
+def widths(network: Any, tile: int, halo: int, eraser: TiledSR | None) -> dict[str, float]:
     """One row of the table."""
-    total, values, within, counts = 0.0, 0, dict.fromkeys(RADII, 0.0), 0
+    total, values, within, counts, left = 0.0, 0, dict.fromkeys(RADII, 0.0), 0, 0.0
     for x in pictures(network.scale, network.window):
         height, width = x.shape[-2:]
         plan = plan_tiles(height, width, tile=tile, halo=halo, window=network.window)
@@ -49,7 +52,10 @@ def widths(network: Any, tile: int, halo: int) -> dict[str, float]:
             continue
         stitched, _ = tiled_apply(network, x, plan, scale=network.scale, batch=8)
         assert stitched is not None  # no `out` was given
-        squares = (stitched - network(x)).double().square().mean(1)  # (1, H, W)
+        whole = network(x)
+        squares = (stitched - whole).double().square().mean(1)  # (1, H, W)
+        if eraser is not None:
+            left += (eraser.tiled(x, tile=tile, halo=halo, batch=8)[0] - whole).double().square().mean(1).sum().item()
         total, values = total + squares.sum().item(), values + squares.numel()
         for radius in RADII:
             at = near(seam_map(plan.seams(1), range(height), range(width), radius=radius))[:, 0]
@@ -58,7 +64,9 @@ def widths(network: Any, tile: int, halo: int) -> dict[str, float]:
             counts += int(at.sum()) if radius == 8 else 0
     if not total:
         return {}
-    row = {"TC, dB": -10 * torch.tensor(total / values).log10().item(), "rms": 255 * (within[8] / counts) ** 0.5}
+    row = {"TC, dB": -10 * math.log10(total / values)}
+    row |= {"erased": -10 * math.log10(left / values)} if eraser is not None else {}
+    row |= {"rms": 255 * (within[8] / counts) ** 0.5}
     return row | {f"{radius}": within[radius] / total for radius in RADII}
 
 
@@ -70,10 +78,12 @@ def main() -> None:
     told = parser.parse_args()
     rows = {}
     for name in told.networks:
-        network = dat_light().eval() if name == "dat" else load_hat(Path(name)).eval()
+        model = None if name == "dat" else load(name).eval()
+        network: Any = dat_light().eval() if model is None else model.hat_model
+        eraser = model if model is not None and any(unit for _, unit in model.gains) else None
         for tile in (tile for tile in told.tiles if tile % network.window == 0):
             for halo in told.halos:
-                row = widths(network, tile, halo * network.window)
+                row = widths(network, tile, halo * network.window, eraser)
                 if not row:
                     print(
                         f"{name}: no picture is larger than a tile of {tile} with {halo} windows of context, or equal"

@@ -27,6 +27,7 @@ from srlib.commands.options import (
     ended,
     execution,
     placed,
+    plain_warnings,
     tile_size,
     unseen_options,
 )
@@ -72,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = vars(parser.parse_args(arguments))
     run, prog = given.pop("run"), given.pop("prog")
     try:
-        return run(**given)
+        with plain_warnings():
+            return run(**given)
     except KeyboardInterrupt as stopped:
         print(f"{prog}: {str(stopped) or 'stopped'}", file=sys.stderr)
         return 130

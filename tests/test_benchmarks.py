@@ -11,6 +11,7 @@ from warm import warm
 from srlib.data.drawings import draw
 from srlib.data.pictures import write_png
 from srlib.networks.checkpoints import save_model
+from srlib.networks.eraser import TiledSR
 from srlib.networks.hat import CONFIGS, HAT
 
 ROOT = Path(__file__).parents[1]
@@ -89,9 +90,16 @@ def test_what_the_eraser_costs():
 
 def test_how_wide_the_error_of_tiles_is(tmp_path):
     save_model(tmp_path / "hat.safetensors", HAT(**{**CONFIGS["demo"], "depths": [1], "num_heads": [2]}, upscale=2))
-    text = output("benchmarks/seam_width.py", str(tmp_path / "hat.safetensors"), "--tiles", "32", "--halos", "0")
-    tile, context, tc, rms, *shares = map(float, text.splitlines()[-1].split()[1:])
-    assert (tile, context) == (32, 0) and tc > 20 and rms > 0 and 0 < shares[0] <= shares[-1] <= 1.001
+    eraser = TiledSR(HAT(**{**CONFIGS["demo"], "depths": [1], "num_heads": [2]}, upscale=2), gains=[[0, 0.1]])
+    save_model(tmp_path / "eraser.safetensors", eraser)
+    for file, erased in (("hat", 0), ("eraser", 1)):
+        text = output(
+            "benchmarks/seam_width.py", str(tmp_path / f"{file}.safetensors"), "--tiles", "32", "--halos", "0"
+        )
+        tile, context, tc, *values = map(float, text.splitlines()[-1].split()[1:])
+        rms, *shares = values[erased:]
+        assert (tile, context) == (32, 0) and tc > 20 and rms > 0 and 0 < shares[0] <= shares[-1] <= 1.001
+        assert values[0] == tc or not erased  # one that has learned nothing leaves the tiles as they are
 
 
 def test_how_much_an_eraser_learns_by_crops(tmp_path):

@@ -3,7 +3,12 @@
 import argparse
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from srlib.files import printable
 
 
 class Intermixed(argparse.ArgumentParser):
@@ -31,6 +36,22 @@ class Intermixed(argparse.ArgumentParser):
 
 class Failed(Exception):
     """Something outside the program stopped the command, in words: a RuntimeError that is no fault of ours."""
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """What the package warns of, as of a picture whose colours are approximate, is a sentence, not a line of code."""
+    before: Any = warnings.formatwarning
+
+    def sentence(message: Any, category: Any, *place: Any, **more: Any) -> str:
+        own = category is UserWarning
+        return f"warning: {printable(str(message))}\n" if own else before(message, category, *place, **more)
+
+    warnings.formatwarning = sentence
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def unseen_options(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,8 @@
 import csv
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import tifffile
 import torch
 from foreign_files import Doubling, foreign_file
+from PIL import Image
 
 from srlib.__main__ import main
 from srlib.data.pictures import Picture, read_picture, to_float, to_integers, write_picture
@@ -304,3 +307,12 @@ def test_trained_weights_by_name(tmp_path, capsys):
     large = read_picture(tmp_path / "out/a.png").rgb
     back = downscale_integers(large, 2)
     assert np.abs(back.astype(int) - noise()).mean() < 3  # trained: it upscales
+
+
+def test_a_warning_is_a_sentence(tmp_path):
+    Image.fromarray(np.dstack([noise(), noise()[..., :1]]), "CMYK").save(tmp_path / "a.jpg")
+    line = [sys.executable, "-m", "srlib", "data", "--input", str(tmp_path), "--output", str(tmp_path.parent / "lr")]
+    done = subprocess.run(line, capture_output=True, text=True)
+    said = [text for text in done.stderr.splitlines() if "colour" in text]
+    assert len(said) == 1 and said[0].startswith(f"warning: {tmp_path / 'a.jpg'}: it has no colour profile for CMYK")
+    assert "UserWarning" not in done.stderr
