@@ -91,7 +91,7 @@ def test_pictures_too_small_for_the_detector_are_left_out_and_none_left_is_said(
         ({"crop_side": 16, "lr_patch": 16}, "lower lr_patch or the tiles, or raise crop_side"),
         ({"tiling_error": 0.0}, "there is nothing to learn from"),
         ({"learnable": "plain"}, "learnable weights share out the weight pixel, which is 0"),
-        ({"teacher": "hr"}, "teacher 'hr' is neither"),
+        ({"teacher": "hr"}, "teacher 'hr' is none of whole, ground_truth"),
         ({"adversarial": 0.1, "lr_patch": 24}, "adversarial needs patches of 64 pixels, the smallest have 48"),
     ],
 )

@@ -30,5 +30,5 @@ def test_the_other_terms_compare_with_the_teacher(teacher, expected):
 def test_nothing_to_learn_from_and_unknown_teachers_are_refused():
     with pytest.raises(ValueError, match="there is nothing to learn from"):
         ErasureLoss(0.0)
-    with pytest.raises(ValueError, match="teacher 'hr' is neither"):
+    with pytest.raises(ValueError, match="teacher 'hr' is none of whole, ground_truth"):
         ErasureLoss(teacher="hr")
