@@ -2,8 +2,9 @@
 
 Of each network, on the demo's test pictures (cut to its window grid), by tile and context in LR pixels: TC; the error's
 rms within 8 LR pixels of a seam, in levels of 255; and the share of its energy within 4, 8, 12, 16, 24 and 32 LR
-pixels: as much as an eraser of that radius can take away at best. Of checkpoints with an eraser also the TC that it
-makes of them. "dat" is DAT-light x2 with its trained weights.
+pixels: as much as an eraser of that radius can take away at best. Of checkpoints with an eraser that knows where seams
+are also the TC that it makes of them. Pictures without a seam at that tile do not count. "dat" is DAT-light x2 with its
+trained weights.
 """
 
 import argparse
@@ -85,9 +86,7 @@ def main() -> None:
             for halo in told.halos:
                 row = widths(network, tile, halo * network.window, eraser)
                 if not row:
-                    print(
-                        f"{name}: no picture is larger than a tile of {tile} with {halo} windows of context, or equal"
-                    )
+                    print(f"{name}: tiles of {tile} with {halo} windows of context make no seams, or no error")
                     continue
                 rows[name, tile, halo * network.window] = row
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["network", "tile", "context"])

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from srlib.files import printable
@@ -44,7 +45,7 @@ def plain_warnings() -> Iterator[None]:
     before: Any = warnings.formatwarning
 
     def sentence(message: Any, category: Any, *place: Any, **more: Any) -> str:
-        own = category is UserWarning
+        own = category is UserWarning and "srlib" in Path(place[0]).parts
         return f"warning: {printable(str(message))}\n" if own else before(message, category, *place, **more)
 
     warnings.formatwarning = sentence

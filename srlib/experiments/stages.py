@@ -271,7 +271,7 @@ def eraser(
     parts = {part: PicturePairs(out / "data", part, scale=model.scale) for part in ("train", "validation")}
     held_out = Answers(model, parts["validation"], folder, Crops(**fixed), lr_patch=model.window, share=0.5)
     patches = Answers(model, parts["train"], folder, Crops(**grids), lr_patch=side, beside=[held_out])
-    if PartialState().is_main_process:
+    if answers is None and PartialState().is_main_process:
         with suppress(BlockingIOError), locked(folder.parent):  # else a training of this folder may read them now
             patches.remove_others()
     patches.measure()

@@ -187,19 +187,24 @@ class Answers(Dataset):
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.safetensors"
 
+    @property
+    def _measured(self) -> Path:
+        """The file of the units."""
+        return self.folder / f"units_{self.key[:16]}.json"
+
     def measure(self) -> None:
         """Set `units`, of the first turn's crops. They lie beside the files, so that this runs HAT only once."""
         if self.units:
             return
-        path, units = self.folder / f"units_{self.key[:16]}.json", None
-        if PartialState().is_main_process and path.is_file():
-            units = json.loads(path.read_text())
+        units = None
+        if PartialState().is_main_process and self._measured.is_file():
+            units = json.loads(self._measured.read_text())
         (units,) = broadcast_object_list([units])  # the first process decides for all
         if units is None:
             self.make(self.turn(0))
             units = self._measure(self.turn(0))
             if PartialState().is_main_process:
-                with atomic(path) as temporary:
+                with atomic(self._measured) as temporary:
                     temporary.write_text(json.dumps(units))
         self.units = {int(halo): unit for halo, unit in units.items()}
 
@@ -236,9 +241,12 @@ class Answers(Dataset):
         process.wait_for_everyone()
 
     def remove_others(self, wanted: Sequence[int] | None = None) -> None:
-        """All files in the folder above but those of these crops (None: any of its own) and of `beside`: of other
-        networks, pictures or turns. While all fit, crops left of a larger count stay, as long as there is room.
+        """All files in the folder above but those of these crops and of `beside`: of other networks, pictures or turns.
+        While all fit, crops left of a larger count stay, as long as there is room. None: before it is known which are
+        wanted, any of its own stay, but only the first turn, if the units are still to be measured by that.
         """
+        if wanted is None and self.moving and not self._measured.is_file():
+            wanted = self.turn(0)
         staying = {others.folder: set(others.turn(0)) for others in self.beside}
         fitting = range(0 if self.moving else self.room)
         for file in sorted(self.folder.parent.rglob("*.safetensors")):
@@ -250,9 +258,10 @@ class Answers(Dataset):
             if not stays:
                 file.unlink(missing_ok=True)
         for folder in sorted(self.folder.parent.rglob("*/"), reverse=True):
-            if folder not in (self.folder, *staying) and not any(folder.rglob("*.safetensors")):
+            used = folder in (self.folder, *staying) or folder.is_symlink() or any(folder.rglob("*.safetensors"))
+            if not used:
                 for file in folder.glob("units_*.json"):
-                    file.unlink()
+                    file.unlink(missing_ok=True)
                 if not any(folder.iterdir()):
                     folder.rmdir()
 

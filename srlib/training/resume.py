@@ -60,6 +60,8 @@ def begin(run: Run, resume: bool) -> None:
             run.restore(state)
             if run.finished and _wants_more(run, state):
                 run.finished, run.since_best = False, 0
+            if not run.finished:
+                run.judge_anew(state)
             said = "not changed, the training is finished" if run.finished else f"changed since step {run.step}"
             for name, change in changes.items():
                 run.say(f"{said}: {name} {change}")

@@ -341,9 +341,7 @@ class Run:
         }
 
     def restore(self, state: dict) -> None:
-        """Continue from `state`; parts whose parameters have changed in shape, and what is measured, stay. Where that
-        has become something else, the best so far was scored by it, and is the best no longer.
-        """
+        """Continue from `state`; parts whose parameters have changed in shape, and what is measured, stay."""
         same_optimizer = all(self.facts[n] == state["facts"].get(n) for n in ("optimizer", "trained parameters"))
         for name, part in self.parts.items():
             weights = fitting(part, state["parts"].get(name, {}))
@@ -360,13 +358,17 @@ class Run:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         for name in _COUNTERS:
             setattr(self, name, state[name])
-        anew = remeasured(self.bare, state["parts"]["model"])
-        if anew:
-            self.say("what tiling makes was measured anew: the best step is looked for from here on")
-        if anew or self.best == math.inf:  # the latter of a version that counted blank pictures
-            self.best, self.since_best = -math.inf, 0
+        self.best = self.best if self.best < math.inf else -math.inf  # of a version that counted blank pictures
         self.rows = rows_of(state["rows"])
         self.seconds_before, self.saved = state["seconds"], state["step"]
+
+    def judge_anew(self, state: dict) -> None:
+        """Before training goes on from `state`: where what is measured has become something else, the best so far was
+        scored by what was before, and is the best no longer.
+        """
+        if remeasured(self.bare, state["parts"]["model"]):
+            self.best, self.since_best = -math.inf, 0
+            self.say("what tiling makes was measured anew: the best step is looked for from here on")
 
     def give_back(self) -> None:
         """Restore the modules' starting weights, so that training the same objects again is the same training."""

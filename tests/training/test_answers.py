@@ -1,5 +1,6 @@
 """HAT's answers are computed once, known by content, bounded on disk; resumed trainings see what unbroken ones do."""
 
+import json
 import math
 from dataclasses import replace
 from unittest.mock import patch
@@ -292,6 +293,17 @@ def test_what_only_measures_removes_nothing_and_runs_hat_once(tmp_path, monkeypa
     assert again.example(3)["lr"][0].shape == (3, 16, 16)  # of a crop that is there
 
 
+def test_a_smaller_bound_holds_before_the_training_begins(tmp_path):
+    each = 24 * 24 * 3 * (4 + 2 * 4 * 4)
+    large = answers(tmp_path, replace(CROPS, count=20, gib=16.5 * each / 2**30))
+    large.prepare(8 * len(large), 8 * len(large))
+    assert len(files(tmp_path)) == 16
+    small = Answers(model(), Pictures(), tmp_path, replace(CROPS, count=20, gib=6.5 * each / 2**30), lr_patch=16)
+    small.remove_others()
+    small.measure()
+    assert len(files(tmp_path)) == 3
+
+
 def test_a_look_at_a_patch_after_the_files_were_removed_makes_one_crop(tmp_path):
     data = answers(tmp_path)
     for file in files(tmp_path):
@@ -313,6 +325,24 @@ def test_a_training_resumes_with_other_crops_in_their_unit(tmp_path, capsys, cha
         gains = load_file(tmp_path / "run" / f"{name}.safetensors")["eraser_facts"][1:]
         assert gains.tolist() == [[h, pytest.approx(u)] for h, u in data.gains], name
     assert log.attrs["steps"] == 20 and "was measured anew: the best step is looked for from here on" in said
+
+
+@pytest.mark.parametrize("patience", [0, 2])
+def test_a_finished_training_stays_as_it_is_when_its_units_are_measured_anew(tmp_path, capsys, patience):
+    """As after answers/ was removed, and made again on another machine."""
+    settled = {"iterations": 30, "validate_every": 3, "patience": patience, "learning_rate": 0.3 if patience else 1e-3}
+    before, log = trained(tmp_path, **settled)
+    steps, best = log.attrs["steps"], load_file(tmp_path / "run/best.safetensors")
+    assert (steps < 30) == bool(patience)
+    (units,) = (tmp_path / "answers").rglob("units_*.json")
+    units.write_text(json.dumps({halo: 1.01 * unit for halo, unit in json.loads(units.read_text()).items()}))
+    capsys.readouterr()
+    after, log = trained(tmp_path, **settled)
+    said = capsys.readouterr().out
+    assert log.attrs["steps"] == steps and "is finished: nothing to train" in said and "anew" not in said
+    assert same(weights(before), weights(after)) and same(best, load_file(tmp_path / "run/best.safetensors"))
+    _, log = trained(tmp_path, **{**settled, "iterations": 36, "patience": 0})
+    assert "was measured anew" in capsys.readouterr().out and log.attrs["steps"] == 36
 
 
 def test_another_radius_is_another_training_and_an_older_state_of_stage_1_is_not(tmp_path, capsys):
