@@ -74,7 +74,7 @@ def test_a_checkpoint_of_one_s_own_is_trained_on_and_others_are_refused(project,
     )
     for name, value in (("span", 100), ("span", 0), ("halo", 12), ("halo", -8)):
         with pytest.raises(ValueError, match=f"{name} {value} must be a multiple of"):
-            restoration.restoration(project, parameters(project, **{name: value}))
+            restoration.restoration(project, {**parameters(project), name: value})
     with pytest.raises(ValueError, match="model 'ResNet' is none of Restormer"):
         restoration.restoration(project, parameters(project, model="ResNet"))
 
