@@ -45,7 +45,7 @@ def plain_warnings() -> Iterator[None]:
     before: Any = warnings.formatwarning
 
     def sentence(message: Any, category: Any, *place: Any, **more: Any) -> str:
-        own = category is UserWarning and "srlib" in Path(place[0]).parts
+        own = category is UserWarning and Path(place[0]).is_relative_to(Path(__file__).parents[1])
         return f"warning: {printable(str(message))}\n" if own else before(message, category, *place, **more)
 
     warnings.formatwarning = sentence

@@ -143,9 +143,8 @@ class Answers(Dataset):
         return self.together * self.crops.grids
 
     def __getstate__(self) -> dict:
-        return {
-            k: v for k, v in vars(self).items() if k not in ("model", "pictures", "beside")
-        }  # workers only read files
+        makes = ("model", "pictures", "beside")  # workers only read files
+        return {name: value for name, value in vars(self).items() if name not in makes}
 
     def crop(self, number: int) -> tuple[int, int, int]:
         """Picture, top and left of a crop."""
